@@ -1,0 +1,148 @@
+"""Builds the model of a workload on the fake GPU."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+# isort: split
+import cuda_guard  # noqa: F401  (before torch)
+
+# isort: split
+import torch
+import torch.nn.functional
+import transformers
+
+from fake_cuda import DTYPES
+
+HEADS = (
+    ("encoder-decoder", transformers.AutoModelForSeq2SeqLM),
+    ("llm", transformers.AutoModelForCausalLM),
+    ("encoder", transformers.AutoModelForMaskedLM),
+    ("vision", transformers.AutoModelForImageClassification),
+)
+IGNORED_CONFIG_KEYS = {"class", "model_type"}
+
+
+def model_config(workload: dict[str, Any]) -> Any:
+    """The transformers configuration named by ``model_config.class``."""
+    stated = workload.get("model_config") or {}
+    name = stated.get("class")
+    if not name:
+        raise ValueError(
+            "model_config.class: name a transformers configuration class, such as LlamaConfig"
+        )
+    if not hasattr(transformers, name):
+        raise ValueError(f"model_config.class: transformers has no {name}")
+    values = {key: value for key, value in stated.items() if key not in IGNORED_CONFIG_KEYS}
+    return getattr(transformers, name)(**values)
+
+
+def head_class(workload: dict[str, Any], config: Any) -> Any:
+    """The auto class of the task head: the pretraining head of the model's kind unless ``head``
+    says otherwise.
+    """
+    head = workload.get("head")
+    if head == "seqcls":
+        return transformers.AutoModelForSequenceClassification
+    if head is not None:
+        raise ValueError(
+            f"head: {head!r} is unknown; say seqcls or leave it out for the pretraining head"
+        )
+    for category, auto in HEADS:
+        stated = workload.get("category")
+        if type(config) in auto._model_mapping and stated in (None, category):
+            return auto
+    raise ValueError(f"model_config.class: no pretraining head for {type(config).__name__}")
+
+
+class Classifier(torch.nn.Module):
+    """A torchvision network with the interface of a transformers image classifier."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.config = types.SimpleNamespace(num_channels=3, image_size=224)
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> types.SimpleNamespace:
+        """Logits, and the loss when there are labels."""
+        logits = self.network(pixel_values)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        return types.SimpleNamespace(logits=logits, loss=loss)
+
+
+def torchvision_model(name: str) -> torch.nn.Module:
+    """A torchvision classifier by its name, whether or not torchvision's own operators load."""
+    # Wheels built for another torch variant bring no compiled operators, and importing them then
+    # fails on this one, which no classifier uses.
+    signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            torch.library.define(f"torchvision::{operator}", signature)
+    network: torch.nn.Module = importlib.import_module("torchvision.models").get_model(name)
+    return network
+
+
+def bare_model(workload: dict[str, Any]) -> Any:
+    """The network with its head, without adapters, in the workload's parameter type."""
+    dtype = DTYPES[workload["param_dtype"]]
+    name = (workload.get("model_config") or {}).get("torchvision")
+    if name:
+        return Classifier(torchvision_model(name)).to(dtype)
+    config = model_config(workload)
+    options: dict[str, Any] = {"dtype": dtype}
+    if workload.get("attn"):
+        options["attn_implementation"] = workload["attn"]
+    return head_class(workload, config).from_config(config, **options)
+
+
+def build_model(workload: dict[str, Any]) -> torch.nn.Module:
+    """The model with its adapters, on the fake GPU, in the workload's parameter type."""
+    # Moving a module swaps its fake parameters in place, which fake tensors refuse.
+    with torch.device("cuda"), mock.patch.object(torch.nn.Module, "_apply", replace_parameters):
+        model = bare_model(workload)
+        if workload.get("channels_last"):
+            model = model.to(memory_format=torch.channels_last)
+    lora = workload.get("lora")
+    if lora:
+        model = with_adapters(model, lora)
+    if workload.get("grad_ckpt"):
+        model.gradient_checkpointing_enable()
+    training = workload["mode"] == "train"
+    if training and hasattr(model.config, "use_cache"):
+        # A training loop that leaves the cache on keeps every key and value for nothing.
+        model.config.use_cache = False
+    return model.train(training)
+
+
+def with_adapters(model: torch.nn.Module, lora: dict[str, Any]) -> torch.nn.Module:
+    """The model with LoRA adapters on the modules ``lora`` names."""
+    peft = importlib.import_module("peft")
+    # Any dropout but zero costs the same: one mask for each adapted layer.
+    dropout = lora.get("dropout", 0.05)
+    adapters = peft.LoraConfig(
+        r=lora["r"], target_modules=list(lora["targets"]), lora_dropout=dropout
+    )
+    with mock.patch.object(torch.nn.Module, "_apply", replace_parameters):
+        adapted: torch.nn.Module = peft.get_peft_model(model, adapters)
+    return adapted
+
+
+def replace_parameters(
+    module: torch.nn.Module, convert: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
+) -> torch.nn.Module:
+    """``Module._apply`` that puts new parameters where the old ones were."""
+    for child in module.children() if recurse else ():
+        replace_parameters(child, convert)
+    for name, old in module._parameters.items():
+        if old is not None:
+            module._parameters[name] = torch.nn.Parameter(convert(old.detach()), old.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = convert(buffer)
+    return module

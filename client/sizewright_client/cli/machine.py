@@ -1,0 +1,120 @@
+"""`sizewright serve`, `health`, `local` and `presets`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sizewright_client.cli.connection import Connection
+from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from sizewright_client.cli.failures import reported
+from sizewright_client.cli.options import (
+    CaFileOption,
+    Output,
+    OutputOption,
+    TimeoutOption,
+    TlsOption,
+    TokenFileOption,
+)
+
+_MACHINE_COLUMNS = (
+    "name",
+    "vcpus",
+    "cpu_architecture",
+    "host_memory.nominal_bytes",
+    "host_memory.usable_bytes",
+    "accelerators.device",
+    "accelerators.count",
+    "accelerators.driver_total_bytes",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command(epilog=EXIT_CODES_HELP)(local)
+    app.command(epilog=EXIT_CODES_HELP)(presets)
+    app.command(epilog=EXIT_CODES_HELP)(health)
+
+
+@reported
+def local(output: OutputOption = Output.TABLE) -> ExitCode:
+    """Show this machine as a job sees it.
+
+    That is its processors, its GPUs, and its memory less what is taken off before a job has any.
+
+    \b
+    Examples:
+      sizewright local
+      sizewright local -o json
+    """
+    from sizewright_client.cli.answers import emit_list
+    from sizewright_client.local_machine import local_machine
+    from sizewright_client.render.catalog import put_machine
+
+    machine = local_machine()
+    emit_list(
+        [machine],
+        output,
+        whole=machine,
+        columns=_MACHINE_COLUMNS,
+        table=lambda page: put_machine(page, machine),
+    )
+    return ExitCode.OK
+
+
+@reported
+def presets(
+    words: Annotated[
+        str, typer.Argument(metavar="[FILTER]", help="Part of the name, such as llama.")
+    ] = "",
+) -> ExitCode:
+    """List the architectures that a request can name.
+
+    Each is a name for `model: {preset: ...}`; one to a line.
+
+    \b
+    Examples:
+      sizewright presets
+      sizewright presets llama-3
+    """
+    from sizewright_client.cli.streams import emit, say
+    from sizewright_client.embedded import preset_names
+
+    names = [name for name in preset_names() if words.lower() in name.lower()]
+    if not names:
+        say(f"sizewright: no preset has {words!r} in its name; `sizewright presets` lists all")
+        return ExitCode.INVALID_REQUEST
+    emit("".join(f"{name}\n" for name in names))
+    return ExitCode.OK
+
+
+@reported
+def health(
+    server: Annotated[
+        str,
+        typer.Option("--server", envvar="SIZEWRIGHT_SERVER", metavar="TARGET", help="Whom to ask."),
+    ],
+    service: Annotated[
+        str, typer.Option(help="Service to ask about; empty for the whole server.")
+    ] = "",
+    token_file: TokenFileOption = None,
+    tls: TlsOption = False,
+    ca_file: CaFileOption = None,
+    timeout: TimeoutOption = 5.0,
+) -> ExitCode:
+    """Ask a server whether it serves.
+
+    The exit code is 0 if it does and 5 if not.
+
+    \b
+    Examples:
+      sizewright health --server localhost:7443
+      sizewright health --server unix:/run/sizewright.sock --service sizewright.v1.SizingService
+    """
+    from sizewright_client.cli.streams import emit
+
+    with Connection(server, token_file, tls, ca_file, timeout).open() as client:
+        status = client.health(service)
+    emit(f"{status}\n")
+    return ExitCode.OK if status == "SERVING" else ExitCode.UNAVAILABLE

@@ -1,0 +1,228 @@
+"""`sizewright estimate`, `recommend` and `check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sizewright_client.cli.connection import Connection
+from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from sizewright_client.cli.failures import UsageProblem, reported
+from sizewright_client.cli.options import (
+    CaFileOption,
+    ExplainOption,
+    Output,
+    OutputOption,
+    RequestFile,
+    ServerOption,
+    TimeoutOption,
+    TlsOption,
+    TokenFileOption,
+)
+
+LOCAL = "local"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command(epilog=EXIT_CODES_HELP)(estimate)
+    app.command(epilog=EXIT_CODES_HELP)(recommend)
+    app.command(epilog=EXIT_CODES_HELP)(check)
+
+
+@reported
+def estimate(
+    file: RequestFile,
+    output: OutputOption = Output.TABLE,
+    explain: ExplainOption = False,
+    gpus: Annotated[
+        int, typer.Option(min=0, metavar="N", help="GPUs where the layout is auto; 0 means 1.")
+    ] = 0,
+    gpus_per_node: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ranks on each node; 0 means up to 8.")
+    ] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Count the runtime's overhead on this device.")
+    ] = "",
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    tls: TlsOption = False,
+    ca_file: CaFileOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> ExitCode:
+    """Tell what memory a workload takes, every byte explained.
+
+    \b
+    Examples:
+      sizewright estimate job.yaml
+      sizewright estimate job.yaml --gpus 8 --device H100-80GB-SXM --explain
+      sizewright estimate - -o json < job.json | jq .estimate.pools
+    """
+    from sizewright.v1 import sizing_service_pb2
+    from sizewright_client.cli.answers import emit_estimate
+    from sizewright_client.request_file import load_request
+
+    request = sizing_service_pb2.EstimateRequest(
+        workload=load_request(file).workload,
+        gpus=_int32(gpus, "--gpus"),
+        gpus_per_node=_int32(gpus_per_node, "--gpus-per-node"),
+        device=device,
+    )
+    with Connection(server, token_file, tls, ca_file, timeout).open() as client:
+        answer = client.estimate(request)
+    emit_estimate(answer, output, name=request.workload.name, explain=explain)
+    return ExitCode.OK
+
+
+@reported
+def recommend(
+    file: RequestFile,
+    output: OutputOption = Output.TABLE,
+    explain: ExplainOption = False,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, metavar="N", help="How many plans to list, up to 100."),
+    ] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this provider; repeat it, or say a,b."),
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this region.")
+    ] = None,
+    purchase: Annotated[
+        list[str] | None, typer.Option(metavar="TERM", help="Only this term: on-demand, spot.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this GPU, such as H100-80GB-SXM.")
+    ] = None,
+    max_nodes: Annotated[str | None, typer.Option(metavar="N", help="Most nodes.")] = None,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="DOLLARS", help="Most dollars per hour, such as 12.50.")
+    ] = None,
+    max_price_age: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="Oldest price, such as 30d.")
+    ] = None,
+    headroom: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local/--no-local", help="Rank this machine beside the offers.")
+    ] = True,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    tls: TlsOption = False,
+    ca_file: CaFileOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> ExitCode:
+    """Rank the machines on which a workload fits, cheapest first.
+
+    Options take the place of the file's own constraints.
+
+    \b
+    Examples:
+      sizewright recommend job.yaml
+      sizewright recommend job.yaml --provider aws,gcp --purchase spot --max-nodes 2
+      sizewright recommend job.yaml -o json | jq '.recommendations[0].offer.name'
+      sizewright recommend job.yaml --server sizing.example:7443 --tls
+    """
+    from sizewright_client.cli.answers import emit_recommendations
+    from sizewright_client.cli.overrides import override
+    from sizewright_client.request_file import load_request
+
+    request = load_request(file)
+    override(
+        request,
+        {
+            "providers": provider,
+            "regions": region,
+            "purchase": purchase,
+            "devices": device,
+            "max_nodes": max_nodes,
+            "max_cost_per_hour": max_cost,
+            "max_price_age": max_price_age,
+            "headroom": headroom,
+        },
+    )
+    request.max_results = top if top is not None else request.max_results
+    if local:
+        from sizewright_client.local_machine import local_machine
+
+        request.machines.append(local_machine())
+    with Connection(server, token_file, tls, ca_file, timeout).open() as client:
+        answer = client.recommend(request)
+    emit_recommendations(answer, output, name=request.workload.name, explain=explain)
+    return ExitCode.OK if answer.recommendations else ExitCode.NOTHING_FITS
+
+
+@reported
+def check(
+    file: RequestFile,
+    on: Annotated[
+        str,
+        typer.Option(metavar="MACHINE", help="local, aws/p5.48xlarge, or the type's full name."),
+    ] = LOCAL,
+    nodes: Annotated[int, typer.Option(min=1, metavar="N", help="How many such machines.")] = 1,
+    headroom: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+    explain: ExplainOption = False,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    tls: TlsOption = False,
+    ca_file: CaFileOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> ExitCode:
+    """Tell whether a workload fits a given machine.
+
+    That is this machine, unless --on names a type of the catalog.
+
+    \b
+    Examples:
+      sizewright check job.yaml
+      sizewright check job.yaml --on aws/p5.48xlarge --nodes 2
+      sizewright check job.yaml --on providers/gcp/instanceTypes/a3-highgpu-8g -o json
+    """
+    from sizewright.v1 import plan_pb2, sizing_service_pb2
+    from sizewright_client.cli.answers import emit_check
+    from sizewright_client.cli.overrides import override
+    from sizewright_client.request_file import load_request
+
+    whole = load_request(file)
+    override(whole, {"headroom": headroom})
+    request = sizing_service_pb2.CheckFitRequest(
+        workload=whole.workload,
+        node_count=_int32(nodes, "--nodes"),
+        headroom=whole.constraints.headroom,
+    )
+    if on == LOCAL:
+        from sizewright_client.local_machine import local_machine
+
+        request.machine.CopyFrom(local_machine())
+    else:
+        request.instance_type = instance_type_name(on)
+    with Connection(server, token_file, tls, ca_file, timeout).open() as client:
+        answer = client.check_fit(request)
+    emit_check(answer, output, target=on, node_count=nodes, explain=explain)
+    return ExitCode.NOTHING_FITS if answer.verdict == plan_pb2.VERDICT_NO else ExitCode.OK
+
+
+def instance_type_name(written: str) -> str:
+    """The resource name of a type written in full or as {provider}/{type}."""
+    if written.startswith("providers/"):
+        return written
+    provider, slash, kind = written.partition("/")
+    if not (provider and slash and kind):
+        raise UsageProblem(
+            f"{written!r} is no machine; say local, {{provider}}/{{type}} such as "
+            "aws/p5.48xlarge, or a full name such as providers/aws/instanceTypes/p5.48xlarge"
+        )
+    return f"providers/{provider}/instanceTypes/{kind}"
+
+
+def _int32(value: int, option: str) -> int:
+    if value >= 2**31:
+        raise UsageProblem(f"{option} {value} is out of range; the largest is {2**31 - 1}")
+    return value

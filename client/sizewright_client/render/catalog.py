@@ -1,0 +1,111 @@
+"""The catalog and machines on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from sizewright.v1 import catalog_pb2, catalog_service_pb2
+from sizewright_client.render.figures import count, day, dollars, gib, printable, size
+from sizewright_client.render.page import Page, grid_of
+
+
+def put_status(page: Page, status: catalog_service_pb2.GetCatalogStatusResponse) -> None:
+    """Add the catalog's version and what it holds of each provider."""
+    page.say(
+        f"catalog {status.version[:12]}, built {day(status.build_time)}: "
+        f"{count(status.offer_count)} offers of {count(status.instance_type_count)} types",
+        style="bold",
+    )
+    grid = grid_of(
+        ("provider", "left"),
+        ("offers", "right"),
+        ("types", "right"),
+        ("estimated", "right"),
+        ("oldest", "left"),
+        ("newest", "left"),
+    )
+    heads = ("provider", "offers", "types", "estimated", "oldest price", "newest price")
+    grid.add_row(*(Text(head, style="dim") for head in heads))
+    for provider in status.providers:
+        grid.add_row(
+            printable(provider.provider),
+            count(provider.offer_count),
+            count(provider.instance_type_count),
+            count(provider.estimated_offer_count),
+            day(provider.oldest_price_time),
+            day(provider.newest_price_time),
+        )
+    page.put(grid)
+
+
+def put_types(page: Page, types: Iterable[catalog_pb2.InstanceType]) -> None:
+    """Add instance types, one to a line."""
+    grid = grid_of(
+        ("provider", "left"),
+        ("name", "left"),
+        ("vcpus", "right"),
+        ("host", "right"),
+        ("gpu", "left"),
+    )
+    heads = ("provider", "type", "vCPUs", "host GiB", "GPUs")
+    grid.add_row(*(Text(head, style="dim") for head in heads))
+    for kind in types:
+        grid.add_row(
+            printable(kind.provider),
+            printable(kind.type),
+            str(kind.vcpus),
+            gib(kind.host_memory.usable_bytes or kind.host_memory.nominal_bytes),
+            printable(_devices(page, kind)),
+        )
+    page.put(grid)
+
+
+def put_offers(page: Page, offers: Iterable[catalog_pb2.Offer]) -> None:
+    """Add offers, one to a line, in the order given."""
+    grid = grid_of(
+        ("cost", "right"),
+        ("provider", "left"),
+        ("name", "left"),
+        ("place", "left"),
+        ("term", "left"),
+    )
+    heads = ("$/hour", "provider", "type", "region", "term")
+    grid.add_row(*(Text(head, style="dim") for head in heads))
+    for offer in offers:
+        term = catalog_pb2.PurchaseTerm.Name(offer.term).removeprefix("PURCHASE_TERM_")
+        grid.add_row(
+            dollars(offer.price.per_hour_nanos_usd),
+            printable(offer.provider),
+            printable(offer.instance_type.type),
+            printable(offer.zone or offer.region),
+            term.lower().replace("_", "-"),
+        )
+    page.put(grid)
+
+
+def put_machine(page: Page, machine: catalog_pb2.InstanceType | catalog_pb2.Machine) -> None:
+    """Add a machine: processors, and its memory with what is taken off before a job can have it."""
+    page.say(machine.name, style="bold")
+    page.say(f"{machine.vcpus} vCPUs, {machine.cpu_architecture}", indent=2)
+    page.say(_devices(page, machine), indent=2)
+    memory = machine.host_memory
+    page.say(
+        f"host memory: {size(memory.usable_bytes)} usable of {size(memory.nominal_bytes)}", indent=2
+    )
+    for overhead in memory.overheads:
+        page.say(f"less {size(overhead.size_bytes)} {overhead.name}", indent=4)
+        if overhead.source:
+            page.say(overhead.source, style="dim", indent=6)
+    reason = getattr(machine, "unsizable_reason", "")
+    if reason:
+        page.say(f"cannot be sized: {reason}", style="yellow", indent=2)
+
+
+def _devices(page: Page, machine: catalog_pb2.InstanceType | catalog_pb2.Machine) -> str:
+    if not machine.HasField("accelerators"):
+        return "no GPU"
+    gpu = machine.accelerators
+    share = f" ({gpu.slice:g} of one)" if 0 < gpu.slice < 1 else ""
+    return f"{gpu.count} {page.glyphs.times} {gpu.device}{share}, {gib(gpu.driver_total_bytes)} GiB"

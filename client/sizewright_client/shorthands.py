@@ -1,0 +1,96 @@
+"""The forms a request file may use that the contract's descriptors cannot tell.
+
+- A message with one field takes that field's value directly: `parameters: 8B`.
+- `optimizer: adamw` is `optimizer: {name: adamw}`, `adapter: lora` is `adapter: {method: lora}`.
+- `parallelism: auto`, or `parallelism: {dp: 8, zero: 3}` for `{explicit: {dp: 8, zero: 3}}`.
+- `hf_config: ./config.json` reads that file, or `config.json` in that folder; a mapping with no
+  `json` in it is taken as the configuration itself. The same for `keras`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor
+
+from sizewright_client.document import Entry, Mapping, Node, Scalar, Sequence
+from sizewright_client.model_files import read_json_object
+from sizewright_client.quantities import number
+
+JSON_TEXT_MAPS = frozenset({"sizewright.v1.Estimator.hyper_parameters"})
+_JSON_MESSAGES = frozenset({"sizewright.v1.HfConfig", "sizewright.v1.KerasModel"})
+_SCALAR_FIELDS = {"sizewright.v1.Optimizer": "name", "sizewright.v1.Adapter": "method"}
+_PARALLELISM = "sizewright.v1.Parallelism"
+
+
+def expanded(message: Descriptor, node: Node, folder: Path) -> Node:
+    """The node with its shorthand written out, if it is one.
+
+    Raises ValueError with what would be right, for a file that cannot be read among others.
+    """
+    if message.full_name in _JSON_MESSAGES:
+        return _json_message(node, folder)
+    if message.full_name == _PARALLELISM:
+        return _parallelism(node)
+    if isinstance(node, Scalar) and message.full_name in _SCALAR_FIELDS:
+        return _wrapped(_SCALAR_FIELDS[message.full_name], node)
+    if len(message.fields) == 1 and not isinstance(node, Mapping):
+        return _wrapped(message.fields[0].name, node)
+    return node
+
+
+def _parallelism(node: Node) -> Node:
+    if isinstance(node, Scalar):
+        if node.text != "auto":
+            raise ValueError(
+                "must be 'auto' or a mapping such as {dp: 8, zero: 3, tp: 1}; "
+                f"not {node.text[:40]!r}"
+            )
+        return _wrapped("auto", Mapping((), node.line))
+    if isinstance(node, Mapping) and not {"auto", "explicit"} & set(node.keys):
+        return _wrapped("explicit", node)
+    return node
+
+
+def _json_message(node: Node, folder: Path) -> Node:
+    if isinstance(node, Scalar):
+        text = node.text if node.text.lstrip().startswith("{") else None
+        text = text if text is not None else read_json_object(node.text, folder)
+        return _wrapped("json", Scalar(text, quoted=True, line=node.line))
+    if isinstance(node, Mapping) and "json" not in node.keys:
+        return _wrapped("json", Scalar(json_text(node), quoted=True, line=node.line))
+    return node
+
+
+def _wrapped(field: str, node: Node) -> Mapping:
+    return Mapping((Entry(field, node, node.line),), node.line)
+
+
+def json_text(node: Node) -> str:
+    """A node as JSON text, its plain scalars read as JSON reads them."""
+    return json.dumps(_plain(node), sort_keys=False)
+
+
+def _plain(node: Node) -> Any:
+    if isinstance(node, Mapping):
+        return {entry.key: _plain(entry.value) for entry in node.entries}
+    if isinstance(node, Sequence):
+        return [_plain(item) for item in node.items]
+    if node.quoted:
+        return node.text
+    return _plain_scalar(node)
+
+
+def _plain_scalar(scalar: Scalar) -> Any:
+    if scalar.is_null:
+        return None
+    if scalar.text in ("true", "false"):
+        return scalar.text == "true"
+    try:
+        value = number(scalar.text)
+    except ValueError:
+        return scalar.text
+    whole = not set(scalar.text) & set(".eE")
+    return int(value) if whole else float(value)

@@ -30,7 +30,7 @@ class RequestFileError(ValueError):
         super().__init__("\n".join(f"{file}: {problem}" for problem in self.problems))
 
 
-class RequestFileUnreadable(RequestFileError):
+class UnreadableRequestFileError(RequestFileError):
     """A request file that could not be read at all: missing, a directory, not permitted."""
 
 

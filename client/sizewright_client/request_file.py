@@ -32,7 +32,12 @@ from sizewright_client.document import (
 )
 from sizewright_client.field_names import fields_by_name
 from sizewright_client.message_builder import MessageBuilder
-from sizewright_client.problems import Problem, Problems, RequestFileError, RequestFileUnreadable
+from sizewright_client.problems import (
+    Problem,
+    Problems,
+    RequestFileError,
+    UnreadableRequestFileError,
+)
 
 SIZE_LIMIT_BYTES = 1024 * 1024
 STDIN = "-"
@@ -53,7 +58,7 @@ class RequestText:
 def load_request(path: str) -> sizing_service_pb2.RecommendRequest:
     """The request of a file, or of standard input for "-".
 
-    Raises RequestFileUnreadable when there is nothing to read, else RequestFileError with every
+    Raises UnreadableRequestFileError when there is nothing to read, else RequestFileError with every
     problem of the file.
     """
     return parse_request(read_request_text(path))
@@ -119,7 +124,7 @@ def _read(name: str, read: Callable[[], bytes]) -> bytes:
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     else:
         return content
-    raise RequestFileUnreadable(name, (Problem("", reason),))
+    raise UnreadableRequestFileError(name, (Problem("", reason),))
 
 
 def _decoded(name: str, content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from sizewright.v1 import catalog_service_pb2, plan_pb2, sizing_service_pb2
 
 TOKEN = "right"
 _CALLS_OF_TWICE = count()
+# Set once a call of a workload named "stuck" has come in.
+STUCK = threading.Event()
 _VERDICTS = {"no": plan_pb2.VERDICT_NO, "tight": plan_pb2.VERDICT_TIGHT}
 
 
@@ -44,6 +47,9 @@ def _obey(name: str, context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid token")
     if name == "slow":
         time.sleep(1)
+    if name == "stuck":
+        STUCK.set()
+        time.sleep(5)
     if name == "twice" and next(_CALLS_OF_TWICE) == 0:
         context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
     if name in grpc.StatusCode.__members__:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from answering_server import TOKEN, answering_server
+from answering_server import STUCK, TOKEN, answering_server
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +224,25 @@ def test_every_help_has_examples_and_the_exit_codes(command: str) -> None:
     assert done.returncode == 0
     assert f"sizewright {command.split()[0]}" in done.stdout.partition("Examples:")[2]
     assert "3    nothing fits" in done.stdout
+
+
+def test_an_interrupt_exits_130_without_a_word_too_many(server: str) -> None:
+    command = [sys.executable, "-m", "sizewright_client", "estimate", "-", "--server", server]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"SIZEWRIGHT_TOKEN": TOKEN},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"name: stuck\n")
+        process.stdin.close()
+        assert STUCK.wait(timeout=30)
+        process.send_signal(signal.SIGINT)
+        answer, complaint = process.stdout.read(), process.stderr.read()
+
+    assert process.returncode == 130
+    assert (answer, complaint) == (b"", b"sizewright: interrupted\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sizewright.v1 import catalog_pb2, plan_pb2, sizing_service_pb2, workload_pb2
-from sizewright_client.problems import RequestFileError, RequestFileUnreadable
+from sizewright_client.problems import RequestFileError, UnreadableRequestFileError
 from sizewright_client.request_file import RequestText, load_request, parse_request
 
 
@@ -306,7 +306,7 @@ def test_only_a_json_object_leaves_this_machine_as_a_configuration(tmp_path: Pat
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     for path, hint in ((tmp_path, "is a directory"), (tmp_path / "gone.yaml", "no such file")):
-        with pytest.raises(RequestFileUnreadable, match=hint):
+        with pytest.raises(UnreadableRequestFileError, match=hint):
             load_request(str(path))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
 from sizewright.v1 import sizing_service_pb2
 from sizewright_client.cli.options import Output
 from sizewright_client.cli.streams import emit
-from sizewright_client.render.page import Page
+
+if TYPE_CHECKING:
+    from sizewright_client.render.page import Page
 
 
 def emit_answer(

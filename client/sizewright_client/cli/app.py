@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -24,6 +23,8 @@ app.add_typer(catalog.app, name="catalog")
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version as installed_version
+
         typer.echo(f"sizewright {installed_version('sizewright')}")
         raise typer.Exit
 

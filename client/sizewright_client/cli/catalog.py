@@ -9,7 +9,7 @@ import typer
 
 from sizewright_client.cli.connection import Connection
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
-from sizewright_client.cli.failures import UsageProblem, reported
+from sizewright_client.cli.failures import UsageError, reported
 from sizewright_client.cli.options import (
     CaFileOption,
     Output,
@@ -105,7 +105,7 @@ def list_(
       sizewright catalog list --offers --type p5.48xlarge -o csv
     """
     if (region or kind) and not offers:
-        raise UsageProblem("--region and --type need --offers")
+        raise UsageError("--region and --type need --offers")
     connection = Connection(server, token_file, tls, ca_file, timeout)
     if offers:
         _emit_offers(connection, (provider, region, kind, device), limit, output)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sizewright_client.cli.failures import UsageProblem
+from sizewright_client.cli.failures import UsageError
 
 if TYPE_CHECKING:
     from sizewright_client.client import SizingClient
@@ -26,12 +26,12 @@ class Connection:
     timeout_seconds: float
 
     def open(self) -> SizingClient:
-        """The client. Raises UsageProblem for a file that cannot be read."""
+        """The client. Raises UsageError for a file that cannot be read."""
         from sizewright_client.client import SizingClient
 
         if self.server is None:
             if self.token_file is not None or self.tls or self.ca_file is not None:
-                raise UsageProblem("--token-file, --tls and --ca-file need --server")
+                raise UsageError("--token-file, --tls and --ca-file need --server")
             return SizingClient.embedded(timeout_seconds=self.timeout_seconds)
         from sizewright_client.remote import Tls
 
@@ -49,7 +49,7 @@ class Connection:
             return os.environ.get(TOKEN_VARIABLE) or None
         token = _content(self.token_file).decode("ascii", "replace").strip()
         if not token or not token.isprintable() or not token.isascii():
-            raise UsageProblem(f"{self.token_file} must hold one line with the token")
+            raise UsageError(f"{self.token_file} must hold one line with the token")
         return token
 
 
@@ -57,4 +57,4 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageProblem(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}") from None

@@ -20,7 +20,7 @@ from sizewright_client.errors import (
     UnavailableError,
     UnknownNameError,
 )
-from sizewright_client.problems import RequestFileError, RequestFileUnreadable
+from sizewright_client.problems import RequestFileError, UnreadableRequestFileError
 
 Parameters = ParamSpec("Parameters")
 
@@ -34,7 +34,7 @@ _CODES: tuple[tuple[type[SizingError], ExitCode], ...] = (
 )
 
 
-class UsageProblem(Exception):
+class UsageError(Exception):
     """Something wrong with the command line that no option's type can tell."""
 
 
@@ -49,7 +49,7 @@ def reported(command: Callable[Parameters, ExitCode]) -> Callable[Parameters, No
             code = _tell_file(error)
         except SizingError as error:
             code = _tell_call(error)
-        except UsageProblem as error:
+        except UsageError as error:
             say(f"sizewright: {error}")
             code = ExitCode.USAGE
         except KeyboardInterrupt:
@@ -75,7 +75,7 @@ def unexpected(error: Exception) -> ExitCode:
 def _tell_file(error: RequestFileError) -> ExitCode:
     for problem in error.problems:
         say(f"sizewright: {error.file}: {problem}")
-    unreadable = isinstance(error, RequestFileUnreadable)
+    unreadable = isinstance(error, UnreadableRequestFileError)
     return ExitCode.USAGE if unreadable else ExitCode.INVALID_REQUEST
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from sizewright.v1 import sizing_service_pb2
-from sizewright_client.cli.failures import UsageProblem
+from sizewright_client.cli.failures import UsageError
 from sizewright_client.document import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.message_builder import MessageBuilder
 from sizewright_client.problems import Problems
@@ -19,7 +19,7 @@ def override(
 ) -> None:
     """Replace the constraints that an option gave; None and empty lists leave the file's.
 
-    Values are read just as the file's are. Raises UsageProblem with every wrong one.
+    Values are read just as the file's are. Raises UsageError with every wrong one.
     """
     given = {name: value for name, value in constraints.items() if value}
     if not given:
@@ -30,7 +30,7 @@ def override(
     entries = tuple(Entry(name, _node(value)) for name, value in given.items() if value)
     builder.fill(said.constraints, Mapping(entries), "constraints")
     if problems.found:
-        raise UsageProblem("; ".join(str(problem) for problem in problems.found))
+        raise UsageError("; ".join(str(problem) for problem in problems.found))
     replaced: Message = request.constraints
     for field, _ in said.constraints.ListFields():
         replaced.ClearField(field.name)

@@ -8,7 +8,7 @@ import typer
 
 from sizewright_client.cli.connection import Connection
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
-from sizewright_client.cli.failures import UsageProblem, reported
+from sizewright_client.cli.failures import UsageError, reported
 from sizewright_client.cli.options import (
     CaFileOption,
     ExplainOption,
@@ -215,7 +215,7 @@ def instance_type_name(written: str) -> str:
         return written
     provider, slash, kind = written.partition("/")
     if not (provider and slash and kind):
-        raise UsageProblem(
+        raise UsageError(
             f"{written!r} is no machine; say local, {{provider}}/{{type}} such as "
             "aws/p5.48xlarge, or a full name such as providers/aws/instanceTypes/p5.48xlarge"
         )
@@ -224,5 +224,5 @@ def instance_type_name(written: str) -> str:
 
 def _int32(value: int, option: str) -> int:
     if value >= 2**31:
-        raise UsageProblem(f"{option} {value} is out of range; the largest is {2**31 - 1}")
+        raise UsageError(f"{option} {value} is out of range; the largest is {2**31 - 1}")
     return value

@@ -1,0 +1,72 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+OUT ?= report.json
+CASES ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-extras lint format proto proto-baseline check-generated accuracy bench image lock clean
+
+help: ## list every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+install: $(STAMP) ## make .venv with the locked dependencies
+
+demo: $(STAMP) ## rank real offers for a full fine-tune of Llama-3-8B, no credentials needed
+	$(BIN)/sizewright recommend examples/llama3-8b-sft.yaml
+
+test: $(STAMP) ## run the whole test suite
+	$(BIN)/python -m pytest -q
+
+test-extras: $(STAMP) ## run the tests that need torch and transformers (gigabytes)
+	$(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python -m pip install --quiet 'torch==2.13.0' 'transformers==5.23.0'
+	.venv-extras/bin/python -m pip install --quiet --requirement requirements.lock
+	.venv-extras/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-extras/bin/python -m pytest -q measure/tests
+
+lint: $(STAMP) ## ruff, mypy, import contracts, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+	cd proto && ../$(BIN)/buf breaking --against baseline.binpb
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(STAMP) ## write proto/gen from proto/sizewright
+	$(BIN)/python proto/generate.py proto/gen
+
+proto-baseline: $(STAMP) ## take today's contract as the one not to break
+	cd proto && ../$(BIN)/buf build -o baseline.binpb
+
+check-generated: $(STAMP) ## fail when proto/gen is not what proto/sizewright gives
+	rm -rf .generated && $(BIN)/python proto/generate.py .generated
+	diff --recursive --exclude=__pycache__ proto/gen .generated
+	rm -rf .generated
+
+accuracy: $(STAMP) ## score the estimator: make accuracy CASES="a.jsonl b.jsonl" OUT=report.json
+	$(BIN)/python -m tests.accuracy $(CASES) --out $(OUT)
+
+bench: $(STAMP) ## measure speed and memory: make bench OUT=bench.json
+	$(BIN)/python -m tests.bench --out $(OUT)
+
+image: ## run the Dockerfile's build steps in a clean virtual environment
+	PYTHON=$(PYTHON) bash docker/build.sh
+
+lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-emit-index-url --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove what was built
+	rm -rf .venv .venv-extras dist build .generated

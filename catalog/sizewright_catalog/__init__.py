@@ -1,0 +1,1 @@
+"""Instance types, offers and prices: an immutable catalog read from one file."""

@@ -1,0 +1,1 @@
+"""The sizing engine and its gRPC service."""

@@ -1,0 +1,1 @@
+"""Pure estimation: a workload in, the memory it takes out. No I/O beyond its own data files."""

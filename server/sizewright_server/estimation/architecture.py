@@ -1,0 +1,101 @@
+"""What a front end makes of a model's configuration: a wiring style and its sizes.
+
+The style is the structure: two models of one style share one tape and differ in numbers only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Norm: TypeAlias = Literal["rms", "rms-offset", "layer", "layer-plain"]
+Order: TypeAlias = Literal["pre", "post", "parallel", "parallel-two-norms", "sandwich", "inner-post"]
+Activation: TypeAlias = Literal["fused", "gelu-new", "quick-gelu", "relu-squared"]
+Positions: TypeAlias = Literal["rope", "learned", "alibi", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a transformer block is wired.
+
+    `order`: where the norms sit. "pre" before each half; "post" after each residual sum (BERT);
+    "parallel" attention and MLP side by side on one norm; "parallel-two-norms" on one norm each;
+    "sandwich" before and after each half (Gemma 2); "inner-post" after each half alone (OLMo 2).
+    """
+
+    norm: Norm
+    order: Order
+    positions: Positions
+    gated_mlp: bool
+    norm_bias: bool = True
+    fused_qkv: bool = False
+    fused_gate_up: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: Literal["none", "head", "full"] = "none"
+    #: "partial" rotates a slice of each head and concatenates the rest.
+    rotary: Literal["full", "partial", "interleaved"] = "full"
+    activation: Activation = "fused"
+    activation_saves: Literal["input", "output"] = "input"
+    #: Attention probabilities in fp32 whatever the activations are (`softmax(dtype=float32)`).
+    softmax_fp32: bool = False
+    scale_query_first: bool = False
+    embedding_norm: bool = False
+    embedding_scale: bool = False
+    token_types: bool = False
+    final_norm: bool = True
+    residual_scale: bool = False
+    causal: bool = True
+    #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
+    cache_in_training: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The numbers of a model. Widths in elements; `position_rows` includes reserved rows."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    position_rows: int = 0
+    token_types: int = 0
+    embedding: int = 0
+    rotary_dim: int = 0
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    patch_rows: int = 0
+    patch_inputs: int = 0
+    label_count: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStyle:
+    """What stands on top of the last block."""
+
+    kind: Literal["causal-lm", "masked-lm", "sequence-classification", "image-classification", "none"]
+    tied: bool = False
+    bias: bool = False
+    #: BERT's dense, activation and norm before the vocabulary.
+    transform: bool = False
+    #: A dense layer and tanh over the first token.
+    pooler: bool = False
+    logits_soft_cap: bool = False
+    logits_scale: bool = False
+    #: `logits.float()` before the loss (transformers' ForCausalLMLoss).
+    upcast_logits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model, ready to be lowered."""
+
+    model_type: str
+    style: Style
+    sizes: Sizes
+    head: HeadStyle

@@ -1,0 +1,73 @@
+"""What is live at a phase's peak, by part: the same walk as the timeline, for one layout."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sizewright_server.estimation.lowering import Segment
+from sizewright_server.estimation.profile import Pass
+from sizewright_server.estimation.timeline import PhasePeak, Stage
+
+
+@dataclass(slots=True)
+class Composition:
+    """Bytes by part at one instant, and which block of how many it is in."""
+
+    bytes_by_part: dict[str, int] = field(default_factory=dict)
+    segment: str = ""
+    instance: int = 0
+    instances: int = 1
+
+
+def compose(
+    peak: PhasePeak, stages: Sequence[Stage], segments: Mapping[str, Segment]
+) -> Composition:
+    """The parts at a phase's peak, resident bytes aside. The layout is the first column."""
+    index = int(peak.stage[0])
+    held: dict[str, int] = defaultdict(int)
+    for stage in stages[:index]:
+        _add(held, _left(stage, segments[stage.segment]), stage.count)
+        held["reduced-or-gathered"] += stage.count * int(stage.after_bytes[0])
+    if index >= len(stages):
+        return Composition(_positive(held), "optimizer", 0, 1)
+    stage = stages[index]
+    before = stage.count - 1 if int(peak.at_last[0]) else 0
+    _add(held, _left(stage, segments[stage.segment]), before)
+    held["reduced-or-gathered"] += before * int(stage.after_bytes[0])
+    _add(held, _at_peak(stage, segments[stage.segment]), 1)
+    held[stage.during_part] += int(stage.during_bytes[0])
+    return Composition(_positive(held), stage.segment, before, stage.count)
+
+
+def _left(stage: Stage, segment: Segment) -> dict[str, int]:
+    return _parts(stage, segment, stage.events)
+
+
+def _at_peak(stage: Stage, segment: Segment) -> dict[str, int]:
+    live = np.cumsum(stage.events.signs * stage.sizes[stage.events.storages, 0])
+    if not len(live) or live.max() <= 0:
+        return {}
+    stop = int(live.argmax()) + 1
+    return _parts(stage, segment, Pass(stage.events.signs[:stop], stage.events.storages[:stop]))
+
+
+def _parts(stage: Stage, segment: Segment, events: Pass) -> dict[str, int]:
+    made: dict[str, int] = defaultdict(int)
+    names = segment.program.parts
+    moved = events.signs * stage.sizes[events.storages, 0]
+    for storage, size in zip(events.storages.tolist(), moved.tolist(), strict=True):
+        made[names[storage]] += size
+    return made
+
+
+def _add(total: dict[str, int], parts: Mapping[str, int], times: int) -> None:
+    for name, size in parts.items():
+        total[name] += times * size
+
+
+def _positive(parts: Mapping[str, int]) -> dict[str, int]:
+    return {name: size for name, size in parts.items() if size}

@@ -1,0 +1,273 @@
+"""The estimator: a workload prepared once, then estimated under any number of layouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+
+from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.explain import explain
+from sizewright_server.estimation.frontend import read_architecture
+from sizewright_server.estimation.host import host_phases
+from sizewright_server.estimation.inference import InferenceGroup
+from sizewright_server.estimation.layouts import (
+    check_layout,
+    layouts_of_run,
+    legal_tensor_parallel,
+)
+from sizewright_server.estimation.lowering import Segment, parameter_count, tied_count
+from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.timeline import PhasePeak, run_timeline
+from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
+
+__all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violation", "prepare"]
+
+#: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
+LARGEST_BYTES = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutColumns:
+    """What the planner needs of many layouts: int64 columns, one entry per layout, in bytes.
+
+    GPU figures are per GPU and without the device's own overhead; the host needs of a node are
+    `host_node + ranks_per_node * host_rank`.
+    """
+
+    gpu_reserved_low_bytes: Column
+    gpu_reserved_best_bytes: Column
+    gpu_reserved_high_bytes: Column
+    host_rank_low_bytes: Column
+    host_rank_best_bytes: Column
+    host_rank_high_bytes: Column
+    host_node_low_bytes: Column
+    host_node_best_bytes: Column
+    host_node_high_bytes: Column
+    communicator_count: Column
+    largest_group: Column
+
+
+@dataclass(frozen=True, slots=True)
+class GpuColumns:
+    """Allocated and reserved bytes per GPU, and the phases they come from."""
+
+    phases: tuple[PhasePeak, ...]
+    allocated_low: Column
+    allocated_best: Column
+    allocated_high: Column
+    reserved_best: Column
+    reserved_high: Column
+
+
+class PreparedWorkload:
+    """A workload whose model is known; see `prepare`."""
+
+    def __init__(self, workload: Workload, architecture: Architecture) -> None:
+        self.workload = workload
+        self.model = architecture
+        self.legal_tp = legal_tensor_parallel(architecture)
+        self.max_tp = self.legal_tp[-1]
+        first = self.group([Layout()])
+        dims = first.dims if isinstance(first, TrainingGroup) else first.dims(1, 1, 1)
+        self.parameter_count = count_parameters(architecture, first.segments, dims)
+        self.trainable_parameter_count = (
+            self.parameter_count if isinstance(workload.run, Training) else 0
+        )
+
+    @property
+    def architecture(self) -> str:
+        """The model in one line."""
+        sizes = self.model.sizes
+        return (
+            f"{self.model.model_type}, {sizes.layers} layers, hidden {sizes.hidden}, "
+            f"{sizes.heads} heads ({sizes.kv_heads} key/value), feed-forward {sizes.ffn}, "
+            f"vocabulary {sizes.vocab}"
+        )
+
+    def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
+        """The layouts to try on `gpus` GPUs; the explicit one alone where there is one."""
+        return layouts_of_run(self.workload.run, self.legal_tp, gpus, gpus_per_node)
+
+    def group(self, layouts: Sequence[Layout]) -> TrainingGroup | InferenceGroup:
+        """The schedule of layouts that share a library and the use of tensor parallelism."""
+        run = self.workload.run
+        if isinstance(run, Training):
+            return TrainingGroup(self.model, run, layouts)
+        return InferenceGroup(self.model, run, layouts)
+
+    def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
+        """Every layout's needs at once."""
+        count = len(layouts)
+        gpu = np.zeros((3, count), dtype=np.int64)
+        for members in _groups(layouts):
+            made = gpu_columns(self.group([layouts[i] for i in members]))
+            gpu[0, members] = made.allocated_low
+            gpu[1, members] = made.reserved_best
+            gpu[2, members] = made.reserved_high
+        host = np.repeat(self._host()[:, None], count, axis=1)
+        return LayoutColumns(
+            *gpu,
+            *host,
+            *np.array([self.collectives(layout) for layout in layouts], dtype=np.int64).T,
+        )
+
+    def estimate(
+        self,
+        layout: Layout,
+        ranks_per_node: int,
+        overhead: DeviceOverhead,
+        *,
+        replay: bool = False,
+    ) -> MemoryEstimate:
+        """The whole explained tree for one layout.
+
+        `replay` runs the caching allocator's replay for the reserved reading's best value.
+        """
+        group = self.group([layout])
+        columns = gpu_columns(group)
+        return explain(self, layout, ranks_per_node, overhead, columns, group, replay=replay)
+
+    def collectives(self, layout: Layout) -> tuple[int, int]:
+        """NCCL communicators of a rank, and the size of the largest."""
+        return communicators(layout, self.workload.run), max(layout.dp, layout.tp)
+
+    def checkpoint_bytes(self) -> int:
+        """Bytes of the weights file in the run's stored type."""
+        run = self.workload.run
+        width = 4 if _precision(run) in ("fp32",) else 2
+        return self.parameter_count * width
+
+    def _host(self) -> Column:
+        """Highest per-rank and per-node needs over the host's phases: six rows."""
+        phases = host_phases(self.workload, self.checkpoint_bytes())
+        rows = []
+        for which in ("per_rank", "per_node"):
+            for bound in ("low_bytes", "best_bytes", "high_bytes"):
+                rows.append(
+                    max(
+                        sum(getattr(part.size, bound) for part in getattr(phase, which))
+                        for phase in phases
+                    )
+                )
+        return np.array(rows, dtype=np.int64)
+
+
+def prepare(workload: Workload) -> PreparedWorkload:
+    """Reads the model and checks the run against it.
+
+    Raises UnsupportedWorkload with every reason: an unknown model_type, missing or contradictory
+    sizes, a layout the model cannot take, or sizes whose memory no machine could address.
+    """
+    field = "workload.model.preset" if workload.model.preset else "workload.model.hf_config"
+    architecture = read_architecture(workload.model, field)
+    run = workload.run
+    if run.layout is not None:
+        kind = "training" if isinstance(run, Training) else "inference"
+        check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit")
+    _check_size(architecture, run)
+    return PreparedWorkload(workload, architecture)
+
+
+def count_parameters(
+    architecture: Architecture, segments: Sequence[Segment], dims: dict[str, Column]
+) -> int:
+    """Parameters of the whole model, tied tensors once."""
+    total = 0
+    for segment in segments:
+        repeats = architecture.sizes.layers if segment.repeats else 1
+        total += repeats * int(parameter_count(segment, dims)[0])
+    return total - int(tied_count(architecture, dims)[0])
+
+
+def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
+    """Allocated and reserved peaks of a group's layouts."""
+    if isinstance(group, TrainingGroup):
+        schedule = group.schedule
+        resident = schedule.resident.total
+        peaks, _ = run_timeline(resident, schedule.stages)
+        step = resident + schedule.step_bytes + schedule.step_temporary
+        nowhere = np.full_like(step, len(schedule.stages))
+        peaks.append(PhasePeak("optimizer-step", step, nowhere, np.zeros_like(step)))
+        kind = "training-checkpointed" if group.training.checkpointing == "full" else "training"
+    else:
+        resident = group.resident
+        peaks, _ = run_timeline(resident, group.all_stages)
+        kind = "inference"
+    best = np.max([peak.peak_bytes for peak in peaks], axis=0)
+    doubts = [(peak.peak_bytes, *group.doubt(peak.phase)) for peak in peaks]
+    lower = np.max([at - less for at, less, _ in doubts], axis=0)
+    upper = np.max([at + more for at, _, more in doubts], axis=0)
+    share = reserved_shares()[kind]
+    dynamic = np.maximum(best - resident, 0)
+    return GpuColumns(
+        phases=tuple(peaks),
+        allocated_low=lower,
+        allocated_best=best,
+        allocated_high=upper,
+        reserved_best=best + (dynamic * share[1]).astype(np.int64),
+        reserved_high=upper + (dynamic * share[2]).astype(np.int64),
+    )
+
+
+def communicators(layout: Layout, run: Training | Inference) -> int:
+    """NCCL communicators a rank takes part in: one for each parallel dimension above 1.
+
+    Replicas that infer do not speak with each other.
+    """
+    return int(layout.dp > 1 and isinstance(run, Training)) + int(layout.tp > 1)
+
+
+@cache
+def reserved_shares() -> dict[str, tuple[float, float, float]]:
+    text = resources.files("sizewright_server.estimation").joinpath("data/reserved.json")
+    table = json.loads(text.read_text(encoding="utf-8"))
+    return {
+        name: (float(entry["low"]), float(entry["value"]), float(entry["high"]))
+        for name, entry in table.items()
+        if not name.startswith("_")
+    }
+
+
+def _groups(layouts: Sequence[Layout]) -> list[list[int]]:
+    """Indices of layouts that one schedule can hold."""
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for index, layout in enumerate(layouts):
+        groups.setdefault((layout.sharding, layout.tp > 1), []).append(index)
+    return list(groups.values())
+
+
+def _precision(run: Training | Inference) -> str:
+    return run.precision if isinstance(run, Training) else run.weight_dtype
+
+
+def _check_size(architecture: Architecture, run: Training | Inference) -> None:
+    """Refuses what would overflow 64-bit arithmetic: far beyond any machine."""
+    sizes = architecture.sizes
+    training = isinstance(run, Training)
+    batch = run.micro_batch if isinstance(run, Training) else run.batch
+    tokens = run.seq_len if isinstance(run, Training) else run.input_tokens + run.new_tokens
+    widest = max(sizes.vocab, sizes.ffn, sizes.hidden)
+    if run.attention == "eager":
+        widest = max(widest, sizes.heads * tokens)
+    # Some tens of tensors of the widest kind in every layer bound what a pass holds.
+    bound = batch * tokens * widest * max(sizes.layers, 1) * 64
+    weights = sizes.layers * sizes.hidden * (sizes.ffn + 4 * sizes.hidden) * 64
+    if bound + weights < LARGEST_BYTES:
+        return
+    field = "workload.training.micro_batch" if training else "workload.inference.batch"
+    raise UnsupportedWorkload(
+        Violation(
+            field,
+            f"{batch:,} x {tokens:,} tokens need more than {LARGEST_BYTES:,} bytes; "
+            "lower the batch or the sequence length",
+        )
+    )

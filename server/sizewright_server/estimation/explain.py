@@ -1,0 +1,204 @@
+"""The explained tree of one layout: every phase's parts with formula, numbers and source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sizewright_server.estimation.composition import Composition, compose
+from sizewright_server.estimation.explain_host import explain_host
+from sizewright_server.estimation.memory import (
+    ByteRange,
+    Confidence,
+    GpuReadings,
+    MemoryEstimate,
+    Notice,
+    Part,
+    Phase,
+    PoolEstimate,
+)
+from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
+from sizewright_server.estimation.replay import replayed_reserved_bytes
+from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.timeline import PhasePeak
+from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.workload import Layout, Training
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.estimator import GpuColumns, PreparedWorkload
+    from sizewright_server.estimation.inference import InferenceGroup
+
+
+def explain(
+    prepared: PreparedWorkload,
+    layout: Layout,
+    ranks_per_node: int,
+    overhead: DeviceOverhead,
+    columns: GpuColumns,
+    group: TrainingGroup | InferenceGroup,
+    *,
+    replay: bool,
+) -> MemoryEstimate:
+    """Puts the pools together."""
+    gpu = _gpu_pool(prepared, layout, overhead, columns, group, replay=replay)
+    host = explain_host(prepared.workload, prepared.checkpoint_bytes(), ranks_per_node)
+    return MemoryEstimate(
+        pools=(gpu, host),
+        layout=layout,
+        ranks_per_node=ranks_per_node,
+        parameter_count=prepared.parameter_count,
+        trainable_parameter_count=prepared.trainable_parameter_count,
+        architecture=prepared.architecture,
+        notices=_notices(prepared),
+    )
+
+
+def _gpu_pool(
+    prepared: PreparedWorkload,
+    layout: Layout,
+    overhead: DeviceOverhead,
+    columns: GpuColumns,
+    group: TrainingGroup | InferenceGroup,
+    *,
+    replay: bool,
+) -> PoolEstimate:
+    allocated = ByteRange(
+        int(columns.allocated_low[0]),
+        int(columns.allocated_best[0]),
+        int(columns.allocated_high[0]),
+    )
+    reserved = ByteRange(
+        allocated.low_bytes, int(columns.reserved_best[0]), int(columns.reserved_high[0])
+    )
+    exact = replayed_reserved_bytes(group) if replay else None
+    if exact is not None:
+        reserved = ByteRange(reserved.low_bytes, exact, max(exact, reserved.high_bytes))
+    runtime = overhead.parts(*prepared.collectives(layout))
+    peak_index = max(range(len(columns.phases)), key=lambda i: int(columns.phases[i].peak_bytes[0]))
+    phases = tuple(
+        _phase(prepared, group, phase, reserved if i == peak_index else None, runtime)
+        for i, phase in enumerate(columns.phases)
+    )
+    device = reserved + _total(runtime)
+    return PoolEstimate(
+        pool="gpu",
+        scope="every rank",
+        phases=phases,
+        peak_phase=phases[peak_index].name,
+        peak=device,
+        gpu=GpuReadings(allocated, reserved, device),
+    )
+
+
+def _phase(
+    prepared: PreparedWorkload,
+    group: TrainingGroup | InferenceGroup,
+    peak: PhasePeak,
+    reserved: ByteRange | None,
+    runtime: tuple[Part, ...],
+) -> Phase:
+    """One phase; `reserved` is given for the highest, whose slack makes up the pool's peak."""
+    less, more = (int(column[0]) for column in group.doubt(peak.phase))
+    best = int(peak.peak_bytes[0])
+    parts = [*resident_parts(prepared, group), *_moving(prepared, group, peak)]
+    rest = best - _total(tuple(parts)).best_bytes
+    if rest:
+        parts.append(_named("other", rest, f"{rest:,} B"))
+    parts.append(_doubt(less, more))
+    allocated = ByteRange(best - less, best, best + more)
+    if reserved is not None:
+        slack = ByteRange(
+            max(0, reserved.low_bytes - allocated.low_bytes),
+            max(0, reserved.best_bytes - allocated.best_bytes),
+            max(0, reserved.high_bytes - allocated.high_bytes),
+        )
+        parts.append(_slack(slack))
+    parts += runtime
+    kept = tuple(part for part in parts if part.size != ByteRange(0, 0, 0))
+    return Phase(peak.phase, _total(kept), kept)
+
+
+def _moving(
+    prepared: PreparedWorkload, group: TrainingGroup | InferenceGroup, peak: PhasePeak
+) -> list[Part]:
+    """What comes and goes within the step, grouped: activations, gradients, caches, buffers."""
+    segments = {segment.name: segment for segment in group.segments}
+    found = compose(peak, group.all_stages, segments)
+    sizes = dict(found.bytes_by_part)
+    if isinstance(group, TrainingGroup) and peak.phase == "optimizer-step":
+        sizes = group.step_parts()
+    gradients = sizes.pop("gradients", 0) + sizes.pop("reduced-or-gathered", 0)
+    parts = []
+    if gradients:
+        parts.append(_named("gradients", gradients, _where(prepared, found)))
+    activations = {n: s for n, s in sizes.items() if PART_TEXTS[n].group == "activations"}
+    if sum(activations.values()):
+        children = tuple(
+            _named(name, size, _where(prepared, found)) for name, size in activations.items()
+        )
+        total = sum(activations.values())
+        parts.append(_named("activations", total, _where(prepared, found), children))
+    for name, size in sizes.items():
+        if name not in activations:
+            parts.append(_named(name, size, _where(prepared, found)))
+    return parts
+
+
+def _where(prepared: PreparedWorkload, found: Composition) -> str:
+    layers = prepared.model.sizes.layers
+    if found.segment == "block":
+        return f"at block {found.instance + 1} of {layers} in the order of the pass"
+    return f"at the {found.segment}"
+
+
+def _named(name: str, size: int, numbers: str, parts: tuple[Part, ...] = ()) -> Part:
+    text = PART_TEXTS[name]
+    exact = ByteRange(size, size, size)
+    return Part(name, exact, text.formula, numbers, text.source, text.confidence, parts)
+
+
+def _doubt(less: int, more: int) -> Part:
+    text = PART_TEXTS["kernel-doubt"]
+    confidence: Confidence = "medium"
+    return Part(
+        "kernel-doubt",
+        ByteRange(-less, 0, more),
+        text.formula,
+        f"-{less:,} B to +{more:,} B",
+        text.source,
+        confidence,
+    )
+
+
+def _slack(slack: ByteRange) -> Part:
+    text = PART_TEXTS["allocator-slack"]
+    return Part(
+        "allocator-slack",
+        slack,
+        text.formula,
+        f"{slack.best_bytes:,} B",
+        text.source,
+        text.confidence,
+    )
+
+
+def _total(parts: tuple[Part, ...]) -> ByteRange:
+    total = ByteRange(0, 0, 0)
+    for part in parts:
+        total = total + part.size
+    return total
+
+
+def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
+    workload = prepared.workload
+    notices = []
+    if workload.dataset is None:
+        notices.append(
+            Notice(
+                "dataset-not-stated", "The dataset is not stated; its host memory is not counted."
+            )
+        )
+    if isinstance(workload.run, Training) and workload.run.layout is None:
+        notices.append(
+            Notice("checkpoint-save", "Saving a checkpoint is not counted in host memory.")
+        )
+    return tuple(notices)

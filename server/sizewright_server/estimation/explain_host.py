@@ -1,0 +1,43 @@
+"""The host pool of a node as phases and parts."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.host import HostParts, host_phases
+from sizewright_server.estimation.memory import ByteRange, Part, Phase, PoolEstimate
+from sizewright_server.estimation.workload import Workload
+
+
+def explain_host(workload: Workload, checkpoint_bytes: int, ranks: int) -> PoolEstimate:
+    """Every phase's parts for `ranks` ranks on a node; the peak is the highest of each bound."""
+    described = host_phases(workload, checkpoint_bytes)
+    phases = tuple(_phase(parts, ranks) for parts in described)
+    highest = max(phases, key=lambda phase: phase.total.best_bytes)
+    peak = ByteRange(*(_bound(described, bound, ranks) for bound in _BOUNDS))
+    return PoolEstimate("host", f"a node with {ranks} ranks", phases, highest.name, peak)
+
+
+_BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
+
+
+def _bound(described: tuple[HostParts, ...], bound: str, ranks: int) -> int:
+    """The highest per-rank and per-node needs, which need not be of one phase."""
+    rank, node = (
+        max(sum(getattr(part.size, bound) for part in getattr(phase, which)) for phase in described)
+        for which in ("per_rank", "per_node")
+    )
+    return int(ranks * rank + node)
+
+
+def _phase(parts: HostParts, ranks: int) -> Phase:
+    each = [_times(part, ranks) for part in parts.per_rank]
+    kept = tuple(part for part in (*each, *parts.per_node) if part.size.high_bytes)
+    total = ByteRange(0, 0, 0)
+    for part in kept:
+        total = total + part.size
+    return Phase(parts.phase, total, kept)
+
+
+def _times(part: Part, ranks: int) -> Part:
+    size = ByteRange(*(ranks * getattr(part.size, bound) for bound in _BOUNDS))
+    numbers = f"{ranks} ranks x ({part.numbers})"
+    return Part(part.name, size, part.formula, numbers, part.source, part.confidence)

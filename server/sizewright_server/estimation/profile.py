@@ -1,0 +1,143 @@
+"""Puts numbers into a tape: live bytes over its events, for many layouts in one walk.
+
+A program is a tape compiled to index arrays. Its passes share one table of storages; a table of
+sizes is one row per distinct (shape, width) and one column per layout, so a walk is a gather, a
+cumulative sum and a maximum, whatever the number of layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_server.estimation.tape import Event, Shape, Tape
+
+Column = NDArray[np.int64]
+
+#: The CUDA caching allocator rounds every request up to this (c10/cuda/CUDACachingAllocator.cpp).
+ALLOCATION_QUANTUM_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One pass over a block as arrays: +1/-1 per event, and the event's storage."""
+
+    signs: NDArray[np.int64]
+    storages: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A compiled tape."""
+
+    kinds: tuple[tuple[Shape, int], ...]
+    kind_of_storage: NDArray[np.int64]
+    parts: tuple[str, ...]
+    forward: Pass
+    forward_without_grad: Pass
+    checkpointed: Pass
+    recompute: Pass
+    backward: Pass
+    backward_accumulating: Pass
+    recompute_accumulating: Pass
+    parameters: tuple[tuple[Shape, int], ...]
+    output_storages: tuple[int, ...]
+    input_storages: tuple[int, ...]
+    output_grads: tuple[int, ...]
+    input_grads: tuple[int | None, ...]
+    parameter_grads: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Live bytes of one pass, relative to its start: the highest, and what is left at its end."""
+
+    peak_bytes: Column
+    delta_bytes: Column
+
+
+def compile_program(tape: Tape) -> Program:
+    """Compiles every pass of a tape."""
+    run = tape.run_backward()
+    backward, made = run.events, run.made
+    adding, _ = tape.backward_events(accumulating=True)
+    storages = [*tape.storages, *made]
+    for value in (*tape.inputs, *tape.outputs):
+        # One name on both sides of a block's border, so that what one block makes and the next
+        # frees is the same part.
+        if storages[value.storage].part not in ("kv-cache", "head", "loss"):
+            storages[value.storage].part = "hidden-states"
+    kinds: dict[tuple[Shape, int], int] = {}
+    kind_of = [kinds.setdefault((s.shape, s.itemsize), len(kinds)) for s in storages]
+    released = [
+        Event(-1, value.storage) for value in tape.inputs if not tape.storages[value.storage].saves
+    ]
+    return Program(
+        kinds=tuple(kinds),
+        kind_of_storage=np.array(kind_of, dtype=np.int64),
+        parts=tuple(s.part for s in storages),
+        forward=_pass(tape.forward_events(keep_saved=True)),
+        forward_without_grad=_pass(tape.forward_events(keep_saved=False)),
+        checkpointed=_pass(tape.checkpointed_events()),
+        recompute=_pass([*tape.recompute_events(), *backward, *released]),
+        backward=_pass(backward),
+        backward_accumulating=_pass(adding),
+        recompute_accumulating=_pass([*tape.recompute_events(), *adding, *released]),
+        parameters=tuple((p.shape, p.itemsize) for p in tape.parameters),
+        output_storages=tuple(v.storage for v in tape.outputs),
+        input_storages=tuple(v.storage for v in tape.inputs),
+        output_grads=tuple(run.output_grads),
+        input_grads=tuple(run.input_grads),
+        parameter_grads=tuple(run.parameter_grads),
+    )
+
+
+def _pass(events: Sequence[Event]) -> Pass:
+    return Pass(
+        np.array([event.sign for event in events], dtype=np.int64),
+        np.array([event.storage for event in events], dtype=np.int64),
+    )
+
+
+def elements(shape: Shape, dims: Mapping[str, Column]) -> Column:
+    """Elements of a shape, one per layout."""
+    count: Column = np.ones(1, dtype=np.int64)
+    for dim in shape:
+        count = count * (dim if isinstance(dim, int) else dims[dim])
+    return count
+
+
+def round_up(size_bytes: Column) -> Column:
+    """A request as the allocator rounds it."""
+    quantum = ALLOCATION_QUANTUM_BYTES
+    return (size_bytes + (quantum - 1)) // quantum * quantum
+
+
+def storage_bytes(program: Program, dims: Mapping[str, Column], layouts: int) -> Column:
+    """Bytes of every storage: a row per storage, a column per layout."""
+    table = np.empty((len(program.kinds), layouts), dtype=np.int64)
+    for row, (shape, itemsize) in enumerate(program.kinds):
+        table[row] = round_up(elements(shape, dims) * itemsize)
+    return table[program.kind_of_storage]
+
+
+def walk(events: Pass, sizes: Column) -> Walk:
+    """Walks one pass; the peak is never below the start."""
+    if not len(events.signs):
+        zero = np.zeros(sizes.shape[1], dtype=np.int64)
+        return Walk(zero, zero)
+    live = np.cumsum(events.signs[:, None] * sizes[events.storages], axis=0)
+    return Walk(np.maximum(live.max(axis=0), 0), live[-1])
+
+
+def live_at(events: Pass, sizes: Column, index: int) -> dict[int, int]:
+    """Storages allocated less freed after event `index`: +1 newly alive, -1 gone since the start."""
+    counts: dict[int, int] = {}
+    for sign, storage in zip(
+        events.signs[: index + 1].tolist(), events.storages[: index + 1].tolist(), strict=True
+    ):
+        counts[storage] = counts.get(storage, 0) + sign
+    return {storage: count for storage, count in counts.items() if count}

@@ -1,0 +1,125 @@
+"""Replays a step's allocations through a model of PyTorch's caching allocator: bytes reserved.
+
+Rules (c10/cuda/CUDACachingAllocator.cpp, PyTorch 2.13, default settings): requests are multiples of
+512 B; up to 1 MiB they come from segments of 2 MiB, below 10 MiB from segments of 20 MiB, above from
+segments of their own rounded up to 2 MiB. The smallest free block that is large enough is taken, the
+lowest address first; what is left over becomes a free block when it is at least 512 B (small) or
+more than 1 MiB (large). Freed blocks join free neighbours. Nothing goes back to the device.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING
+
+from sizewright_server.estimation.replay_events import Expansion, Handle
+from sizewright_server.estimation.training import TrainingGroup
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.inference import InferenceGroup
+
+MIB = 2**20
+SMALL_REQUEST = MIB
+SMALL_SEGMENT = 2 * MIB
+MEDIUM_REQUEST = 10 * MIB
+MEDIUM_SEGMENT = 20 * MIB
+GRANULE = 2 * MIB
+
+
+class CachingAllocator:
+    """Free blocks by (size, address), and every block's neighbours by address."""
+
+    def __init__(self) -> None:
+        self.reserved_bytes = 0
+        self._free: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        self._size_at: dict[int, int] = {}
+        self._free_at: set[int] = set()
+        self._before: dict[int, int] = {}
+        self._next_address = 0
+
+    def allocate(self, size: int) -> int:
+        """The address of a block of `size` bytes, a multiple of 512."""
+        small = size <= SMALL_REQUEST
+        free = self._free[small]
+        at = bisect_left(free, (size, 0))
+        if at < len(free):
+            held, address = free.pop(at)
+            self._free_at.discard(address)
+        else:
+            held, address = self._segment(size)
+        rest = held - size
+        if rest >= 512 if small else rest > SMALL_REQUEST:
+            self._split(address, size, rest, free)
+        return address
+
+    def free(self, address: int, small: bool) -> None:
+        """Gives a block back and joins it with free neighbours."""
+        free = self._free[small]
+        size = self._size_at[address]
+        after = address + size
+        if after in self._free_at:
+            size += self._join(after, free)
+        before = self._before.get(address)
+        if before is not None and before in self._free_at:
+            self._before.pop(address)
+            del self._size_at[address]
+            size += self._size_at[before]
+            free.pop(bisect_left(free, (self._size_at[before], before)))
+            self._free_at.discard(before)
+            address = before
+        self._size_at[address] = size
+        if address + size in self._before:
+            self._before[address + size] = address
+        self._free_at.add(address)
+        insort(free, (size, address))
+
+    def _join(self, after: int, free: list[tuple[int, int]]) -> int:
+        size = self._size_at.pop(after)
+        free.pop(bisect_left(free, (size, after)))
+        self._free_at.discard(after)
+        self._before.pop(after)
+        return size
+
+    def _split(self, address: int, size: int, rest: int, free: list[tuple[int, int]]) -> None:
+        tail = address + size
+        self._size_at[address] = size
+        self._size_at[tail] = rest
+        self._before[tail] = address
+        if tail + rest in self._before:
+            self._before[tail + rest] = tail
+        self._free_at.add(tail)
+        insort(free, (rest, tail))
+
+    def _segment(self, size: int) -> tuple[int, int]:
+        if size <= SMALL_REQUEST:
+            held = SMALL_SEGMENT
+        elif size < MEDIUM_REQUEST:
+            held = MEDIUM_SEGMENT
+        else:
+            held = -(-size // GRANULE) * GRANULE
+        # A gap between segments keeps blocks of different segments from joining.
+        address = self._next_address
+        self._next_address += held + GRANULE
+        self.reserved_bytes += held
+        self._size_at[address] = held
+        return held, address
+
+
+def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int | None:
+    """Bytes the allocator holds at the end of a run of the group's first layout.
+
+    None for layouts whose shards and gathered parameters the expansion does not follow.
+    """
+    if isinstance(group, TrainingGroup) and int(group.dp[0]) > 1:
+        return None
+    allocator = CachingAllocator()
+    live: dict[Handle, tuple[int, bool]] = {}
+    for handle, size in Expansion(group).requests():
+        if size >= 0:
+            if size:
+                live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST)
+            continue
+        held = live.pop(handle, None)
+        if held is not None:
+            allocator.free(*held)
+    return allocator.reserved_bytes

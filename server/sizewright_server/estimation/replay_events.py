@@ -1,0 +1,126 @@
+"""Expands a schedule into the sequence of requests and releases of a whole run, block by block.
+
+A request is `(handle, bytes)`, a release `(handle, -1)`. Handles join what one block makes and the
+next one frees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from sizewright_server.estimation.lowering import Segment
+from sizewright_server.estimation.profile import elements, round_up
+from sizewright_server.estimation.timeline import Stage
+from sizewright_server.estimation.training import TrainingGroup
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.inference import InferenceGroup
+
+Handle: TypeAlias = tuple[int, int, int]
+Request: TypeAlias = tuple[Handle, int]
+
+RELEASE = -1
+#: Segment numbers of handles that belong to no block.
+PARAMETERS, STATES, TEMPORARIES = -1, -2, -3
+
+
+class Expansion:
+    """The run of one layout (the first of a group) as requests and releases."""
+
+    def __init__(self, group: TrainingGroup | InferenceGroup) -> None:
+        self.group = group
+        self.index = {segment.name: i for i, segment in enumerate(group.segments)}
+
+    def requests(self) -> Iterator[Request]:
+        """Weights, then two training steps or one prefill and decode."""
+        weights = self._tensor_bytes()
+        yield from (((PARAMETERS, 0, i), size) for i, size in enumerate(weights))
+        if not isinstance(self.group, TrainingGroup):
+            yield from self._passes(self.group.all_stages)
+            return
+        stages = self.group.all_stages
+        yield from self._step(self.group, stages, weights, first=True)
+        yield from self._step(self.group, stages, weights, first=False)
+
+    def _step(
+        self, group: TrainingGroup, stages: Sequence[Stage], weights: list[int], *, first: bool
+    ) -> Iterator[Request]:
+        yield from self._passes(stages)
+        states = int(group.resident.optimizer[0]) // max(1, sum(weights))
+        if first:
+            for i, size in enumerate(weights):
+                yield from (((STATES, k, i), size) for k in range(states))
+        if int(group.schedule.step_temporary[0]) >= sum(weights):
+            yield from (((TEMPORARIES, 0, i), size) for i, size in enumerate(weights))
+            yield from (((TEMPORARIES, 0, i), RELEASE) for i in range(len(weights)))
+        yield from self._released_after_step(group)
+
+    def _released_after_step(self, group: TrainingGroup) -> Iterator[Request]:
+        """The outputs' logits and every gradient: `zero_grad` sets them to None."""
+        for number, segment in enumerate(group.segments):
+            program = segment.program
+            for instance in range(group.counts[number]):
+                for storage in (*program.parameter_grads, *program.output_storages[1:]):
+                    if storage is not None:
+                        yield (number, instance, storage), RELEASE
+
+    def _passes(self, stages: Sequence[Stage]) -> Iterator[Request]:
+        last = len(self.group.segments) - 1
+        for stage in stages:
+            number = self.index[stage.segment]
+            segment = self.group.segments[number]
+            sizes = stage.sizes[:, 0].tolist()
+            events = list(
+                zip(stage.events.signs.tolist(), stage.events.storages.tolist(), strict=True)
+            )
+            backward = stage.events in _backward_passes(segment)
+            order = range(stage.count - 1, -1, -1) if backward else range(stage.count)
+            for instance in order:
+                shared = self._shared(segment, number, instance, last)
+                for sign, storage in events:
+                    handle = shared.get(storage) or (number, instance, storage)
+                    yield handle, sizes[storage] if sign > 0 else RELEASE
+
+    def _shared(self, segment: Segment, number: int, instance: int, last: int) -> dict[int, Handle]:
+        """Handles of what crosses the borders of one instance, in its neighbours' names."""
+        program, shared = segment.program, {}
+        if program.input_storages:
+            before = (number, instance - 1) if instance else (number - 1, self._last(number - 1))
+            other = self.group.segments[before[0]].program
+            shared[program.input_storages[0]] = (*before, other.output_storages[0])
+        final = number == last and instance == self._last(number)
+        if program.output_grads and not final:
+            after = (number, instance + 1) if instance < self._last(number) else (number + 1, 0)
+            grad = self.group.segments[after[0]].program.input_grads[0]
+            if grad is not None:
+                shared[program.output_grads[0]] = (*after, grad)
+        return shared
+
+    def _last(self, number: int) -> int:
+        return self.group.counts[number] - 1
+
+    def _tensor_bytes(self) -> list[int]:
+        group = self.group
+        dims = group.dims if isinstance(group, TrainingGroup) else group.dims(1, 1, 1)
+        sizes: list[int] = []
+        for number, segment in enumerate(group.segments):
+            one = [
+                int(round_up(elements(shape, dims) * width)[0])
+                for shape, width in segment.program.parameters
+            ]
+            sizes += one * group.counts[number]
+        head = group.architecture.head
+        if head.tied and head.kind in ("causal-lm", "masked-lm"):
+            sizes.remove(max(s for s in sizes[-3:]))
+        return sizes
+
+
+def _backward_passes(segment: Segment) -> tuple[object, ...]:
+    program = segment.program
+    return (
+        program.backward,
+        program.recompute,
+        program.backward_accumulating,
+        program.recompute_accumulating,
+    )

@@ -1,0 +1,116 @@
+"""What a process holds on a GPU beside PyTorch's tensors: context, workspaces, collectives."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sizewright_server.estimation.memory import ByteRange, Part
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOverhead:
+    """Overheads of one device: of the process, and of each further communicator of a layout."""
+
+    context: Part
+    workspaces: Part
+    pair: Part
+    group: Part
+
+    def parts(self, communicators: int, largest_group: int) -> tuple[Part, ...]:
+        """The named parts for a layout with that many communicators."""
+        fixed = (self.context, self.workspaces)
+        if communicators == 0:
+            return fixed
+        one = self.pair if largest_group <= 2 else self.group
+        size = ByteRange(
+            communicators * one.size.low_bytes,
+            communicators * one.size.best_bytes,
+            communicators * one.size.high_bytes,
+        )
+        numbers = f"{communicators} x {one.size.best_bytes // MIB} MiB"
+        part = Part(one.name, size, one.formula, numbers, one.source, one.confidence)
+        return (*fixed, part)
+
+    def total(self, communicators: int, largest_group: int) -> ByteRange:
+        """Their sum."""
+        total = ByteRange(0, 0, 0)
+        for part in self.parts(communicators, largest_group):
+            total = total + part.size
+        return total
+
+
+@cache
+def device_overhead(vendor: str | None, compute_capability: str | None) -> DeviceOverhead:
+    """The overheads of a device; for an unknown one (None) the widest interval of all.
+
+    `vendor` is "nvidia" or "amd" (any case); `compute_capability` such as "8.9". Raises ValueError
+    for a vendor whose overheads are not in the data file.
+    """
+    tables = _tables()
+    return DeviceOverhead(
+        context=_part(
+            "device-context",
+            "CUDA context and loaded kernels",
+            _matching(tables["cuda_context"], vendor, compute_capability),
+        ),
+        workspaces=_part(
+            "library-workspaces",
+            "cuBLAS workspaces of the forward and backward threads",
+            _matching(tables["library_workspaces"], vendor, compute_capability),
+        ),
+        pair=_part(
+            "collective-buffers",
+            "communicators x buffers of one",
+            [tables["collective_buffers"][0]],
+        ),
+        group=_part(
+            "collective-buffers",
+            "communicators x buffers of one",
+            [tables["collective_buffers"][1]],
+        ),
+    )
+
+
+@cache
+def _tables() -> dict[str, list[dict[str, Any]]]:
+    text = resources.files("sizewright_server.estimation").joinpath("data/runtime.json")
+    table: dict[str, list[dict[str, Any]]] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+def _matching(
+    entries: list[dict[str, Any]], vendor: str | None, capability: str | None
+) -> list[dict[str, Any]]:
+    if vendor is None:
+        return entries
+    fitting = [e for e in entries if e["applies_to"].get("vendor") == vendor.lower()]
+    if capability:
+        number = float(capability)
+        fitting = [
+            e
+            for e in fitting
+            if e["applies_to"].get("compute_capability_min", 0.0) <= number
+            and number < e["applies_to"].get("compute_capability_below", 1e9)
+        ][:1]
+    if not fitting:
+        raise ValueError(f"no runtime overheads are known for {vendor} {capability or ''}".strip())
+    return fitting
+
+
+def _part(name: str, formula: str, entries: list[dict[str, Any]]) -> Part:
+    """One part over all entries that may apply: the widest bounds, the middle of the values."""
+    values = sorted(int(e["value"]) for e in entries)
+    best = values[len(values) // 2]
+    size = ByteRange(
+        min(int(e["low"]) for e in entries) * MIB,
+        best * MIB,
+        max(int(e["high"]) for e in entries) * MIB,
+    )
+    source = "; ".join(str(e["source"]) for e in entries)
+    return Part(name, size, formula, f"{best} MiB", source, "medium")

@@ -1,0 +1,135 @@
+"""What is to be estimated: values only, already validated by the caller.
+
+Sizes are counts (samples, tokens, ranks); nothing here is in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
+Attention: TypeAlias = Literal["eager", "sdpa", "flash-attention-2"]
+Checkpointing: TypeAlias = Literal["none", "full"]
+StepKind: TypeAlias = Literal["foreach", "fused", "for-loop"]
+Sharding: TypeAlias = Literal["ddp", "deepspeed", "fsdp2"]
+Cache: TypeAlias = Literal["dynamic", "static", "none"]
+Head: TypeAlias = Literal[
+    "causal-lm",
+    "masked-lm",
+    "pretraining",
+    "sequence-classification",
+    "image-classification",
+    "none",
+]
+CheckpointLoad: TypeAlias = Literal["safetensors", "torch-load", "random-init"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A Hugging Face configuration, from a preset or from the caller, and the head on top of it."""
+
+    config: dict[str, Any]
+    preset: str | None = None
+    head: Head | None = None
+    label_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """An optimizer by name (an entry of `data/optimizers.json`) and how its step runs."""
+
+    name: str
+    step: StepKind = "foreach"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A parallel layout; `gpus` is the product of the sizes.
+
+    `zero` 0 replicates model states over the data-parallel ranks, 1 to 3 shard them as ZeRO does.
+    """
+
+    dp: int = 1
+    zero: int = 0
+    tp: int = 1
+    sharding: Sharding = "ddp"
+    sequence_parallel: bool = False
+    keep_gathered: bool = False
+
+    @property
+    def gpus(self) -> int:
+        """Ranks in all."""
+        return self.dp * self.tp
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Forward, backward and optimizer steps. `layout` None lets the planner choose."""
+
+    precision: Precision
+    optimizer: Optimizer
+    micro_batch: int
+    seq_len: int
+    gradient_accumulation_steps: int = 1
+    checkpointing: Checkpointing = "none"
+    attention: Attention = "sdpa"
+    padded_batches: bool = False
+    image_size: int | None = None
+    gradient_reduce_dtype: Literal["fp32", "bf16"] | None = None
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A prefill and, where `new_tokens` is above 0, the decode that follows it.
+
+    `logits_to_keep` is the number of prompt positions that get logits; 0 means all of them.
+    """
+
+    engine: Literal["transformers", "pytorch"]
+    weight_dtype: Literal["fp32", "bf16", "fp16"]
+    kv_dtype: Literal["fp32", "bf16", "fp16"]
+    batch: int
+    input_tokens: int
+    new_tokens: int
+    cache: Cache
+    logits_to_keep: int
+    attention: Attention = "sdpa"
+    padded_batches: bool = False
+    image_size: int | None = None
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The data, as far as it is stated."""
+
+    rows: int = 0
+    tokens_per_row: int = 0
+    columns: int = 0
+    dtype: str = "int64"
+    container: Literal["memory-mapped", "in-memory", "streaming"] = "memory-mapped"
+
+
+@dataclass(frozen=True, slots=True)
+class HostConditions:
+    """What runs beside the model on each node. Loader workers are counted per rank."""
+
+    loader_workers: int = 0
+    prefetch_factor: int = 2
+    pin_memory: bool = False
+    checkpoint_load: CheckpointLoad = "safetensors"
+    kubernetes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One workload: a PyTorch model that trains or infers."""
+
+    model: ModelSource
+    run: Training | Inference
+    name: str = ""
+    framework: Literal["pytorch"] = "pytorch"
+    dataset: Dataset | None = None
+    host: HostConditions = field(default_factory=HostConditions)

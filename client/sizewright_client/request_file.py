@@ -58,8 +58,8 @@ class RequestText:
 def load_request(path: str) -> sizing_service_pb2.RecommendRequest:
     """The request of a file, or of standard input for "-".
 
-    Raises UnreadableRequestFileError when there is nothing to read, else RequestFileError with every
-    problem of the file.
+    Raises UnreadableRequestFileError when there is nothing to read, else RequestFileError with
+    every problem of the file.
     """
     return parse_request(read_request_text(path))
 

@@ -103,8 +103,8 @@ def _handler(answer: Callable[[Any, grpc.ServicerContext], Any], kind: Any) -> A
 
 
 @contextmanager
-def answering_server() -> Iterator[str]:
-    """The target of a server that runs while the context is open."""
+def answering_server(credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
+    """The target of a server that runs while the context is open, over TLS with credentials."""
     server = grpc.server(ThreadPoolExecutor(4))
     handlers = {
         "Estimate": _handler(_estimate, sizing_service_pb2.EstimateRequest),
@@ -120,7 +120,10 @@ def answering_server() -> Iterator[str]:
             grpc.method_handlers_generic_handler("sizewright.v1.CatalogService", listing),
         )
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

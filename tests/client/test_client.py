@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
+import trustme
 
 import sample_answers
 import sizewright_client
 from answering_server import TOKEN, answering_server
 from sizewright.v1 import catalog_service_pb2, sizing_service_pb2, workload_pb2
-from sizewright_client import Retries, SizingClient
+from sizewright_client import Retries, SizingClient, Tls
 from sizewright_client.errors import (
     AccessError,
     CatalogError,
@@ -89,6 +91,24 @@ def test_a_server_that_is_away_for_a_moment_is_tried_again(target: str) -> None:
         client.estimate(about("UNAVAILABLE"))
     with SizingClient.connect(target, token=TOKEN) as client:
         assert client.estimate(about("twice")).HasField("estimate")
+
+
+def test_a_call_over_tls_trusts_the_certificates_it_was_given() -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    credentials = grpc.ssl_server_credentials(
+        [(certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())]
+    )
+    roots = authority.cert_pem.bytes()
+    stranger = trustme.CA().cert_pem.bytes()
+    with answering_server(credentials) as secure:
+        with SizingClient.connect(secure, token=TOKEN, tls=Tls(roots)) as client:
+            assert client.estimate(about("job")).HasField("estimate")
+        with (
+            SizingClient.connect(secure, token=TOKEN, tls=Tls(stranger)) as client,
+            pytest.raises(UnavailableError),
+        ):
+            client.estimate(about("job"))
 
 
 def test_a_list_goes_on_over_its_pages(client: SizingClient) -> None:

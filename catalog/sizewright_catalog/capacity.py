@@ -1,0 +1,61 @@
+"""What a job can have of a node: nominal less named overheads."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sizewright_catalog.values import GIB, MIB, Overhead
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = resources.files("sizewright_catalog").joinpath("data/capacity.json")
+    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+def guest_visible_bytes(nominal_bytes: int) -> int:
+    """What a guest sees of its memory where nobody measured it: a low share by size class."""
+    gib = nominal_bytes / GIB
+    for entry in _table()["guest_visible_fraction"]:
+        if entry["above_gib"] < gib <= entry["up_to_gib"]:
+            return int(nominal_bytes * entry["value"])
+    raise ValueError(f"{nominal_bytes} bytes of memory is outside the measured classes")
+
+
+def operating_system_bytes() -> int:
+    """What the operating system of a node keeps."""
+    return int(_table()["operating_system"]["value"]) * MIB
+
+
+def overheads(nominal_bytes: int, visible_bytes: int, *, measured: bool) -> tuple[Overhead, ...]:
+    """The named overheads of a node."""
+    how = (
+        "memory visible to the operating system, measured"
+        if measured
+        else "low share by size class over measured AWS types"
+    )
+    system = str(_table()["operating_system"]["source"])
+    return (
+        Overhead("firmware-and-hypervisor", nominal_bytes - visible_bytes, how),
+        Overhead("operating-system", operating_system_bytes(), system),
+    )
+
+
+def usable_bytes(visible_bytes: int) -> int:
+    """What is left for jobs of what the guest sees; never below 0."""
+    return max(0, visible_bytes - operating_system_bytes())
+
+
+def kubelet_reserved_bytes(nominal_bytes: int) -> int:
+    """What Kubernetes reserves on a node of that size, the eviction threshold included."""
+    rule = _table()["kubelet"]
+    left, reserved = nominal_bytes / GIB, 0.0
+    for width, share in rule["memory_shares"]:
+        part = min(left, width)
+        reserved += part * share
+        left -= part
+    return int(reserved * GIB) + int(rule["eviction_mib"]) * MIB

@@ -1,0 +1,281 @@
+"""The catalog of one version: columns for arithmetic, values for answers.
+
+Columns are parallel NumPy arrays over instance types (`types`) and offers (`offers`), mapped from
+the snapshot file. Offers are ordered by type and, within a type, by price.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_catalog.capacity import overheads
+from sizewright_catalog.devices import devices
+from sizewright_catalog.snapshot import Arrays, read_snapshot, read_text
+from sizewright_catalog.values import (
+    CPU_ARCHITECTURES,
+    PRICE_KINDS,
+    TERMS,
+    Device,
+    InstanceType,
+    Offer,
+    Price,
+    instance_type_name,
+    offer_name,
+)
+
+Ints = NDArray[Any]
+EPOCH_DAY = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeColumns:
+    """One entry per instance type. Bytes are per node, or per device for `gpu_usable_bytes`.
+
+    `device` is an index into `Catalog.devices` or -1; `reason` 0 means the type can be sized.
+    """
+
+    provider: Ints
+    vcpus: Ints
+    cpu: Ints
+    host_nominal_bytes: Ints
+    host_usable_bytes: Ints
+    device: Ints
+    device_count: Ints
+    slice: Ints
+    gpu_usable_bytes: Ints
+    reason: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class OfferColumns:
+    """One entry per offer. `nanos` per node and hour; `day` counts from 1970-01-01."""
+
+    type: Ints
+    region: Ints
+    zones: Ints
+    term: Ints
+    nanos: Ints
+    currency: Ints
+    kind: Ints
+    day: Ints
+    source: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """What a catalog holds of one provider."""
+
+    provider: str
+    offer_count: int
+    instance_type_count: int
+    oldest_price_day: date
+    newest_price_day: date
+    estimated_offer_count: int
+
+
+class Catalog:
+    """One immutable version. Make it with `load`."""
+
+    def __init__(self, arrays: Arrays, meta: dict[str, Any]) -> None:
+        self._arrays = arrays
+        self.version: str = meta["version"]
+        self.build_day = date.fromisoformat(meta["build_day"])
+        self.dropped: dict[str, int] = meta["dropped"]
+        self.types = TypeColumns(
+            *(arrays[f"type_{name}"] for name in TypeColumns.__dataclass_fields__)
+        )
+        self.offers = OfferColumns(
+            *(arrays[f"offer_{name}"] for name in OfferColumns.__dataclass_fields__)
+        )
+        self.providers = read_text(arrays["providers"])
+        self.regions = read_text(arrays["regions"])
+        self.device_names = read_text(arrays["devices"])
+        self.reasons = read_text(arrays["reasons"])
+        self.currencies = read_text(arrays["currencies"])
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Catalog:
+        """Maps a snapshot file, the bundled one by default.
+
+        Raises SnapshotError when it is missing or torn.
+        """
+        if path is None:
+            path = Path(str(resources.files("sizewright_catalog").joinpath("data/snapshot.npz")))
+        return cls(*read_snapshot(path))
+
+    @property
+    def type_count(self) -> int:
+        """Instance types in all."""
+        return len(self.types.vcpus)
+
+    @property
+    def offer_count(self) -> int:
+        """Offers in all."""
+        return len(self.offers.type)
+
+    @cached_property
+    def type_names(self) -> list[str]:
+        """The providers' own names, one per type."""
+        return read_text(self._arrays["type_name"])
+
+    @cached_property
+    def zone_sets(self) -> list[frozenset[str]]:
+        """The zones an offer's `zones` index stands for; empty where they are not known."""
+        return [frozenset(text.split()) for text in read_text(self._arrays["zone_sets"])]
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Where prices were read."""
+        return read_text(self._arrays["sources"])
+
+    @cached_property
+    def devices(self) -> list[Device | None]:
+        """The device of each index of `types.device`; None for one the table does not know."""
+        known = devices()
+        return [known.get(name) for name in self.device_names]
+
+    @cached_property
+    def _type_numbers(self) -> dict[tuple[str, str], int]:
+        providers = [self.providers[i] for i in self.types.provider.tolist()]
+        return {key: i for i, key in enumerate(zip(providers, self.type_names, strict=True))}
+
+    def find_type(self, provider: str, type_name: str) -> int:
+        """Index of a type. Raises KeyError with near names when there is none."""
+        found = self._type_numbers.get((provider, type_name))
+        if found is not None:
+            return found
+        near = self.near_types(provider, type_name)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise KeyError(f"no instance type {instance_type_name(provider, type_name)}{hint}")
+
+    def near_types(self, provider: str, type_name: str) -> list[str]:
+        """Resource names that look like a type that does not exist."""
+        names = [name for owner, name in self._type_numbers if owner == provider]
+        names = names or self.type_names
+        close = difflib.get_close_matches(type_name, names, n=3)
+        return [
+            instance_type_name(owner, name) for owner, name in self._type_numbers if name in close
+        ][:3]
+
+    def instance_type(self, index: int) -> InstanceType:
+        """The value of a type."""
+        columns = self.types
+        provider = self.providers[int(columns.provider[index])]
+        type_name = self.type_names[index]
+        nominal = int(columns.host_nominal_bytes[index])
+        visible = int(self._arrays["type_host_visible_bytes"][index])
+        device = int(columns.device[index])
+        return InstanceType(
+            name=instance_type_name(provider, type_name),
+            provider=provider,
+            type=type_name,
+            vcpus=int(columns.vcpus[index]),
+            cpu_architecture=CPU_ARCHITECTURES[int(columns.cpu[index])],
+            host_nominal_bytes=nominal,
+            host_usable_bytes=int(columns.host_usable_bytes[index]),
+            overheads=overheads(
+                nominal, visible, measured=bool(self._arrays["type_host_measured"][index])
+            ),
+            device=self._device(device),
+            device_count=int(columns.device_count[index]),
+            slice=float(columns.slice[index]),
+            gpu_usable_bytes=int(columns.gpu_usable_bytes[index]),
+            unsizable_reason=self.reasons[int(columns.reason[index])],
+        )
+
+    def offer(self, index: int) -> Offer:
+        """The value of an offer."""
+        columns = self.offers
+        made = self.instance_type(int(columns.type[index]))
+        region = self.regions[int(columns.region[index])]
+        term = TERMS[int(columns.term[index])]
+        price = Price(
+            per_hour_nanos=int(columns.nanos[index]),
+            currency=self.currencies[int(columns.currency[index])],
+            kind=PRICE_KINDS[int(columns.kind[index])],
+            day=EPOCH_DAY + timedelta(days=int(columns.day[index])),
+            source=self.sources[int(columns.source[index])],
+        )
+        return Offer(
+            name=offer_name(made.provider, region, made.type, term),
+            instance_type=made,
+            region=region,
+            zones=tuple(sorted(self.zone_sets[int(columns.zones[index])])),
+            term=term,
+            price=price,
+        )
+
+    def statuses(self) -> Iterator[ProviderStatus]:
+        """What is held of each provider, by name."""
+        owner = self.types.provider[self.offers.type]
+        for number, provider in enumerate(self.providers):
+            mine = owner == number
+            days = self.offers.day[mine]
+            if not len(days):
+                continue
+            yield ProviderStatus(
+                provider=provider,
+                offer_count=int(mine.sum()),
+                instance_type_count=int((self.types.provider == number).sum()),
+                oldest_price_day=EPOCH_DAY + timedelta(days=int(days.min())),
+                newest_price_day=EPOCH_DAY + timedelta(days=int(days.max())),
+                estimated_offer_count=int((self.offers.kind[mine] != 0).sum()),
+            )
+
+    def offers_where(
+        self,
+        *,
+        provider: str = "",
+        region: str = "",
+        type_name: str = "",
+        device: str = "",
+        terms: tuple[str, ...] = (),
+    ) -> NDArray[np.int64]:
+        """Indices of the offers that match, cheapest first and then in the catalog's order."""
+        keep = np.ones(self.offer_count, dtype=np.bool_)
+        kind = self.offers.type
+        if provider:
+            keep &= (self.types.provider == _index(self.providers, provider))[kind]
+        if region:
+            keep &= self.offers.region == _index(self.regions, region)
+        if type_name:
+            keep &= np.array([name == type_name for name in self.type_names])[kind]
+        if device:
+            keep &= (self.types.device == _index(self.device_names, device))[kind]
+        if terms:
+            keep &= np.isin(self.offers.term, [TERMS.index(t) for t in terms])
+        found = np.nonzero(keep)[0]
+        return found[np.argsort(self.offers.nanos[found], kind="stable")]
+
+    def types_where(self, *, provider: str = "", device: str = "") -> NDArray[np.int64]:
+        """Indices of the types that match, by name."""
+        keep = np.ones(self.type_count, dtype=np.bool_)
+        if provider:
+            keep &= self.types.provider == _index(self.providers, provider)
+        if device:
+            keep &= self.types.device == _index(self.device_names, device)
+        return np.nonzero(keep)[0]
+
+    def _device(self, index: int) -> Device | None:
+        if index < 0:
+            return None
+        known = self.devices[index]
+        if known is not None:
+            return known
+        # A device the table does not know: named, and nothing promised.
+        return Device(self.device_names[index], "", "", 0, None, "", 0.0, "not in the device table")
+
+
+def _index(names: list[str], name: str) -> int:
+    """Position of a name, or one that no entry has."""
+    return names.index(name) if name in names else -2

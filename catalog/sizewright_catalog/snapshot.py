@@ -1,0 +1,119 @@
+"""The catalog's file: one uncompressed `.npz`, immutable, named by the hash of its content.
+
+Members are plain `.npy` arrays, so the file is read by any NumPy; this module maps them in place
+instead of copying. Strings are dictionaries of UTF-8, one per line; `meta` is JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+#: Fixed time stamp of the members, so that equal content gives equal bytes.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class SnapshotError(Exception):
+    """A snapshot file that is absent, torn or not of this format."""
+
+
+def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over names, types, shapes and bytes of every array but `meta`."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        if name == "meta":
+            continue
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def text_array(lines: list[str]) -> NDArray[np.uint8]:
+    """Strings as one array of UTF-8, a line each. Raises ValueError for a string with a newline."""
+    if any("\n" in line for line in lines):
+        raise ValueError("a dictionary entry must be one line")
+    return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)
+
+
+def read_text(array: NDArray[Any]) -> list[str]:
+    """The strings of a text array."""
+    text = array.tobytes().decode()
+    return text.split("\n") if text else []
+
+
+def write_snapshot(path: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> str:
+    """Writes a snapshot in one step and returns its version, the content hash.
+
+    A reader sees the old file or the whole new one, never a part.
+    """
+    version = content_hash(arrays)
+    document = json.dumps({**meta, "version": version}, sort_keys=True, indent=1)
+    members = {**arrays, "meta": np.frombuffer(document.encode(), dtype=np.uint8)}
+    temporary = path.with_suffix(".tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+            with archive.open(info, "w") as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(members[name]))
+    temporary.replace(path)
+    return version
+
+
+def read_snapshot(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Maps every array of a snapshot and reads its metadata.
+
+    Raises SnapshotError when the file is missing, torn or not a snapshot.
+    """
+    try:
+        mapped = np.memmap(path, dtype=np.uint8, mode="r")
+        with zipfile.ZipFile(path) as archive:
+            arrays = {
+                info.filename.removesuffix(".npy"): _member(mapped, info)
+                for info in archive.infolist()
+            }
+        meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SnapshotError(f"{path} is not a readable catalog: {error}") from error
+    return arrays, meta
+
+
+def _member(mapped: NDArray[np.uint8], info: zipfile.ZipInfo) -> NDArray[Any]:
+    """A stored `.npy` member as a view of the mapped file."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} is compressed")
+    header = info.header_offset
+    # Local file header: name and extra lengths at offsets 26 and 28 (APPNOTE.TXT 4.3.7).
+    name_length = int(mapped[header + 26]) | int(mapped[header + 27]) << 8
+    extra_length = int(mapped[header + 28]) | int(mapped[header + 29]) << 8
+    start = header + 30 + name_length + extra_length
+    size = int(mapped[start + 8]) | int(mapped[start + 9]) << 8
+    description = mapped[start + 10 : start + 10 + size].tobytes().decode("latin1")
+    shape, dtype = _describe(description)
+    first = start + 10 + size
+    count = int(np.prod(shape, dtype=np.int64))
+    return mapped[first : first + count * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def _describe(header: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an `.npy` header of version 1.0."""
+    fields = json.loads(
+        header.strip()
+        .replace("'", '"')
+        .replace("(", "[")
+        .replace(",)", "]")
+        .replace(")", "]")
+        .replace("False", "false")
+        .replace("True", "true")
+        .replace(", }", "}")
+    )
+    return tuple(fields["shape"]), np.dtype(fields["descr"])

@@ -1,0 +1,1 @@
+"""Builds the bundled snapshot from CSV files: `python -m sizewright_catalog.snapshot_build`."""

@@ -1,0 +1,122 @@
+"""The catalog's values: devices, instance types, offers, prices, machines. All sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, TypeAlias
+
+Term: TypeAlias = Literal["on-demand", "spot", "committed"]
+PriceKind: TypeAlias = Literal["list", "estimate", "composed"]
+
+TERMS: tuple[Term, ...] = ("on-demand", "spot", "committed")
+PRICE_KINDS: tuple[PriceKind, ...] = ("list", "estimate", "composed")
+CPU_ARCHITECTURES = ("x86_64", "arm64")
+
+MIB = 2**20
+GIB = 2**30
+NANOS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An accelerator. `driver_total_bytes` is what the driver reports; None where not known."""
+
+    name: str
+    vendor: str
+    architecture: str
+    nominal_bytes: int
+    driver_total_bytes: int | None
+    compute_capability: str
+    link_gb_per_second: float
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What takes memory off a node, by name, with where the figure is from."""
+
+    name: str
+    size_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """A machine a provider rents. `slice` is the share of one device for fractional GPUs.
+
+    `unsizable_reason` says why nothing can be promised for it; empty when something can.
+    """
+
+    name: str
+    provider: str
+    type: str
+    vcpus: int
+    cpu_architecture: str
+    host_nominal_bytes: int
+    host_usable_bytes: int
+    overheads: tuple[Overhead, ...]
+    device: Device | None
+    device_count: int
+    slice: float
+    gpu_usable_bytes: int
+    unsizable_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nano-units of `currency` per node and hour, true on `day` at `source`."""
+
+    per_hour_nanos: int
+    currency: str
+    kind: PriceKind
+    day: date
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An instance type in a region, on a term, at a price. `zones` are where it is offered."""
+
+    name: str
+    instance_type: InstanceType
+    region: str
+    zones: tuple[str, ...]
+    term: Term
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An owned machine; `count` of them. Capacity is stated by its owner or read on it."""
+
+    name: str
+    vcpus: int
+    cpu_architecture: str
+    host_nominal_bytes: int
+    host_usable_bytes: int
+    overheads: tuple[Overhead, ...]
+    device: Device | None
+    device_count: int
+    slice: float
+    gpu_usable_bytes: int
+    cost_per_hour_nanos_usd: int = 0
+    count: int = 1
+
+
+def instance_type_name(provider: str, type_name: str) -> str:
+    """The resource name of an instance type."""
+    return f"providers/{provider}/instanceTypes/{type_name}"
+
+
+def offer_name(provider: str, region: str, type_name: str, term: str) -> str:
+    """The resource name of an offer that holds for a whole region."""
+    return f"providers/{provider}/regions/{region}/zones/-/instanceTypes/{type_name}/terms/{term}"
+
+
+def parse_instance_type_name(name: str) -> tuple[str, str]:
+    """Provider and type of a resource name. Raises ValueError when it is not one."""
+    parts = name.split("/")
+    if len(parts) != 4 or parts[0] != "providers" or parts[2] != "instanceTypes":
+        raise ValueError(f"{name!r} is not of the form providers/PROVIDER/instanceTypes/TYPE")
+    return parts[1], parts[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from sizewright_server.estimation.architecture import Architecture
@@ -82,11 +83,16 @@ def possible_layouts(
 def layouts_of_run(
     run: Training | Inference, legal_tp: tuple[int, ...], gpus: int, gpus_per_node: int
 ) -> tuple[Layout, ...]:
-    """The run's own layout where it is explicit and takes just these GPUs; else every one."""
+    """The run's own layout where it is explicit and takes just these GPUs; else every one.
+
+    An explicit layout with dp 0 fills the GPUs.
+    """
     explicit = run.layout
     if explicit is None:
         training = isinstance(run, Training)
         return possible_layouts(legal_tp, training=training, gpus=gpus, gpus_per_node=gpus_per_node)
+    if explicit.dp == 0 and gpus % explicit.tp == 0:
+        explicit = replace(explicit, dp=gpus // explicit.tp)
     if explicit.gpus != gpus or explicit.tp > gpus_per_node:
         return ()
     return (explicit,)

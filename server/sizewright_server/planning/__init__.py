@@ -1,0 +1,1 @@
+"""Pure planning: a prepared workload and a catalog in, ranked plans and reasons out."""

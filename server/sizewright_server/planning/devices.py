@@ -1,0 +1,64 @@
+"""Which devices can run a workload at all, and what runs on them beside it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sizewright_catalog.values import Device
+from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.workload import Training, Workload
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = resources.files("sizewright_server.planning").joinpath("data/frameworks.json")
+    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+@cache
+def unsupported_reason(device: Device) -> str:
+    """Why PyTorch cannot use a device; empty when it can."""
+    rule = _table()["pytorch"]
+    if device.vendor == "nvidia":
+        least = rule["nvidia_compute_capability_min"]
+        if float(device.compute_capability) >= least:
+            return ""
+        return f"{device.name} has compute capability below {least}"
+    if device.vendor == "amd" and device.compute_capability in rule["amd_architectures"]:
+        return ""
+    return f"pytorch does not run on {device.name} without another backend"
+
+
+def native_features(workload: Workload) -> tuple[str, ...]:
+    """The device features a workload asks for."""
+    run = workload.run
+    kind = run.precision if isinstance(run, Training) else run.weight_dtype
+    asked = []
+    if kind.startswith("bf16"):
+        asked.append("bf16")
+    if run.attention == "flash-attention-2":
+        asked.append("flash-attention-2")
+    return tuple(asked)
+
+
+@cache
+def lacks(device: Device, features: tuple[str, ...]) -> str:
+    """Which asked feature a device does not have natively; empty when it has all."""
+    if device.vendor != "nvidia":
+        return ""
+    for feature in features:
+        least = _table()["native_from"][feature]["compute_capability_min"]
+        if float(device.compute_capability) < least:
+            return f"{device.name} has no native {feature}"
+    return ""
+
+
+@cache
+def overhead_of(device: Device) -> DeviceOverhead:
+    """The runtime overheads of a device PyTorch can use."""
+    capability = device.compute_capability if device.vendor == "nvidia" else None
+    return device_overhead(device.vendor, capability)

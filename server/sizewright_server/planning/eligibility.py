@@ -1,0 +1,112 @@
+"""Which offers a question allows, and how many each of its constraints turns away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+import numpy as np
+
+from sizewright_catalog.catalog import EPOCH_DAY, Ints
+from sizewright_catalog.values import CPU_ARCHITECTURES, TERMS, Device
+from sizewright_server.planning.devices import lacks
+from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.plan import Constraints, Rejection
+
+
+def eligible(
+    index: OfferIndex, constraints: Constraints, features: tuple[str, ...], today: date
+) -> tuple[Ints, list[Rejection]]:
+    """Positions in the index that pass every constraint but memory, and what the rest failed.
+
+    Constraints are taken in a fixed order; an offer counts for the first it fails.
+    """
+    keep = np.ones(len(index.offers), dtype=np.bool_)
+    rejections = []
+    for name, passes, words in _checks(index, constraints, features, today):
+        lost = int((keep & ~passes).sum())
+        if lost:
+            rejections.append(Rejection(name, lost, f"{lost:,} offers {words}."))
+            keep &= passes
+    return np.nonzero(keep)[0], rejections
+
+
+def _checks(
+    index: OfferIndex, asked: Constraints, features: tuple[str, ...], today: date
+) -> Iterator[tuple[str, Ints, str]]:
+    """Name, mask of what passes, and words for what does not, of each constraint that was set."""
+    catalog = index.catalog
+    if asked.providers:
+        yield (
+            "provider",
+            np.isin(index.provider, _positions(catalog.providers, asked.providers)),
+            f"are not of {_any(asked.providers)}",
+        )
+    if asked.regions:
+        yield (
+            "region",
+            np.isin(index.region, _positions(catalog.regions, asked.regions)),
+            f"are not in {_any(asked.regions)}",
+        )
+    if asked.zones:
+        wanted = frozenset(asked.zones)
+        inside = np.array([bool(zones & wanted) for zones in catalog.zone_sets])
+        yield "zone", inside[index.zones], f"are not known to be in {_any(asked.zones)}"
+    terms = _positions(list(TERMS), asked.purchase)
+    if len(terms) < len(TERMS):
+        yield "purchase", np.isin(index.term, terms), f"are not {_any(asked.purchase)}"
+    if asked.instance_types:
+        names = frozenset(asked.instance_types)
+        named = np.array([name in names for name in catalog.type_names])
+        yield "instance-type", named[index.type], f"are not {_any(asked.instance_types)}"
+    yield from _device_checks(index, asked, features)
+    if asked.list_prices_only:
+        yield "price-kind", index.kind == 0, "have an estimated or composed price"
+    if asked.max_price_age_days is not None:
+        oldest = (today - EPOCH_DAY).days - asked.max_price_age_days
+        words = f"have a price older than {asked.max_price_age_days:g} days"
+        yield "price-age", index.day >= oldest, words
+    yield "currency", index.currency == 0, "are priced in another currency than US dollars"
+
+
+def _device_checks(
+    index: OfferIndex, asked: Constraints, features: tuple[str, ...]
+) -> Iterator[tuple[str, Ints, str]]:
+    catalog = index.catalog
+    if asked.devices:
+        yield (
+            "device",
+            np.isin(index.device, _positions(catalog.device_names, asked.devices)),
+            f"do not have {_any(asked.devices)}",
+        )
+    if asked.exclude_devices:
+        yield (
+            "device",
+            ~np.isin(index.device, _positions(catalog.device_names, asked.exclude_devices)),
+            f"have {_any(asked.exclude_devices)}, which is excluded",
+        )
+    if asked.cpu_architectures:
+        wanted = [CPU_ARCHITECTURES.index(name) for name in asked.cpu_architectures]
+        words = f"do not have a {_any(asked.cpu_architectures)} processor"
+        yield "cpu-architecture", np.isin(index.cpu, wanted), words
+    if asked.min_vcpus:
+        words = f"have fewer than {asked.min_vcpus} vCPUs"
+        yield "vcpus", index.vcpus >= asked.min_vcpus, words
+    if features:
+        missing = [device is not None and bool(lacks(device, features)) for device in _known(index)]
+        words = f"have a device without native {_any(features)}"
+        yield "device-precision", ~np.array(missing)[index.device], words
+
+
+def _known(index: OfferIndex) -> list[Device | None]:
+    """The devices the index's offers have; None for the others, on which nothing runs."""
+    used = set(index.device.tolist())
+    return [d if i in used else None for i, d in enumerate(index.catalog.devices)]
+
+
+def _positions(names: list[str], asked: tuple[str, ...]) -> list[int]:
+    return [names.index(name) for name in asked if name in names]
+
+
+def _any(names: tuple[str, ...]) -> str:
+    return " or ".join(names)

@@ -1,0 +1,96 @@
+"""What the planner knows of one catalog version before any question: built once per version."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+
+import numpy as np
+
+from sizewright_catalog.catalog import Catalog, Ints
+from sizewright_server.planning.devices import unsupported_reason
+from sizewright_server.planning.plan import Rejection
+
+
+class OfferIndex:
+    """The offers on which a GPU framework can run, and counts of those it cannot.
+
+    `offers` are indices into the catalog's offers; `type`, `nanos` and the rest are their columns.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        types = catalog.types
+        reason = self._type_reasons()
+        runs = np.array([text == "" for text in reason])
+        offers = catalog.offers
+        usable = runs[offers.type]
+        lost = Counter(reason[i] for i in offers.type[~usable].tolist())
+        self.static_rejections = _rejections(lost)
+        self.offers = np.nonzero(usable)[0]
+        self.type = offers.type[self.offers]
+        self.nanos = offers.nanos[self.offers].astype(np.int64)
+        self.region = offers.region[self.offers]
+        self.zones = offers.zones[self.offers]
+        self.term = offers.term[self.offers]
+        self.kind = offers.kind[self.offers]
+        self.day = offers.day[self.offers]
+        self.currency = offers.currency[self.offers]
+        self.provider = types.provider[self.type]
+        self.device = types.device[self.type]
+        self.cpu = types.cpu[self.type]
+        self.vcpus = types.vcpus[self.type]
+
+    def _type_reasons(self) -> list[str]:
+        """Per type, why no GPU framework runs on it; empty when one does."""
+        catalog, made = self.catalog, []
+        columns = zip(
+            catalog.types.reason.tolist(),
+            catalog.types.device.tolist(),
+            catalog.types.device_count.tolist(),
+            strict=True,
+        )
+        for reason, device, count in columns:
+            if device < 0 or count == 0:
+                made.append("no-accelerator|")
+                continue
+            known = catalog.devices[device]
+            if known is None or reason:
+                made.append(f"unsizable|{catalog.reasons[reason]}")
+                continue
+            against = unsupported_reason(known)
+            made.append(f"device-unsupported|{against}" if against else "")
+        return made
+
+    @cached_property
+    def order(self) -> Ints:
+        """Rank of every offer by the names ties are broken with."""
+        catalog = self.catalog
+        names = np.array(catalog.type_names)
+        rank_of_name = np.argsort(np.argsort(names, kind="stable"), kind="stable")
+        keys = (self.term, rank_of_name[self.type], self.region, self.provider)
+        position = np.lexsort(keys)
+        rank = np.empty_like(position)
+        rank[position] = np.arange(len(position))
+        return rank
+
+
+def _rejections(lost: Counter[str]) -> tuple[Rejection, ...]:
+    """One rejection per constraint, with the commonest details."""
+    words = {
+        "no-accelerator": "have no GPU",
+        "unsizable": "cannot be sized",
+        "device-unsupported": "have accelerators the framework does not run on",
+    }
+    made = []
+    for constraint, text in words.items():
+        details = Counter(
+            {key.split("|", 1)[1]: n for key, n in lost.items() if key.startswith(constraint)}
+        )
+        total = sum(details.values())
+        if not total:
+            continue
+        named = "; ".join(text for text, _ in details.most_common(2) if text)
+        message = f"{total:,} offers {text}" + (f" ({named})" if named else "") + "."
+        made.append(Rejection(constraint, total, message))
+    return tuple(made)

@@ -1,0 +1,78 @@
+"""Owned machines in the same list, and the check of one given machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sizewright_catalog.capacity import kubelet_reserved_bytes
+from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.planning.devices import lacks, native_features, unsupported_reason
+from sizewright_server.planning.needs import Needs, Prepared
+from sizewright_server.planning.plan import Constraints, Plan
+from sizewright_server.planning.search import NOTHING_TRIED, Choice, Decisions, NodeKind
+from sizewright_server.planning.words import machine_plan_of
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A workload against one kind of node: the best choice, or why nothing could be tried."""
+
+    choice: Choice | None
+    refusal: str
+
+
+def node_kind(target: InstanceType | Machine, *, kubernetes: bool) -> NodeKind | str:
+    """The kind of node a target is, or why no GPU framework runs on it."""
+    if isinstance(target, InstanceType) and target.unsizable_reason:
+        return f"{target.name} cannot be sized: {target.unsizable_reason}"
+    if target.device is None or target.device_count == 0:
+        return f"{target.name} has no GPU"
+    reason = unsupported_reason(target.device)
+    if reason:
+        return reason
+    host = target.host_usable_bytes
+    if kubernetes:
+        host -= kubelet_reserved_bytes(target.host_nominal_bytes)
+    return NodeKind(target.device, target.device_count, target.slice, target.gpu_usable_bytes, host)
+
+
+def fitting_machines(
+    prepared: Prepared, machines: Sequence[Machine], constraints: Constraints
+) -> tuple[Plan, ...]:
+    """Plans on owned machines that fit or are tight. Constraints on offers do not apply to them."""
+    plans = []
+    for machine in machines:
+        check = check_nodes(prepared, machine, range(1, constraints.max_nodes + 1), constraints)
+        if check.choice is not None:
+            plan = machine_plan_of(machine, check.choice)
+            if plan.verdict != "no":
+                plans.append(plan)
+    return tuple(sorted(plans, key=lambda p: (p.cost_per_hour_nanos_usd, p.node_count)))
+
+
+def check_nodes(
+    prepared: Prepared,
+    target: InstanceType | Machine,
+    nodes: Sequence[int],
+    constraints: Constraints,
+) -> Check:
+    """The choice that fits with the fewest of `nodes`; else a tight one, else the nearest."""
+    kind = node_kind(target, kubernetes=prepared.workload.host.kubernetes)
+    if isinstance(kind, str):
+        return Check(None, kind)
+    missing = lacks(kind.device, native_features(prepared.workload))
+    if missing:
+        return Check(None, missing)
+    if isinstance(target, Machine):
+        kind = replace(kind, count=target.count)
+    needs = Needs(prepared, [(kind.per_node, n) for n in nodes])
+    decisions = Decisions(needs, [kind], constraints)
+    if decisions.fit_nodes[0]:
+        return Check(decisions.fits(0), "")
+    if decisions.tight_nodes[0]:
+        return Check(decisions.tight(0), "")
+    if decisions.lack_bytes[0] < NOTHING_TRIED:
+        return Check(decisions.nearest(0), "")
+    gpus = " or ".join(str(kind.per_node * n) for n in nodes)
+    return Check(None, f"the workload has no layout for {gpus} GPUs on nodes of {kind.per_node}")

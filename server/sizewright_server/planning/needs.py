@@ -1,0 +1,83 @@
+"""The memory of every layout on every node size a question can reach, estimated in one walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_server.estimation.estimator import LayoutColumns
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.workload import Layout, Workload
+
+_BOUNDS = ("low", "best", "high")
+
+
+class Prepared(Protocol):
+    """What planning needs of a prepared workload."""
+
+    workload: Workload
+
+    def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
+        """The layouts to try, the preferred first."""
+        ...
+
+    def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
+        """Every layout's needs at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The layouts of `nodes` nodes with `per_node` GPUs each: rows of the columns."""
+
+    per_node: int
+    nodes: int
+    rows: slice
+
+
+class Needs:
+    """Columns over all candidates' layouts together, each distinct layout estimated once."""
+
+    def __init__(self, prepared: Prepared, sizes: Iterable[tuple[int, int]]) -> None:
+        self.candidates: list[Candidates] = []
+        self.layouts: list[Layout] = []
+        for per_node, nodes in sizes:
+            found = prepared.layouts_for(per_node * nodes, per_node)
+            if found:
+                rows = slice(len(self.layouts), len(self.layouts) + len(found))
+                self.candidates.append(Candidates(per_node, nodes, rows))
+                self.layouts += found
+        self._columns = prepared.columns(self.layouts) if self.layouts else None
+
+    def bound(self, rows: slice, ranks: int, bound: int) -> tuple[Column, Column, Column, Column]:
+        """One bound (0 low, 1 best, 2 high) of some layouts.
+
+        Reserved bytes per GPU, communicators, whether the largest has more than two ranks, and a
+        node's host bytes with `ranks` ranks.
+        """
+        columns = self._columns
+        if columns is None:
+            raise LookupError("no layout was estimated")
+        name = _BOUNDS[bound]
+        host: Column = (
+            getattr(columns, f"host_node_{name}_bytes")[rows]
+            + ranks * getattr(columns, f"host_rank_{name}_bytes")[rows]
+        )
+        reserved: Column = getattr(columns, f"gpu_reserved_{name}_bytes")[rows]
+        return reserved, columns.communicator_count[rows], columns.largest_group[rows] > 2, host
+
+
+def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...]:
+    """Bytes without collectives, of a pair's communicator, and of a larger group's."""
+    fixed = overhead.total(0, 1)
+    return tuple(_triple(size) for size in (fixed, overhead.pair.size, overhead.group.size))
+
+
+def _triple(size: ByteRange) -> tuple[int, int, int]:
+    return (size.low_bytes, size.best_bytes, size.high_bytes)

@@ -1,0 +1,109 @@
+"""The planner's values: what is asked, what is offered, and why the rest lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from sizewright_catalog.values import Machine, Offer
+from sizewright_server.estimation.memory import ByteRange, Notice
+from sizewright_server.estimation.workload import Layout
+
+Verdict: TypeAlias = Literal["fits", "tight", "no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What an offer must satisfy; empty or None asks nothing. Costs in nano-dollars per hour."""
+
+    providers: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    purchase: tuple[str, ...] = ("on-demand", "spot")
+    max_nodes: int = 1
+    min_gpus: int = 0
+    max_gpus: int | None = None
+    devices: tuple[str, ...] = ()
+    exclude_devices: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] = ()
+    cpu_architectures: tuple[str, ...] = ()
+    min_vcpus: int = 0
+    headroom: float = 0.0
+    max_price_age_days: float | None = None
+    max_cost_per_hour_nanos_usd: int | None = None
+    list_prices_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFit:
+    """One pool against its capacity."""
+
+    pool: Literal["gpu", "host"]
+    peak: ByteRange
+    usable_bytes: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A machine, how many, and how the work lies on them."""
+
+    offer: Offer | None
+    machine: Machine | None
+    node_count: int
+    layout: Layout
+    verdict: Verdict
+    pools: tuple[PoolFit, ...]
+    cost_per_hour_nanos_usd: int
+    reasons: tuple[str, ...]
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Offers that one constraint turned away, the first they failed."""
+
+    constraint: str
+    offer_count: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """The nearest miss among what failed by memory alone."""
+
+    offer: Offer | None
+    machine: Machine | None
+    node_count: int
+    layout: Layout
+    pools: tuple[PoolFit, ...]
+    missing_bytes: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningResult:
+    """Plans that fit, cheapest first, and what became of every other offer."""
+
+    plans: tuple[Plan, ...]
+    rejections: tuple[Rejection, ...]
+    nearest_miss: Miss | None
+    considered_offer_count: int
+    fitting_offer_count: int
+    notices: tuple[Notice, ...]
+
+
+def verdict_of(peak: ByteRange, usable_bytes: int, headroom: float) -> Verdict:
+    """`fits` when the high estimate is within the usable bytes less the headroom."""
+    limit = int(usable_bytes * (1 - headroom))
+    if peak.high_bytes <= limit:
+        return "fits"
+    return "tight" if peak.best_bytes <= limit else "no"
+
+
+def worst(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """The worst of several verdicts."""
+    for verdict in ("no", "tight"):
+        if verdict in verdicts:
+            return verdict
+    return "fits"

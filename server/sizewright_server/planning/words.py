@@ -1,0 +1,150 @@
+"""Plans, misses and rejections as values with sentences that can be read aloud."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from sizewright_catalog.values import Device, InstanceType, Machine, Offer
+from sizewright_server.estimation.memory import Notice
+from sizewright_server.planning.plan import (
+    Constraints,
+    Miss,
+    Plan,
+    PoolFit,
+    Rejection,
+    worst,
+)
+from sizewright_server.planning.search import Choice
+
+GIB = 2**30
+NANOS = 10**9
+#: Prices older than this get a warning.
+OLD_PRICE_DAYS = 180
+
+
+def plan_of(offer: Offer, choice: Choice, nanos: int, today: date) -> Plan:
+    """A plan on a rented machine."""
+    return Plan(
+        offer=offer,
+        machine=None,
+        node_count=choice.nodes,
+        layout=choice.layout,
+        verdict=worst(tuple(pool.verdict for pool in choice.pools)),
+        pools=choice.pools,
+        cost_per_hour_nanos_usd=nanos,
+        reasons=reasons_of(offer.instance_type, choice),
+        notices=price_notices(offer, today),
+    )
+
+
+def machine_plan_of(machine: Machine, choice: Choice) -> Plan:
+    """A plan on an owned machine."""
+    return Plan(
+        offer=None,
+        machine=machine,
+        node_count=choice.nodes,
+        layout=choice.layout,
+        verdict=worst(tuple(pool.verdict for pool in choice.pools)),
+        pools=choice.pools,
+        cost_per_hour_nanos_usd=choice.nodes * machine.cost_per_hour_nanos_usd,
+        reasons=reasons_of(machine, choice),
+        notices=(),
+    )
+
+
+def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...]:
+    """Why it fits or does not: each pool's peak against what is usable, and which pool binds."""
+    name = _device_words(target.device, target.device_count * choice.nodes)
+    gpu, host = choice.pools
+    nodes = "the node" if choice.nodes == 1 else f"each of {choice.nodes} nodes"
+    binding = max(choice.pools, key=lambda pool: pool.peak.high_bytes / max(pool.usable_bytes, 1))
+    words = "GPU memory" if binding.pool == "gpu" else "Host memory"
+    share = 100 * binding.peak.high_bytes / max(binding.usable_bytes, 1)
+    return (
+        f"GPU: {_peak(gpu)} on {name}.",
+        f"Host: {_peak(host)} on {nodes}.",
+        f"{words} binds, at {share:.0f} % by the high estimate.",
+    )
+
+
+def miss_of(offer: Offer, choice: Choice, missing_bytes: int) -> Miss:
+    """The nearest miss, in words."""
+    pool = min(choice.pools, key=lambda p: p.usable_bytes - p.peak.high_bytes)
+    what = "per GPU" if pool.pool == "gpu" else "of host memory per node"
+    message = (
+        f"{offer.instance_type.provider} {offer.instance_type.type} in {offer.region} lacks "
+        f"{_gib(missing_bytes)} {what}: the high estimate is {_gib(pool.peak.high_bytes)} of "
+        f"{_gib(pool.usable_bytes)} usable."
+    )
+    return Miss(offer, None, choice.nodes, choice.layout, choice.pools, missing_bytes, message)
+
+
+def memory_rejection(constraint: str, count: int, constraints: Constraints) -> Rejection:
+    """A rejection of offers that met every constraint but this one."""
+    nodes = constraints.max_nodes
+    within = "one node" if nodes == 1 else f"up to {nodes} nodes"
+    words = {
+        "layout": f"have no layout of the workload on {within}",
+        "gpu-memory": f"have too little GPU memory on {within}",
+        "host-memory": f"have too little host memory on {within}",
+        "budget": "fit, but cost more than the limit",
+    }
+    return Rejection(constraint, count, f"{count:,} offers {words[constraint]}.")
+
+
+def price_notices(offer: Offer, today: date) -> tuple[Notice, ...]:
+    """What to know of a price before buying."""
+    made = []
+    age = (today - offer.price.day).days
+    if offer.price.kind != "list":
+        words = "an estimate" if offer.price.kind == "estimate" else "added up from components"
+        made.append(Notice("price-not-list", f"The price is {words}: {offer.price.source}."))
+    if age > OLD_PRICE_DAYS:
+        made.append(Notice("price-old", f"The price is {age} days old."))
+    if offer.term == "spot":
+        made.append(Notice("spot", "Spot capacity can be taken away while the job runs."))
+    return tuple(made)
+
+
+def notices_of(plans: tuple[Plan, ...], cheapest_tight_nanos: int | None) -> tuple[Notice, ...]:
+    """Notices on the whole answer."""
+    if not plans:
+        return (Notice("nothing-fits", "No machine fits under these constraints."),)
+    first = plans[0]
+    if first.verdict == "tight":
+        return (
+            Notice(
+                "only-tight",
+                "Nothing fits for certain; the plans listed fit by the best estimate alone.",
+            ),
+        )
+    if cheapest_tight_nanos is not None and cheapest_tight_nanos < first.cost_per_hour_nanos_usd:
+        return (
+            Notice(
+                "cheaper-tight",
+                f"A plan at {dollars(cheapest_tight_nanos)} an hour fits by the best estimate, "
+                "not by the high one; it is not listed.",
+            ),
+        )
+    return ()
+
+
+def dollars(nanos: int) -> str:
+    """Nano-dollars as dollars and cents, exact to the hundredth of a cent."""
+    return f"${nanos // NANOS:,}.{nanos % NANOS // 10**5:04d}"
+
+
+def _peak(pool: PoolFit) -> str:
+    return (
+        f"{_gib(pool.peak.best_bytes)} at the peak (at most {_gib(pool.peak.high_bytes)}) "
+        f"of {_gib(pool.usable_bytes)} usable"
+    )
+
+
+def _device_words(device: Device | None, count: int) -> str:
+    named = device.name if device else "device"
+    return f"the {named}" if count == 1 else f"each of {count} {named}"
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / GIB:,.1f} GiB"

@@ -15,10 +15,13 @@ from sizewright_catalog.snapshot_build.rows import (
     nanos,
     read_csv,
 )
-from sizewright_catalog.values import GIB, Term
+from sizewright_catalog.values import GIB, Device, Term
 
 #: The day of rows whose source gives a commit instead of a date: the oldest it can be.
 COMMIT_DAYS = {"skypilot-catalog 0082b0435f39": "2025-01-01"}
+
+#: Decimal for binary gigabytes is 7 %; what is further off is another device.
+DISAGREEMENT = 0.1
 
 
 def collect(folder: Path, into: Collected) -> None:
@@ -36,9 +39,12 @@ def collect(folder: Path, into: Collected) -> None:
 def _type(row: dict[str, str]) -> TypeRow:
     nominal = int(float(row["memory_gb"] or 0) * GIB)
     count = int(row["gpu_count"] or 0)
-    named = row["gpu_name"] or row["gpu_name_provider"]
-    device = find_device(named, row["provider"]) if named and count else None
+    # The provider's own name first: the collector took some names for others (RTX A4000 for A40).
+    named = row["gpu_name_provider"] or row["gpu_name"]
+    device = _device(row, named) if named and count else None
     capacity, reason = gpu_capacity(device, named, 1.0) if named and count else (0, "")
+    if device is not None and _disagrees(row["gpu_memory_gb"], device):
+        reason = f"{row['gpu_memory_gb']} GB is stated for a {device.name}"
     if not nominal:
         reason = "the source states no host memory"
     return TypeRow(
@@ -54,6 +60,17 @@ def _type(row: dict[str, str]) -> TypeRow:
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
     )
+
+
+def _device(row: dict[str, str], named: str) -> Device | None:
+    return find_device(named, row["provider"]) or find_device(row["gpu_name"], row["provider"])
+
+
+def _disagrees(stated_gb: str, device: Device) -> bool:
+    """Whether the stated memory is not that of the device, decimal or binary."""
+    if not stated_gb:
+        return False
+    return abs(float(stated_gb) * GIB / device.nominal_bytes - 1) > DISAGREEMENT
 
 
 def _offers(row: dict[str, str], made: TypeRow, into: Collected) -> None:

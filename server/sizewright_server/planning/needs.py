@@ -55,7 +55,9 @@ class Needs:
                 self.layouts += found
         self._columns = prepared.columns(self.layouts) if self.layouts else None
 
-    def bound(self, rows: slice, ranks: int, bound: int) -> tuple[Column, Column, Column, Column]:
+    def bound(
+        self, rows: slice, ranks: int, bound: int
+    ) -> tuple[Column, Column, NDArray[np.bool_], Column]:
         """One bound (0 low, 1 best, 2 high) of some layouts.
 
         Reserved bytes per GPU, communicators, whether the largest has more than two ranks, and a

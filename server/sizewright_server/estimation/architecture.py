@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Norm: TypeAlias = Literal["rms", "rms-offset", "layer", "layer-plain"]
-Order: TypeAlias = Literal["pre", "post", "parallel", "parallel-two-norms", "sandwich", "inner-post"]
+Order: TypeAlias = Literal[
+    "pre", "post", "parallel", "parallel-two-norms", "sandwich", "inner-post"
+]
 Activation: TypeAlias = Literal["fused", "gelu-new", "quick-gelu", "relu-squared"]
 Positions: TypeAlias = Literal["rope", "learned", "alibi", "none"]
 
@@ -78,7 +80,9 @@ class Sizes:
 class HeadStyle:
     """What stands on top of the last block."""
 
-    kind: Literal["causal-lm", "masked-lm", "sequence-classification", "image-classification", "none"]
+    kind: Literal[
+        "causal-lm", "masked-lm", "sequence-classification", "image-classification", "none"
+    ]
     tied: bool = False
     bias: bool = False
     #: BERT's dense, activation and norm before the vocabulary.

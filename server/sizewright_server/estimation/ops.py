@@ -54,7 +54,7 @@ class Ops:
         return out
 
     def unary(self, x: Value, *, saves: str = "input", scratch: int = 0) -> Value:
-        """An activation that saves its input ("input"), its result ("output") or nothing ("none")."""
+        """An activation; `saves` is "input", "output" (its result) or "none"."""
         out = self._fresh(x)
         saved = {"input": (x,), "output": (out,), "none": ()}[saves]
 

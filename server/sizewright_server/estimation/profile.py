@@ -131,13 +131,3 @@ def walk(events: Pass, sizes: Column) -> Walk:
         return Walk(zero, zero)
     live = np.cumsum(events.signs[:, None] * sizes[events.storages], axis=0)
     return Walk(np.maximum(live.max(axis=0), 0), live[-1])
-
-
-def live_at(events: Pass, sizes: Column, index: int) -> dict[int, int]:
-    """Storages allocated less freed after event `index`: +1 newly alive, -1 gone since the start."""
-    counts: dict[int, int] = {}
-    for sign, storage in zip(
-        events.signs[: index + 1].tolist(), events.storages[: index + 1].tolist(), strict=True
-    ):
-        counts[storage] = counts.get(storage, 0) + sign
-    return {storage: count for storage, count in counts.items() if count}

@@ -1,10 +1,11 @@
 """Replays a step's allocations through a model of PyTorch's caching allocator: bytes reserved.
 
-Rules (c10/cuda/CUDACachingAllocator.cpp, PyTorch 2.13, default settings): requests are multiples of
-512 B; up to 1 MiB they come from segments of 2 MiB, below 10 MiB from segments of 20 MiB, above from
-segments of their own rounded up to 2 MiB. The smallest free block that is large enough is taken, the
-lowest address first; what is left over becomes a free block when it is at least 512 B (small) or
-more than 1 MiB (large). Freed blocks join free neighbours. Nothing goes back to the device.
+Rules (c10/cuda/CUDACachingAllocator.cpp, PyTorch 2.13, default settings): requests are multiples
+of 512 B; up to 1 MiB they come from segments of 2 MiB, below 10 MiB from segments of 20 MiB, above
+from segments of their own rounded up to 2 MiB. The smallest free block that is large enough is
+taken, the lowest address first; what is left over becomes a free block when it is at least 512 B
+(small) or more than 1 MiB (large). Freed blocks join free neighbours. Nothing goes back to the
+device.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A front end writes a block of a network as the operators PyTorch would run, in t
 * what autograd keeps for the backward pass;
 * the backward events, by running the recorded backward rules in reverse with reference counts.
 
-Rules mirrored (torch/csrc/autograd/engine.cpp, input_buffer.cpp, accumulate_grad.h of PyTorch 2.13):
+Rules mirrored (torch/csrc/autograd: engine.cpp, input_buffer.cpp, accumulate_grad.h, PyTorch 2.13):
 a value dies after its last use in Python unless autograd saved it; a node's incoming gradients, its
 temporaries and its saved tensors die when the node has run; a second gradient of a value is added
 in place when nobody else holds the first; the first gradient of a parameter becomes its `.grad`.
@@ -59,8 +59,6 @@ class Op:
     outputs: tuple[Value, ...]
     saves: tuple[int, ...]
     backward: Callable[[Backward], None] | None
-    #: Storages that exist only while the operator runs.
-    scratch: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +135,13 @@ class Tape:
         *,
         saves: tuple[Value, ...] = (),
         backward: Callable[[Backward], None] | None = None,
-        scratch: tuple[int, ...] = (),
     ) -> None:
         """Appends an operator. It is a node of the graph when any output needs a gradient."""
         node = any(out.needs_grad for out in outputs)
         saved = tuple(value.storage for value in saves) if node else ()
         for storage in saved:
             self.storages[storage].saves += 1
-        self.ops.append(Op(inputs, outputs, saved, backward if node else None, scratch))
+        self.ops.append(Op(inputs, outputs, saved, backward if node else None))
 
     def forward_events(self, *, keep_saved: bool) -> list[Event]:
         """The forward pass, with saved tensors kept or (no_grad) not."""
@@ -197,32 +194,27 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
     for index, op in enumerate(tape.ops):
         for value in (*op.inputs, *op.outputs):
             last_use[value.storage] = index
-    kept = {value.storage for value in tape.outputs}
     inputs = {value.storage for value in tape.inputs}
+    kept = {value.storage for value in tape.outputs} | inputs
+    kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
     events: list[Event] = []
     alive: set[int] = set(inputs)
     for index, op in enumerate(tape.ops[:stop]):
-        events += [Event(+1, storage) for storage in op.scratch]
-        for out in op.outputs:
-            if out.storage not in alive and not tape.storages[out.storage].external:
-                alive.add(out.storage)
-                events.append(Event(+1, out.storage))
-        events += [Event(-1, storage) for storage in op.scratch]
-        for value in (*op.inputs, *op.outputs):
-            storage = value.storage
-            dead = last_use[storage] == index and storage in alive and storage not in inputs
-            if dead and storage not in kept and not (keep_saved and tape.storages[storage].saves):
+        for storage in dict.fromkeys(out.storage for out in op.outputs):
+            if storage not in alive and not tape.storages[storage].external:
+                alive.add(storage)
+                events.append(Event(+1, storage))
+        for storage in dict.fromkeys(value.storage for value in (*op.inputs, *op.outputs)):
+            if last_use[storage] == index and storage in alive - kept:
                 alive.discard(storage)
                 events.append(Event(-1, storage))
     # A recomputation that stops early unwinds the Python frame, and its names with it.
-    for storage in sorted(alive - inputs - kept if stop < len(tape.ops) else ()):
-        if not tape.storages[storage].saves:
-            events.append(Event(-1, storage))
-    for storage in sorted(inputs):
-        saved = keep_saved and tape.storages[storage].saves > 0
-        if not (keep_inputs or saved or storage in kept):
-            events.append(Event(-1, storage))
-    return events
+    left = alive - kept if stop < len(tape.ops) else set()
+    outputs = {value.storage for value in tape.outputs}
+    for storage in inputs - outputs if not keep_inputs else set():
+        if not (keep_saved and tape.storages[storage].saves):
+            left.add(storage)
+    return events + [Event(-1, storage) for storage in sorted(left)]
 
 
 class Backward:

@@ -103,7 +103,7 @@ class TrainingGroup:
     # -- model states ---------------------------------------------------------------------------
 
     def per_segment(self, itemsize: int, ways: Column | int = 1) -> list[Column]:
-        """Parameter bytes of one instance of each segment, tied tensors counted in the embedding."""
+        """Parameter bytes of one instance of each segment; tied tensors are the embedding's."""
         made = [tensor_bytes(s, self.dims, itemsize, ways) for s in self.segments]
         made[-1] = made[-1] - self._tied_bytes(itemsize, ways)
         return made

@@ -1,0 +1,117 @@
+"""The gRPC side of a call: deadline, token, concurrency, request id, status, one log line."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import grpc
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+
+from sizewright_server import failures
+from sizewright_server.failures import CallFailed
+from sizewright_server.service import Sizing
+from sizewright_server.servicer import METHODS, Method, dispatch
+from sizewright_server.settings import ServerSettings
+from sizewright_server.tokens import Tokens
+
+log = logging.getLogger("sizewright.access")
+
+#: Characters a request id may have; anything else from outside is replaced by our own.
+REQUEST_ID_LENGTH = 64
+
+
+class Calls:
+    """Turns the method table into gRPC handlers over one engine."""
+
+    def __init__(self, app: Sizing, settings: ServerSettings, tokens: Tokens) -> None:
+        self.app = app
+        self.settings = settings
+        self.tokens = tokens
+        self._places = threading.BoundedSemaphore(settings.max_concurrency)
+
+    def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        """One generic handler per service."""
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Message, Message]]] = {}
+        for path, method in METHODS.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
+                self._handler(path, method),
+                request_deserializer=method.request.FromString,
+                response_serializer=method.response.SerializeToString,
+            )
+        return [grpc.method_handlers_generic_handler(s, table) for s, table in services.items()]
+
+    def _handler(
+        self, path: str, method: Method
+    ) -> Callable[[Message, grpc.ServicerContext], Message]:
+        def handle(request: Message, context: grpc.ServicerContext) -> Message:
+            started = time.perf_counter()
+            identity = _request_id(context)
+            context.set_trailing_metadata((("x-request-id", identity),))
+            code = "OK"
+            try:
+                return self._answer(path, method, request, context, identity)
+            except CallFailed as failed:
+                code = failed.code
+                context.abort_with_status(rpc_status.to_status(failed.proto))
+                raise
+            finally:
+                self._log(path, code, started, context, identity)
+
+        return handle
+
+    def _answer(
+        self,
+        path: str,
+        method: Method,
+        request: Message,
+        context: grpc.ServicerContext,
+        identity: str,
+    ) -> Message:
+        self.tokens.check(path, method.changes_state, context.invocation_metadata())
+        if not self._places.acquire(blocking=False):
+            raise failures.overloaded(self.settings.max_concurrency)
+        try:
+            seconds = self._seconds(context)
+            if seconds <= 0:
+                raise failures.deadline()
+            return dispatch(self.app, path, request, timeout_seconds=seconds, request_id=identity)
+        finally:
+            self._places.release()
+
+    def _seconds(self, context: grpc.ServicerContext) -> float:
+        """Time left for the call: the caller's deadline within the maximum, or the default."""
+        remaining = context.time_remaining()
+        if remaining is None:
+            return self.settings.default_deadline_seconds
+        return min(remaining, self.settings.max_deadline_seconds)
+
+    def _log(
+        self, path: str, code: str, started: float, context: grpc.ServicerContext, identity: str
+    ) -> None:
+        log.info(
+            "call",
+            extra={
+                "method": path,
+                "code": code,
+                "milliseconds": round(1e3 * (time.perf_counter() - started), 3),
+                "peer": context.peer(),
+                "request_id": identity,
+                "catalog": self.app.catalog.version[:12],
+            },
+        )
+
+
+def _request_id(context: grpc.ServicerContext) -> str:
+    """The caller's request id where it is plain, else a new one."""
+    for key, value in context.invocation_metadata():
+        if key == "x-request-id" and isinstance(value, str):
+            plain = value.isascii() and value.isprintable() and len(value) <= REQUEST_ID_LENGTH
+            if plain and value:
+                return value
+    return uuid.uuid4().hex

@@ -1,0 +1,40 @@
+"""What is asked of the service, as validated values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.workload import Workload
+from sizewright_server.planning.plan import Constraints
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateQuestion:
+    """What Estimate asks. `gpus` 0 leaves it to the layout; `device` None is any."""
+
+    workload: Workload
+    gpus: int
+    gpus_per_node: int
+    device: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendQuestion:
+    """What Recommend asks."""
+
+    workload: Workload
+    constraints: Constraints
+    max_results: int
+    explain: bool
+    machines: tuple[Machine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckQuestion:
+    """What CheckFit asks."""
+
+    workload: Workload
+    target: InstanceType | Machine
+    node_count: int
+    headroom: float

@@ -1,0 +1,137 @@
+"""The use cases: questions in, answers out, no gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+
+from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.values import Device
+from sizewright_server.estimation.estimator import PreparedWorkload, prepare
+from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.workload import Inference, Layout, Training
+from sizewright_server.planning.devices import overhead_of, unsupported_reason
+from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.machines import Check, check_nodes
+from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
+from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.words import reasons_of
+from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
+
+DEFAULT_GPUS_PER_NODE = 8
+
+
+def utc_today() -> date:
+    """Today, UTC."""
+    return datetime.now(tz=UTC).date()
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """A planning result with the estimates of its first plans."""
+
+    result: PlanningResult
+    estimates: tuple[MemoryEstimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check with the estimate under its layout; None where no layout could be tried."""
+
+    check: Check
+    estimate: MemoryEstimate | None
+
+
+class Sizing:
+    """The engine over one catalog version."""
+
+    def __init__(self, catalog: Catalog, *, today: Callable[[], date] = utc_today) -> None:
+        self.catalog = catalog
+        self.index = OfferIndex(catalog)
+        self.today = today
+
+    def estimate(self, question: EstimateQuestion) -> MemoryEstimate:
+        """The memory of a workload under its own layout, or the first possible one.
+
+        Raises UnsupportedWorkload.
+        """
+        prepared = prepare(question.workload)
+        layout, per_node = _layout(prepared, question)
+        overhead = self._overhead(question.device)
+        return prepared.estimate(layout, min(layout.gpus, per_node), overhead, replay=True)
+
+    def recommend(self, question: RecommendQuestion) -> Recommended:
+        """Plans cheapest first. Raises UnsupportedWorkload."""
+        prepared = prepare(question.workload)
+        asked = Question(
+            prepared, question.constraints, question.max_results, self.today(), question.machines
+        )
+        result = recommend(asked, self.index)
+        shown = result.plans if question.explain else result.plans[:1]
+        return Recommended(result, tuple(_estimate_of(prepared, plan) for plan in shown))
+
+    def check(self, question: CheckQuestion) -> Checked:
+        """Whether a workload fits a machine. Raises UnsupportedWorkload."""
+        prepared = prepare(question.workload)
+        constraints = Constraints(headroom=question.headroom, max_nodes=question.node_count)
+        check = check_nodes(prepared, question.target, [question.node_count], constraints)
+        if check.choice is None or question.target.device is None:
+            return Checked(check, None)
+        estimate = prepared.estimate(
+            check.choice.layout, question.target.device_count, overhead_of(question.target.device)
+        )
+        return Checked(check, estimate)
+
+    @staticmethod
+    def reasons(question: CheckQuestion, made: Checked) -> tuple[str, ...]:
+        """Sentences on what binds, or why nothing could be tried."""
+        if made.check.choice is None:
+            return (f"{made.check.refusal}.",)
+        return reasons_of(question.target, made.check.choice)
+
+    def _overhead(self, name: str | None) -> DeviceOverhead:
+        if name is None:
+            return device_overhead(None, None)
+        device: Device | None = dict(
+            zip(self.catalog.device_names, self.catalog.devices, strict=True)
+        )[name]
+        reason = "is not in the device table" if device is None else unsupported_reason(device)
+        if device is None or reason:
+            raise UnsupportedWorkload(Violation("device", reason))
+        return overhead_of(device)
+
+
+def _estimate_of(prepared: PreparedWorkload, plan: Plan) -> MemoryEstimate:
+    target = plan.machine if plan.offer is None else plan.offer.instance_type
+    if target is None or target.device is None:
+        raise LookupError("a plan names no device")
+    return prepared.estimate(plan.layout, target.device_count, overhead_of(target.device))
+
+
+def _layout(prepared: PreparedWorkload, question: EstimateQuestion) -> tuple[Layout, int]:
+    """The layout to estimate: the explicit one, else the first for the asked GPUs."""
+    run = question.workload.run
+    per_node = question.gpus_per_node or DEFAULT_GPUS_PER_NODE
+    gpus = question.gpus or _gpus_of(run)
+    found = prepared.layouts_for(gpus, per_node)
+    if found:
+        return found[0], per_node
+    kind = "training" if isinstance(run, Training) else "inference"
+    words = f"has no layout on {gpus} GPUs with {per_node} a node"
+    raise UnsupportedWorkload(Violation(f"workload.{kind}.parallelism", words))
+
+
+def _gpus_of(run: Training | Inference) -> int:
+    if run.layout is None:
+        return 1
+    return max(run.layout.dp, 1) * run.layout.tp
+
+
+@lru_cache(maxsize=1)
+def bundled_sizing() -> Sizing:
+    """The engine over the bundled snapshot."""
+    return Sizing(Catalog.load())

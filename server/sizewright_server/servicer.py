@@ -1,0 +1,187 @@
+"""Every call of the contract, by method name: message in, message out or CallFailed.
+
+The gRPC server and the embedded engine both call `dispatch`, so that they answer alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from sizewright.v1 import catalog_service_pb2, sizing_service_pb2
+from sizewright_server import failures
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.failures import CallFailed
+from sizewright_server.planning.plan import PoolFit, worst
+from sizewright_server.service import Checked, Sizing, bundled_sizing
+from sizewright_server.wire import catalog as wire_catalog
+from sizewright_server.wire.estimates import estimate_message, warning_messages
+from sizewright_server.wire.plans import (
+    VERDICTS,
+    pool_messages,
+    recommend_response,
+    version_message,
+)
+from sizewright_server.wire.requests import read_check, read_estimate, read_recommend
+from sizewright_server.wire.violations import RequestInvalid
+
+log = logging.getLogger("sizewright.calls")
+
+SIZING = "sizewright.v1.SizingService"
+CATALOG = "sizewright.v1.CatalogService"
+MAX_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One call: its request and response types and what answers it."""
+
+    request: type[Message]
+    response: type[Message]
+    answer: Callable[[Sizing, Any, float | None], Message]
+    #: Changes state: needs the admin token whenever one is configured.
+    changes_state: bool = False
+
+
+def dispatch(
+    app: Sizing,
+    method: str,
+    request: Message,
+    *,
+    timeout_seconds: float | None = None,
+    request_id: str | None = None,
+) -> Message:
+    """Answers one call. Raises CallFailed; anything unexpected becomes INTERNAL and is logged."""
+    known = METHODS.get(method)
+    if known is None:
+        raise CallFailed("UNIMPLEMENTED", f"no method {method}", [])
+    until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    try:
+        return known.answer(app, request, until)
+    except CallFailed:
+        raise
+    except (RequestInvalid, UnsupportedWorkload) as wrong:
+        raise failures.invalid(wrong.violations) from wrong
+    except Exception as error:
+        identity = request_id or uuid.uuid4().hex
+        log.exception("call failed", extra={"method": method, "request_id": identity})
+        raise failures.internal(identity) from error
+
+
+def embedded_app() -> Sizing:
+    """The engine over the bundled snapshot, for calls in this process."""
+    return bundled_sizing()
+
+
+def _estimate(
+    app: Sizing, request: sizing_service_pb2.EstimateRequest, until: float | None
+) -> Message:
+    estimate = app.estimate(read_estimate(request, app.catalog))
+    return sizing_service_pb2.EstimateResponse(estimate=estimate_message(estimate))
+
+
+def _recommend(
+    app: Sizing, request: sizing_service_pb2.RecommendRequest, until: float | None
+) -> sizing_service_pb2.RecommendResponse:
+    made = app.recommend(read_recommend(request, app.catalog))
+    return recommend_response(made.result, made.estimates, app.catalog, app.today())
+
+
+def _batch(
+    app: Sizing, request: sizing_service_pb2.BatchRecommendRequest, until: float | None
+) -> Message:
+    """Each request alone; a wrong one is an error in its place."""
+    if len(request.requests) > MAX_BATCH:
+        words = f"has {len(request.requests)} entries; at most {MAX_BATCH}"
+        raise RequestInvalid([Violation("requests", words)])
+    response = sizing_service_pb2.BatchRecommendResponse()
+    for one in request.requests:
+        if until is not None and time.monotonic() > until:
+            raise failures.deadline()
+        result = response.results.add()
+        try:
+            result.response.CopyFrom(_recommend(app, one, until))
+        except (RequestInvalid, UnsupportedWorkload) as wrong:
+            failed = failures.invalid(wrong.violations)
+            result.error.code = failed.proto.code
+            result.error.message = failed.message
+            for violation in wrong.violations:
+                result.error.fields.add(field=violation.field, description=violation.description)
+    return response
+
+
+def _check(
+    app: Sizing, request: sizing_service_pb2.CheckFitRequest, until: float | None
+) -> Message:
+    question = read_check(request, app.catalog)
+    made = app.check(question)
+    response = sizing_service_pb2.CheckFitResponse(
+        verdict=VERDICTS[_verdict(made)],
+        pools=pool_messages(_pools(made)),
+        reasons=list(app.reasons(question, made)),
+        catalog=version_message(app.catalog, None),
+    )
+    if made.estimate is not None:
+        response.estimate.CopyFrom(estimate_message(made.estimate))
+        response.warnings.extend(warning_messages(made.estimate.notices))
+    return response
+
+
+def _pools(made: Checked) -> tuple[PoolFit, ...]:
+    return () if made.check.choice is None else made.check.choice.pools
+
+
+def _verdict(made: Checked) -> str:
+    pools = _pools(made)
+    return worst(tuple(pool.verdict for pool in pools)) if pools else "no"
+
+
+def _status(app: Sizing, request: Message, until: float | None) -> Message:
+    return wire_catalog.status_response(app.catalog)
+
+
+def _types(
+    app: Sizing, request: catalog_service_pb2.ListInstanceTypesRequest, until: float | None
+) -> Message:
+    return wire_catalog.list_types(request, app.catalog)
+
+
+def _type(
+    app: Sizing, request: catalog_service_pb2.GetInstanceTypeRequest, until: float | None
+) -> Message:
+    try:
+        return wire_catalog.get_type(request, app.catalog)
+    except KeyError as missing:
+        message = str(missing.args[0])
+        raise failures.not_found(message, "InstanceType", request.name) from missing
+
+
+def _offers(
+    app: Sizing, request: catalog_service_pb2.ListOffersRequest, until: float | None
+) -> Message:
+    return wire_catalog.list_offers(request, app.catalog, app.today())
+
+
+def _method(service: str, name: str, module: Any, answer: Any) -> tuple[str, Method]:
+    request, response = getattr(module, f"{name}Request"), getattr(module, f"{name}Response")
+    return f"/{service}/{name}", Method(request, response, answer)
+
+
+METHODS: dict[str, Method] = dict(
+    [
+        _method(SIZING, "Estimate", sizing_service_pb2, _estimate),
+        _method(SIZING, "Recommend", sizing_service_pb2, _recommend),
+        _method(SIZING, "BatchRecommend", sizing_service_pb2, _batch),
+        _method(SIZING, "CheckFit", sizing_service_pb2, _check),
+        _method(CATALOG, "GetCatalogStatus", catalog_service_pb2, _status),
+        _method(CATALOG, "ListInstanceTypes", catalog_service_pb2, _types),
+        _method(CATALOG, "GetInstanceType", catalog_service_pb2, _type),
+        _method(CATALOG, "ListOffers", catalog_service_pb2, _offers),
+    ]
+)

@@ -1,0 +1,102 @@
+"""Memory estimates as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sizewright.v1 import estimate_pb2 as pb
+from sizewright_server.estimation.memory import (
+    ByteRange,
+    MemoryEstimate,
+    Notice,
+    Part,
+    Phase,
+    PoolEstimate,
+)
+from sizewright_server.estimation.workload import Layout
+
+POOLS = {"gpu": pb.POOL_GPU, "host": pb.POOL_HOST}
+CONFIDENCE = {
+    "high": pb.CONFIDENCE_HIGH,
+    "medium": pb.CONFIDENCE_MEDIUM,
+    "low": pb.CONFIDENCE_LOW,
+}
+
+
+def estimate_message(value: MemoryEstimate) -> pb.MemoryEstimate:
+    """The whole tree."""
+    return pb.MemoryEstimate(
+        pools=[_pool(pool) for pool in value.pools],
+        layout=layout_message(value.layout),
+        ranks_per_node=value.ranks_per_node,
+        parameter_count=value.parameter_count,
+        trainable_parameter_count=value.trainable_parameter_count,
+        architecture=value.architecture,
+        warnings=warning_messages(value.notices),
+    )
+
+
+def layout_message(value: Layout) -> pb.Layout:
+    """A layout, every size at least 1."""
+    return pb.Layout(
+        gpus=value.gpus,
+        dp=value.dp,
+        zero=value.zero,
+        tp=value.tp,
+        pp=1,
+        cp=1,
+        ep=1,
+        implementation=value.sharding,
+        sequence_parallel=value.sequence_parallel,
+        keep_gathered_after_forward=value.keep_gathered,
+    )
+
+
+def range_message(value: ByteRange) -> pb.ByteRange:
+    """Low, best and high."""
+    return pb.ByteRange(
+        low_bytes=value.low_bytes, best_bytes=value.best_bytes, high_bytes=value.high_bytes
+    )
+
+
+def warning_messages(notices: Sequence[Notice]) -> list[pb.Warning]:
+    """Notices as warnings."""
+    return [pb.Warning(code=notice.code, message=notice.message) for notice in notices]
+
+
+def _pool(value: PoolEstimate) -> pb.PoolEstimate:
+    readings = None
+    if value.gpu is not None:
+        readings = pb.GpuReadings(
+            allocated=range_message(value.gpu.allocated),
+            reserved=range_message(value.gpu.reserved),
+            device=range_message(value.gpu.device),
+        )
+    return pb.PoolEstimate(
+        pool=POOLS[value.pool],
+        scope=value.scope,
+        phases=[_phase(phase) for phase in value.phases],
+        peak_phase=value.peak_phase,
+        peak=range_message(value.peak),
+        gpu=readings,
+    )
+
+
+def _phase(value: Phase) -> pb.Phase:
+    return pb.Phase(
+        name=value.name,
+        total=range_message(value.total),
+        parts=[_part(part) for part in value.parts],
+    )
+
+
+def _part(value: Part) -> pb.Part:
+    return pb.Part(
+        name=value.name,
+        size=range_message(value.size),
+        formula=value.formula,
+        numbers=value.numbers,
+        source=value.source,
+        confidence=CONFIDENCE[value.confidence],
+        parts=[_part(part) for part in value.parts],
+    )

@@ -1,0 +1,117 @@
+"""What each section of a request must satisfy. Sizes are bounded far above any real job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Longest sequence, largest batch: beyond them no product of sizes is meant seriously.
+MAX_TOKENS = 16_777_216
+MAX_BATCH = 1_048_576
+MAX_RANKS = 65_536
+MAX_ROWS = 2**53
+
+Count = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Ranks = Annotated[int, Field(ge=1, le=MAX_RANKS)]
+
+
+class Section(BaseModel):
+    """A strict, immutable section."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class OptimizerSection(Section):
+    """`training.optimizer`."""
+
+    name: Literal["sgd", "sgd-momentum", "adam", "adamw"]
+    step: Literal["foreach", "fused", "for-loop"]
+
+
+class TrainingSection(Section):
+    """`training`."""
+
+    precision: Literal["fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
+    optimizer: OptimizerSection
+    micro_batch: Count
+    seq_len: Tokens
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=MAX_BATCH)]
+    checkpointing: Literal["none", "full"]
+    attention: Literal["eager", "sdpa", "flash-attention-2"]
+    padded_batches: bool
+    gradient_reduce_dtype: Literal["fp32", "bf16"] | None
+    image_size: Annotated[int, Field(ge=0, le=16_384)]
+
+
+class InferenceSection(Section):
+    """`inference`."""
+
+    engine: Literal["transformers", "pytorch"]
+    weight_dtype: Literal["fp32", "bf16", "fp16"]
+    kv_dtype: Literal["fp32", "bf16", "fp16"]
+    batch: Count
+    input_tokens: Tokens
+    new_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    cache: Literal["dynamic", "static", "none"]
+    logits_to_keep: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    attention: Literal["eager", "sdpa", "flash-attention-2"]
+    padded_batches: bool
+    image_size: Annotated[int, Field(ge=0, le=16_384)]
+
+
+class LayoutSection(Section):
+    """`parallelism.explicit`. dp 0 fills the GPUs."""
+
+    dp: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    zero: Annotated[int, Field(ge=0, le=3)]
+    tp: Ranks
+    implementation: Literal["ddp", "deepspeed", "fsdp2"]
+
+
+class DatasetSection(Section):
+    """`dataset`."""
+
+    rows: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    tokens_per_row: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    columns: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    dtype: Literal["int64", "int32", "int16", "uint8", "float64", "float32", "float16", "bfloat16"]
+    container: Literal["memory-mapped", "in-memory", "streaming"]
+
+
+class HostSection(Section):
+    """`host`."""
+
+    loader_workers: Annotated[int, Field(ge=0, le=4096)]
+    prefetch_factor: Annotated[int, Field(ge=1, le=1024)]
+    pin_memory: bool
+    checkpoint_load: Literal["safetensors", "torch-load", "random-init"]
+    kubernetes: bool
+
+
+class ConstraintsSection(Section):
+    """The numbers of `constraints`; its names are checked against the catalog."""
+
+    max_nodes: Annotated[int, Field(ge=1, le=1024)]
+    min_gpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    max_gpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    min_vcpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    headroom: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    max_cost_per_hour_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
+    max_price_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+
+
+class MachineSection(Section):
+    """One of `machines`."""
+
+    name: Annotated[str, Field(pattern=r"^machines/[A-Za-z0-9._-]{1,63}$")]
+    vcpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    cpu_architecture: Literal["x86_64", "arm64"]
+    host_nominal_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    host_usable_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    cost_per_hour_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
+    count: Annotated[int, Field(ge=1, le=MAX_RANKS)]
+    device_count: Annotated[int, Field(ge=0, le=1024)]
+    slice: Annotated[float, Field(gt=0, le=1)]
+    driver_total_bytes: Annotated[int, Field(ge=0, le=2**50)]

@@ -1,0 +1,101 @@
+"""Planning results as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from sizewright.v1 import catalog_pb2, plan_pb2, sizing_service_pb2
+from sizewright_catalog.catalog import Catalog
+from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.planning.plan import Miss, Plan, PlanningResult, PoolFit
+from sizewright_server.wire.estimates import (
+    POOLS,
+    estimate_message,
+    layout_message,
+    range_message,
+    warning_messages,
+)
+from sizewright_server.wire.machines import machine_message, offer_message, timestamp
+
+VERDICTS = {
+    "fits": plan_pb2.VERDICT_FITS,
+    "tight": plan_pb2.VERDICT_TIGHT,
+    "no": plan_pb2.VERDICT_NO,
+}
+
+
+def recommend_response(
+    result: PlanningResult,
+    estimates: Sequence[MemoryEstimate],
+    catalog: Catalog,
+    today: date,
+) -> sizing_service_pb2.RecommendResponse:
+    """The answer; `estimates` belong to the first plans, in order."""
+    days = [plan.offer.price.day for plan in result.plans if plan.offer is not None]
+    response = sizing_service_pb2.RecommendResponse(
+        recommendations=[_plan(i, plan, today) for i, plan in enumerate(result.plans, start=1)],
+        rejections=[
+            plan_pb2.Rejection(
+                constraint=r.constraint, offer_count=r.offer_count, message=r.message
+            )
+            for r in result.rejections
+        ],
+        nearest_miss=None if result.nearest_miss is None else _miss(result.nearest_miss, today),
+        catalog=version_message(catalog, min(days, default=None)),
+        considered_offer_count=result.considered_offer_count,
+        fitting_offer_count=result.fitting_offer_count,
+        warnings=warning_messages(result.notices),
+    )
+    for recommendation, estimate in zip(response.recommendations, estimates, strict=False):
+        recommendation.estimate.CopyFrom(estimate_message(estimate))
+    return response
+
+
+def version_message(catalog: Catalog, oldest: date | None) -> catalog_pb2.CatalogVersion:
+    """The version an answer was made with, and the oldest price it used."""
+    return catalog_pb2.CatalogVersion(
+        version=catalog.version,
+        build_time=timestamp(catalog.build_day),
+        oldest_price_time=None if oldest is None else timestamp(oldest),
+    )
+
+
+def pool_messages(pools: Sequence[PoolFit]) -> list[plan_pb2.PoolFit]:
+    """Each pool against its capacity."""
+    return [
+        plan_pb2.PoolFit(
+            pool=POOLS[pool.pool],
+            peak=range_message(pool.peak),
+            usable_bytes=pool.usable_bytes,
+            verdict=VERDICTS[pool.verdict],
+        )
+        for pool in pools
+    ]
+
+
+def _plan(rank: int, plan: Plan, today: date) -> plan_pb2.Recommendation:
+    return plan_pb2.Recommendation(
+        rank=rank,
+        offer=None if plan.offer is None else offer_message(plan.offer, today),
+        machine=None if plan.machine is None else machine_message(plan.machine),
+        node_count=plan.node_count,
+        layout=layout_message(plan.layout),
+        verdict=VERDICTS[plan.verdict],
+        pools=pool_messages(plan.pools),
+        cost_per_hour_nanos_usd=plan.cost_per_hour_nanos_usd,
+        reasons=plan.reasons,
+        warnings=warning_messages(plan.notices),
+    )
+
+
+def _miss(miss: Miss, today: date) -> plan_pb2.NearestMiss:
+    return plan_pb2.NearestMiss(
+        offer=None if miss.offer is None else offer_message(miss.offer, today),
+        machine=None if miss.machine is None else machine_message(miss.machine),
+        node_count=miss.node_count,
+        layout=layout_message(miss.layout),
+        pools=pool_messages(miss.pools),
+        missing_bytes=miss.missing_bytes,
+        message=miss.message,
+    )

@@ -1,0 +1,206 @@
+"""Request messages to questions; raises RequestInvalid with every wrong field."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import ValidationError
+
+from sizewright.v1 import plan_pb2, sizing_service_pb2
+from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.values import (
+    CPU_ARCHITECTURES,
+    InstanceType,
+    Machine,
+    parse_instance_type_name,
+)
+from sizewright_server.estimation.problems import Violation
+from sizewright_server.planning.plan import Constraints
+from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
+from sizewright_server.wire import models
+from sizewright_server.wire.machines import SECONDS_PER_DAY, read_machine
+from sizewright_server.wire.violations import RequestInvalid, from_pydantic, one_of
+from sizewright_server.wire.workloads import WorkloadReader
+
+MAX_NAMES = 1000
+MAX_MACHINES = 64
+MAX_RESULTS = 100
+DEFAULT_RESULTS = 10
+MAX_GPUS = 65_536
+TERMS = {1: "on-demand", 2: "spot", 3: "committed"}
+
+
+def read_estimate(
+    message: sizing_service_pb2.EstimateRequest, catalog: Catalog
+) -> EstimateQuestion:
+    """The question of an EstimateRequest."""
+    problems: list[Violation] = []
+    workload = WorkloadReader(problems).read(message.workload)
+    for name in ("gpus", "gpus_per_node"):
+        value = getattr(message, name)
+        if not 0 <= value <= MAX_GPUS:
+            problems.append(Violation(name, f"must be from 0 to {MAX_GPUS:,}, not {value}"))
+    if message.device and message.device not in catalog.device_names:
+        problems.append(Violation("device", one_of("device", message.device, catalog.device_names)))
+    if problems or workload is None:
+        raise RequestInvalid(problems)
+    return EstimateQuestion(workload, message.gpus, message.gpus_per_node, message.device or None)
+
+
+def read_recommend(
+    message: sizing_service_pb2.RecommendRequest, catalog: Catalog
+) -> RecommendQuestion:
+    """The question of a RecommendRequest."""
+    problems: list[Violation] = []
+    workload = WorkloadReader(problems).read(message.workload)
+    constraints = read_constraints(message.constraints, catalog, problems)
+    objective = message.objective
+    if objective not in (plan_pb2.OBJECTIVE_UNSPECIFIED, plan_pb2.OBJECTIVE_COST_PER_HOUR):
+        problems.append(
+            Violation("objective", "only 'cost-per-hour' is built; the others are not built yet")
+        )
+    results = message.max_results
+    if not 0 <= results <= MAX_RESULTS:
+        problems.append(Violation("max_results", f"must be from 0 to {MAX_RESULTS}, not {results}"))
+    machines = _machines(message, problems)
+    if problems or workload is None or constraints is None:
+        raise RequestInvalid(problems)
+    return RecommendQuestion(
+        workload, constraints, results or DEFAULT_RESULTS, message.explain, machines
+    )
+
+
+def read_check(message: sizing_service_pb2.CheckFitRequest, catalog: Catalog) -> CheckQuestion:
+    """The question of a CheckFitRequest."""
+    problems: list[Violation] = []
+    workload = WorkloadReader(problems).read(message.workload)
+    target = _target(message, catalog, problems)
+    if not 0 <= message.node_count <= 1024:
+        problems.append(
+            Violation("node_count", f"must be from 0 to 1024, not {message.node_count}")
+        )
+    headroom = message.headroom
+    if not math.isfinite(headroom) or not 0 <= headroom < 1:
+        problems.append(Violation("headroom", f"must be from 0 to below 1, not {headroom}"))
+    if problems or workload is None or target is None:
+        raise RequestInvalid(problems)
+    return CheckQuestion(workload, target, message.node_count or 1, headroom)
+
+
+def read_constraints(
+    message: plan_pb2.Constraints, catalog: Catalog, problems: list[Violation]
+) -> Constraints | None:
+    """Constraints, their names held against the catalog's."""
+    before = len(problems)
+    names = _Names(message, problems)
+    providers = names.read("providers", catalog.providers, "provider")
+    regions = names.read("regions", catalog.regions, "region")
+    devices = names.read("devices", catalog.device_names, "device")
+    excluded = names.read("exclude_devices", catalog.device_names, "device")
+    zones = names.read("zones", None, "zone")
+    types = names.read("instance_types", None, "instance type")
+    cpus = names.read("cpu_architectures", list(CPU_ARCHITECTURES), "architecture")
+    section = _numbers(message, problems)
+    purchase = tuple(TERMS.get(number, "owned") for number in message.purchase)
+    for i, term in enumerate(purchase):
+        if term not in ("on-demand", "spot"):
+            problems.append(
+                Violation(
+                    f"constraints.purchase.{i}",
+                    f"{term!r} is not built yet; use 'on-demand' or 'spot'",
+                )
+            )
+    if section is None or len(problems) > before:
+        return None
+    age = section.max_price_age_seconds
+    return Constraints(
+        providers=providers,
+        regions=regions,
+        zones=zones,
+        purchase=purchase or ("on-demand", "spot"),
+        max_nodes=section.max_nodes,
+        min_gpus=section.min_gpus,
+        max_gpus=section.max_gpus or None,
+        devices=devices,
+        exclude_devices=excluded,
+        instance_types=types,
+        cpu_architectures=cpus,
+        min_vcpus=section.min_vcpus,
+        headroom=section.headroom,
+        max_price_age_days=None if age is None else age / SECONDS_PER_DAY,
+        max_cost_per_hour_nanos_usd=section.max_cost_per_hour_nanos_usd or None,
+        list_prices_only=message.list_prices_only,
+    )
+
+
+class _Names:
+    """Reads the repeated names of constraints."""
+
+    def __init__(self, message: plan_pb2.Constraints, problems: list[Violation]) -> None:
+        self.message, self.problems = message, problems
+
+    def read(self, field: str, known: list[str] | None, kind: str) -> tuple[str, ...]:
+        """The names of a field; unknown ones become violations where the set is known."""
+        names = tuple(getattr(self.message, field))
+        path = f"constraints.{field}"
+        if len(names) > MAX_NAMES:
+            self.problems.append(Violation(path, f"has more than {MAX_NAMES} entries"))
+            return ()
+        if known is not None:
+            for i, name in enumerate(names):
+                if name not in known:
+                    self.problems.append(Violation(f"{path}.{i}", one_of(kind, name, known)))
+        return names
+
+
+def _numbers(
+    message: plan_pb2.Constraints, problems: list[Violation]
+) -> models.ConstraintsSection | None:
+    values: dict[str, Any] = {
+        "max_nodes": message.max_nodes or 1,
+        "min_gpus": message.min_gpus,
+        "max_gpus": message.max_gpus,
+        "min_vcpus": message.min_vcpus,
+        "headroom": message.headroom,
+        "max_cost_per_hour_nanos_usd": message.max_cost_per_hour_nanos_usd,
+        "max_price_age_seconds": None,
+    }
+    if message.HasField("max_price_age"):
+        age = message.max_price_age
+        values["max_price_age_seconds"] = age.seconds + age.nanos / 1e9
+    try:
+        return models.ConstraintsSection.model_validate(values)
+    except ValidationError as error:
+        problems += from_pydantic(error, "constraints")
+        return None
+
+
+def _machines(
+    message: sizing_service_pb2.RecommendRequest, problems: list[Violation]
+) -> tuple[Machine, ...]:
+    if len(message.machines) > MAX_MACHINES:
+        problems.append(Violation("machines", f"has more than {MAX_MACHINES} entries"))
+        return ()
+    read = [
+        read_machine(machine, f"machines.{i}", problems)
+        for i, machine in enumerate(message.machines)
+    ]
+    return tuple(machine for machine in read if machine is not None)
+
+
+def _target(
+    message: sizing_service_pb2.CheckFitRequest, catalog: Catalog, problems: list[Violation]
+) -> InstanceType | Machine | None:
+    kind = message.WhichOneof("target")
+    if kind == "machine":
+        return read_machine(message.machine, "machine", problems)
+    if kind is None:
+        problems.append(Violation("instance_type", "is required: 'instance_type' or 'machine'"))
+        return None
+    try:
+        provider, name = parse_instance_type_name(message.instance_type)
+        return catalog.instance_type(catalog.find_type(provider, name))
+    except (ValueError, KeyError) as error:
+        problems.append(Violation("instance_type", str(error.args[0])))
+        return None

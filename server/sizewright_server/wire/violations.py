@@ -1,0 +1,81 @@
+"""Every wrong field of a request, each with its path and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pydantic import ValidationError
+
+from sizewright_server.estimation.problems import Violation
+
+
+class RequestInvalid(ValueError):
+    """A request with wrong fields, all of them."""
+
+    def __init__(self, violations: Iterable[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+
+
+@cache
+def _not_built() -> dict[str, list[str]]:
+    text = resources.files("sizewright_server").joinpath("data/not_built.json")
+    table: dict[str, list[str]] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+def one_of(kind: str, value: str, allowed: Iterable[str]) -> str:
+    """What is wrong with a word of an open vocabulary, and what would be right."""
+    choices = list(allowed)
+    if value in _not_built().get(kind, ()):
+        return f"{value!r} is not built yet; use {quoted(choices)}"
+    if not value:
+        return f"is required: {quoted(choices)}"
+    near = difflib.get_close_matches(value.lower(), choices, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{value!r} is not known; {hint}use {quoted(choices)}"
+
+
+def quoted(choices: list[str], most: int = 12) -> str:
+    """A few choices in quotes, joined as a sentence would."""
+    shown = [repr(choice) for choice in choices[:most]]
+    if len(choices) > most:
+        return ", ".join(shown) + f" or another of {len(choices)}"
+    return " or ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def from_pydantic(error: ValidationError, path: str) -> list[Violation]:
+    """The violations pydantic found in a section at `path`."""
+    made = []
+    for item in error.errors(include_url=False):
+        parts = [str(part) for part in item["loc"]]
+        field = ".".join(filter(None, [path, *parts]))
+        # A name is of the kind its section says: `optimizer.name` is an optimizer.
+        kinds = [part for part in parts if part != "name"]
+        made.append(Violation(field, _describe(item, kinds[-1] if kinds else "")))
+    return made
+
+
+def _describe(item: Any, name: str) -> str:
+    kind, context, value = item["type"], item.get("ctx", {}), item.get("input")
+    if kind == "literal_error":
+        choices = [
+            c.strip().strip("'") for c in context["expected"].replace(" or ", ", ").split(",")
+        ]
+        return one_of(name, str(value), [choice for choice in choices if choice])
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']:g}, not {value!r}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']:,}, not {value!r}"
+    if kind == "less_than":
+        return f"must be below {context['lt']:g}, not {value!r}"
+    if kind == "finite_number":
+        return f"must be a finite number, not {value!r}"
+    if kind == "missing":
+        return "is required"
+    return f"{item['msg'][0].lower()}{item['msg'][1:]}"

@@ -1,0 +1,267 @@
+"""Workload messages to values; collects what is wrong instead of stopping at the first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from sizewright.v1 import workload_pb2 as pb
+from sizewright_server.estimation.presets import UnknownPreset, find_preset
+from sizewright_server.estimation.problems import Violation
+from sizewright_server.estimation.workload import (
+    Dataset,
+    HostConditions,
+    Inference,
+    Layout,
+    ModelSource,
+    Optimizer,
+    Training,
+    Workload,
+)
+from sizewright_server.wire import models
+from sizewright_server.wire.violations import from_pydantic, one_of
+
+MAX_CONFIG_BYTES = 256 * 1024
+HEADS = (
+    "causal-lm",
+    "masked-lm",
+    "pretraining",
+    "sequence-classification",
+    "image-classification",
+    "none",
+)
+STEPS = {0: "foreach", 1: "foreach", 2: "fused", 3: "for-loop"}
+
+SectionT = TypeVar("SectionT", bound=models.Section)
+
+
+class WorkloadReader:
+    """Reads one workload message. `problems` holds what was wrong."""
+
+    def __init__(self, problems: list[Violation], path: str = "workload") -> None:
+        self.problems = problems
+        self.path = path
+
+    def read(self, message: pb.Workload) -> Workload | None:
+        """The workload; None when anything was wrong."""
+        before = len(self.problems)
+        framework = message.framework or "pytorch"
+        if framework != "pytorch":
+            self._wrong("framework", one_of("framework", framework, ["pytorch"]))
+        source = self._model(message.model)
+        run = self._run(message)
+        dataset = self._dataset(message.dataset) if message.HasField("dataset") else None
+        host = self._host(message.host)
+        if len(self.problems) > before or source is None or run is None or host is None:
+            return None
+        return Workload(source, run, name=message.name, dataset=dataset, host=host)
+
+    # -- model ----------------------------------------------------------------------------------
+
+    def _model(self, message: pb.Model) -> ModelSource | None:
+        kind = message.WhichOneof("source")
+        if kind is None:
+            self._wrong("model", "is required: 'preset' or 'hf_config'")
+            return None
+        config = None
+        preset = None
+        if kind == "preset":
+            config = self._preset(message.preset)
+            preset = message.preset
+        elif kind == "hf_config":
+            config = self._config(message.hf_config.json)
+        else:
+            self._wrong(f"model.{kind}", f"{kind!r} is not built yet; use 'preset' or 'hf_config'")
+        head = message.head or None
+        if head is not None and head not in HEADS:
+            self._wrong("model.head", one_of("head", head, HEADS))
+        if message.label_count < 0:
+            self._wrong("model.label_count", f"must be at least 0, not {message.label_count}")
+        if config is None:
+            return None
+        labels = message.label_count or None
+        return ModelSource(config, preset=preset, head=head, label_count=labels)  # type: ignore[arg-type]
+
+    def _preset(self, name: str) -> dict[str, Any] | None:
+        try:
+            return find_preset(name).config
+        except UnknownPreset as unknown:
+            near = ", ".join(unknown.near)
+            hint = f"; near: {near}" if near else ""
+            self._wrong("model.preset", f"no preset {name!r}{hint}; `sizewright presets` lists all")
+            return None
+
+    def _config(self, text: str) -> dict[str, Any] | None:
+        field = "model.hf_config"
+        if len(text.encode()) > MAX_CONFIG_BYTES:
+            self._wrong(field, f"is longer than {MAX_CONFIG_BYTES:,} bytes")
+            return None
+        try:
+            config = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            self._wrong(field, f"is not JSON: {error}")
+            return None
+        if not isinstance(config, dict):
+            self._wrong(field, "must be a JSON object, as a config.json is")
+            return None
+        return config
+
+    # -- run ------------------------------------------------------------------------------------
+
+    def _run(self, message: pb.Workload) -> Training | Inference | None:
+        kind = message.WhichOneof("run")
+        if kind == "training":
+            return self._training(message.training)
+        if kind == "inference":
+            return self._inference(message.inference)
+        if kind == "fit":
+            self._wrong("fit", "fitting classical estimators is not built yet")
+        else:
+            self._wrong("training", "is required: 'training' or 'inference'")
+        return None
+
+    def _training(self, message: pb.Training) -> Training | None:
+        if message.activation_checkpointing == pb.ACTIVATION_CHECKPOINTING_SELECTIVE:
+            self._wrong(
+                "training.activation_checkpointing",
+                "'selective' is not built yet; use 'none' or 'full'",
+            )
+        if message.HasField("adapter"):
+            self._wrong("training.adapter", "adapters such as LoRA are not built yet")
+        if message.target_seq_len:
+            self._wrong("training.target_seq_len", "encoder-decoder models are not built yet")
+        full = message.activation_checkpointing == pb.ACTIVATION_CHECKPOINTING_FULL
+        section = self._section(
+            "training",
+            models.TrainingSection,
+            {
+                "precision": message.precision,
+                "optimizer": {
+                    "name": message.optimizer.name,
+                    "step": STEPS.get(message.optimizer.step, "unknown"),
+                },
+                "micro_batch": message.micro_batch,
+                "seq_len": message.seq_len,
+                "gradient_accumulation_steps": message.gradient_accumulation_steps or 1,
+                "checkpointing": "full" if full else "none",
+                "attention": message.attention or "sdpa",
+                "padded_batches": message.padded_batches,
+                "gradient_reduce_dtype": message.gradient_reduce_dtype or None,
+                "image_size": message.image_size,
+            },
+        )
+        layout = self._layout(message.parallelism, "training")
+        if section is None:
+            return None
+        values = section.model_dump(exclude={"optimizer", "image_size"})
+        optimizer = Optimizer(section.optimizer.name, section.optimizer.step)
+        return Training(
+            **values, optimizer=optimizer, image_size=section.image_size or None, layout=layout
+        )
+
+    def _inference(self, message: pb.Inference) -> Inference | None:
+        if message.HasField("serving"):
+            self._wrong("inference.serving", "serving engines are not built yet")
+        generates = message.new_tokens > 0
+        kept = 1 if generates else 0
+        section = self._section(
+            "inference",
+            models.InferenceSection,
+            {
+                "engine": message.engine or "transformers",
+                "weight_dtype": message.weight_dtype,
+                "kv_dtype": message.kv_dtype or message.weight_dtype,
+                "batch": message.batch,
+                "input_tokens": message.input_tokens,
+                "new_tokens": message.new_tokens,
+                "cache": message.cache or ("dynamic" if generates else "none"),
+                "logits_to_keep": (
+                    message.logits_to_keep if message.HasField("logits_to_keep") else kept
+                ),
+                "attention": message.attention or "sdpa",
+                "padded_batches": message.padded_batches,
+                "image_size": message.image_size,
+            },
+        )
+        layout = self._layout(message.parallelism, "inference")
+        if layout is not None and layout.zero:
+            self._wrong("inference.parallelism.explicit.zero", "must be 0: nothing is trained")
+        if section is None:
+            return None
+        values = section.model_dump(exclude={"image_size"})
+        return Inference(**values, image_size=section.image_size or None, layout=layout)
+
+    def _layout(self, message: pb.Parallelism, run: str) -> Layout | None:
+        if message.WhichOneof("choice") != "explicit":
+            return None
+        given = message.explicit
+        path = f"{run}.parallelism.explicit"
+        for name in ("pp", "cp", "ep"):
+            if getattr(given, name) not in (0, 1):
+                words = {"pp": "pipeline", "cp": "context", "ep": "expert"}[name]
+                self._wrong(f"{path}.{name}", f"{words} parallelism is not built yet; use 1")
+        if given.offload not in (pb.OFFLOAD_UNSPECIFIED, pb.OFFLOAD_NONE):
+            self._wrong(f"{path}.offload", "offload is not built yet; use 'none'")
+        usual = {0: "ddp", 3: "fsdp2"}.get(given.zero, "deepspeed")
+        section = self._section(
+            path,
+            models.LayoutSection,
+            {
+                "dp": given.dp,
+                "zero": given.zero,
+                "tp": given.tp or 1,
+                "implementation": given.implementation or usual,
+            },
+        )
+        if section is None:
+            return None
+        return Layout(
+            dp=section.dp,
+            zero=section.zero,
+            tp=section.tp,
+            sharding=section.implementation,
+            sequence_parallel=given.sequence_parallel,
+            keep_gathered=given.keep_gathered_after_forward,
+        )
+
+    # -- around it ------------------------------------------------------------------------------
+
+    def _dataset(self, message: pb.Dataset) -> Dataset | None:
+        section = self._section(
+            "dataset",
+            models.DatasetSection,
+            {
+                "rows": message.rows,
+                "tokens_per_row": message.tokens_per_row,
+                "columns": message.columns,
+                "dtype": message.dtype or "int64",
+                "container": message.container or "memory-mapped",
+            },
+        )
+        return None if section is None else Dataset(**section.model_dump())
+
+    def _host(self, message: pb.HostConditions) -> HostConditions | None:
+        section = self._section(
+            "host",
+            models.HostSection,
+            {
+                "loader_workers": message.loader_workers,
+                "prefetch_factor": message.prefetch_factor or 2,
+                "pin_memory": message.pin_memory,
+                "checkpoint_load": message.checkpoint_load or "safetensors",
+                "kubernetes": message.kubernetes,
+            },
+        )
+        return None if section is None else HostConditions(**section.model_dump())
+
+    def _section(self, path: str, model: type[SectionT], values: dict[str, Any]) -> SectionT | None:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            self.problems += from_pydantic(error, f"{self.path}.{path}")
+            return None
+
+    def _wrong(self, field: str, description: str) -> None:
+        self.problems.append(Violation(f"{self.path}.{field}", description))

@@ -14,20 +14,16 @@ import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.lowering import Segment, lower, model_dims
+from sizewright_server.estimation.model_states import ALWAYS, ModelStates, ParallelColumns
 from sizewright_server.estimation.ops import FP32, INT64
 from sizewright_server.estimation.profile import Column, Pass, elements, round_up, storage_bytes
-from sizewright_server.estimation.states import (
-    HALF,
-    OptimizerKind,
-    Widths,
-    buffer_elements,
-    optimizers,
-    state_widths,
-    tensor_bytes,
-)
+from sizewright_server.estimation.states import OptimizerKind, Widths, optimizers, state_widths
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Sharding, Training
+
+#: Segments by their place: what is before the blocks, and what is after them.
+EMBEDDING, HEAD = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,6 @@ class Schedule:
     stages: tuple[Stage, ...]
     step_bytes: Column
     step_temporary: Column
-    gathered_root: Column
 
 
 class TrainingGroup:
@@ -77,8 +72,16 @@ class TrainingGroup:
             architecture.style, architecture.head, self._mode(bool((self.tp > 1).any()))
         )
         self.dims = self._dims()
+        self.states = ModelStates(
+            architecture,
+            self.segments,
+            self.dims,
+            ParallelColumns(self.dp, self.tp, self.zero, self.keep),
+            self.widths,
+            self.sharding,
+        )
+        self.counts = self.states.counts
         self._sizes_of: dict[str, Column] = {}
-        self.counts = [architecture.sizes.layers if s.repeats else 1 for s in self.segments]
 
     def _mode(self, tensor_parallel: bool) -> Mode:
         sizes, training = self.architecture.sizes, self.training
@@ -100,80 +103,33 @@ class TrainingGroup:
         batch = {name: np.full_like(self.tp, value) for name, value in run.items()}
         return model_dims(self.architecture, self.tp) | batch
 
-    # -- model states ---------------------------------------------------------------------------
-
-    def per_segment(self, itemsize: int, ways: Column | int = 1) -> list[Column]:
-        """Parameter bytes of one instance of each segment; tied tensors are the embedding's."""
-        made = [tensor_bytes(s, self.dims, itemsize, ways) for s in self.segments]
-        made[-1] = made[-1] - self._tied_bytes(itemsize, ways)
-        return made
-
-    def _tied_bytes(self, itemsize: int, ways: Column | int = 1) -> Column:
-        head = self.architecture.head
-        if not (head.tied and head.kind in ("causal-lm", "masked-lm")):
-            return np.zeros_like(self.tp)
-        return round_up(-(-elements(("V", "E"), self.dims) // ways) * itemsize)
-
-    def total(self, itemsize: int, ways: Column | int = 1) -> Column:
-        """Parameter bytes of the whole model on one rank."""
-        total: Column = np.zeros_like(self.dp)
-        for count, part in zip(self.counts, self.per_segment(itemsize, ways), strict=True):
-            total = total + count * part
-        return total
-
-    def ways(self, stage: int) -> Column:
-        """Over how many ranks a state is split that ZeRO `stage` and above shard."""
-        return np.where(self.zero >= stage, self.dp, 1)
-
     @cached_property
     def resident(self) -> Resident:
         """What each ZeRO stage leaves on a rank for the whole step."""
-        widths, sharded_from = self.widths, self.ways
-        kind = optimizers()[self.training.optimizer.name]
-        optimizer = kind.states * self.total(widths.state, sharded_from(1))
-        if widths.master:
-            optimizer = optimizer + self.total(widths.master, sharded_from(1))
+        states = self.states
         kept = np.zeros_like(self.dp)
-        if self.training.gradient_accumulation_steps > 1:
-            kept = self.total(widths.gradient, sharded_from(2))
+        if self.adding:
+            kept = states.total(self.widths.gradient, 2)
         return Resident(
-            weights=self.total(widths.stored, sharded_from(3)),
-            optimizer=optimizer,
+            weights=states.total(self.widths.stored, 3),
+            optimizer=states.optimizer(self.training.optimizer),
             gradients_kept=kept,
-            buckets=self._buckets(),
+            buckets=states.buckets(),
             inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
         )
-
-    def _buckets(self) -> Column:
-        """DDP's reduction buckets, one more copy of the gradients; DeepSpeed's one bucket.
-
-        `gradient_as_bucket_view` is False by default (torch/nn/parallel/distributed.py).
-        """
-        if self.sharding == "fsdp2":
-            return np.zeros_like(self.dp)
-        size = self.total(self.widths.gradient)
-        if self.sharding == "deepspeed":
-            size = np.minimum(size, self._bucket("value"))
-        return np.where(self.dp > 1, size, 0)
-
-    def _bucket(self, bound: str) -> int:
-        return buffer_elements("deepspeed_reduce_bucket", bound) * self.widths.gradient
 
     # -- the step -------------------------------------------------------------------------------
 
     @cached_property
     def schedule(self) -> Schedule:
         """One optimizer step: forward, loss, backward, and the step itself."""
-        temporary = self._step_temporary()
-        resident = self.resident
-        whole = self.total(self.widths.gradient, self.ways(2))
-        gradients = np.where(resident.gradients_kept > 0, 0, whole)
+        whole = self.states.total(self.widths.gradient, 2)
+        gradients = np.where(self.resident.gradients_kept > 0, 0, whole)
         return Schedule(
-            resident=resident,
+            resident=self.resident,
             stages=self.all_stages,
             step_bytes=gradients + self._held_outputs(),
-            step_temporary=temporary,
-            gathered_root=self._root(),
+            step_temporary=self._step_temporary(),
         )
 
     @cached_property
@@ -216,28 +172,6 @@ class TrainingGroup:
             "step-temporaries": int(schedule.step_temporary[0]),
         }
 
-    def _units(self) -> list[Column]:
-        return self.per_segment(self.widths.types.weight)
-
-    def _root(self) -> Column:
-        """FSDP2's root unit: embedding, final norm and head, gathered for the whole pass."""
-        units = self._units()
-        if self.sharding == "deepspeed":
-            return np.zeros_like(self.dp)
-        return self._if_gathered(units[0] + units[-1])
-
-    def _unit(self) -> Column:
-        """Parameters gathered at a time: one block (FSDP2), the live window (DeepSpeed)."""
-        if self.sharding == "deepspeed":
-            window = buffer_elements("deepspeed_live_parameters", "value")
-            live = np.minimum(self.total(self.widths.types.weight), window * HALF)
-            return self._if_gathered(live // 2)
-        return self._if_gathered(self._units()[1])
-
-    def _if_gathered(self, size: Column) -> Column:
-        sharded = (self.zero == 3) & (self.dp > 1)
-        return np.where(sharded, size, 0)
-
     def _sizes(self, segment: Segment) -> Column:
         if segment.name not in self._sizes_of:
             made = storage_bytes(segment.program, self.dims, len(self.dp))
@@ -246,7 +180,7 @@ class TrainingGroup:
 
     def _forward(self) -> list[Stage]:
         """Blocks are gathered one at a time; the last all-gather's buffer lives until the next."""
-        root, unit = self._root(), self._unit()
+        root, unit = self.states.root(), self.states.unit()
         during = [2 * root, root + 2 * unit, root + unit]
         kept = self.keep * unit
         stages = []
@@ -270,9 +204,8 @@ class TrainingGroup:
 
     def _backward(self) -> list[Stage]:
         """Head first; a unit's gradients are reduced to shards when its backward is done."""
-        root, unit = self._root(), self._unit()
-        reduced = self.per_segment(self.widths.reduced)
-        in_flight = self._if_gathered(reduced[1])
+        root, unit = self.states.root(), self.states.unit()
+        in_flight = self.states.gathered(self.states.per_segment(self.widths.reduced)[1])
         not_kept = 1 - self.keep
         during = [
             root + in_flight,
@@ -295,32 +228,33 @@ class TrainingGroup:
             )
         return stages
 
+    @property
+    def adding(self) -> bool:
+        """Gradients accumulate over micro-batches."""
+        return self.training.gradient_accumulation_steps > 1
+
     def _backward_pass(self, segment: Segment) -> Pass:
         program = segment.program
-        adding = self.training.gradient_accumulation_steps > 1
         if segment.repeats and self.training.checkpointing == "full":
-            return program.recompute_accumulating if adding else program.recompute
-        return program.backward_accumulating if adding else program.backward
+            return program.recompute_accumulating if self.adding else program.recompute
+        return program.backward_accumulating if self.adding else program.backward
 
     def _after_backward(self, index: int) -> Column:
-        """Correction from whole gradients in the computing type to what the stage keeps of them."""
-        adding = self.training.gradient_accumulation_steps > 1
-        whole = tensor_bytes(self.segments[index], self.dims, self.widths.types.weight)
-        tied = self._tied_bytes(self.widths.types.weight)
-        shard = self.per_segment(self.widths.gradient, self.dp)[index]
+        """Correction from whole gradients in the computing type to what the stage keeps of them.
+
+        The root's gradients stay whole until the embedding's backward has run; the tied table's
+        two gradients are added up and kept once.
+        """
+        if self.adding or index == HEAD:
+            return np.zeros_like(self.dp)
+        states, width = self.states, self.widths.types.weight
+        shards = states.per_segment(self.widths.gradient, ALWAYS)
         sharded = (self.zero >= 2) & (self.dp > 1)
-        if adding:
-            return np.zeros_like(self.dp)
-        # The tied table's two gradients are added up and kept once.
-        once = tied if index == 0 else np.zeros_like(self.dp)
-        if index == 2:
-            # The root's gradients stay whole until the embedding's backward has run.
-            return np.zeros_like(self.dp)
-        if index == 0:
-            head_whole = tensor_bytes(self.segments[2], self.dims, self.widths.types.weight)
-            root_shard = shard + self.per_segment(self.widths.gradient, self.dp)[2]
-            return np.where(sharded, root_shard - whole - head_whole, -once)
-        return np.where(sharded, shard - whole, 0)
+        if index == EMBEDDING:
+            shard = shards[EMBEDDING] + shards[HEAD]
+            whole = states.whole(EMBEDDING, width) + states.whole(HEAD, width)
+            return np.where(sharded, shard - whole, -states.tied(width))
+        return np.where(sharded, shards[index] - states.whole(index, width), 0)
 
     def _held_outputs(self) -> Column:
         """The model's output object keeps the logits until the step is over."""
@@ -336,14 +270,13 @@ class TrainingGroup:
 
         A master copy is stepped with an fp32 copy of its gradients.
         """
-        kind = optimizers()[self.training.optimizer.name]
-        ways = self.ways(1)
-        if self.widths.master and self.widths.gradient != FP32:
-            return self.total(FP32, ways) * (1 + self._foreach(kind))
+        kind, widths = optimizers()[self.training.optimizer.name], self.widths
+        if widths.master and widths.gradient != FP32:
+            return self.states.total(FP32, 1) * (1 + self._foreach(kind))
         if self.training.optimizer.step == "foreach":
-            return self._foreach(kind) * self.total(self.widths.state, ways)
+            return self._foreach(kind) * self.states.total(widths.state, 1)
         if self.training.optimizer.step == "for-loop":
-            return kind.foreach_temporaries * self._largest_tensor(ways)
+            return kind.foreach_temporaries * self.states.largest_tensor(widths.state, 1)
         return np.zeros_like(self.dp)
 
     def _foreach(self, kind: OptimizerKind) -> int:
@@ -369,15 +302,6 @@ class TrainingGroup:
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
         if self.sharding == "deepspeed":
-            size = self.total(self.widths.gradient)
-            bucket = [np.minimum(size, self._bucket(b)) for b in ("low", "value", "high")]
+            bucket = [self.states.buckets(bound) for bound in ("low", "value", "high")]
             less, more = less + bucket[1] - bucket[0], more + bucket[2] - bucket[1]
         return less, more
-
-    def _largest_tensor(self, ways: Column) -> Column:
-        largest = np.zeros_like(self.dp)
-        for segment in self.segments:
-            for shape, _ in segment.program.parameters:
-                size = -(-elements(shape, self.dims) // ways) * self.widths.state
-                largest = np.maximum(largest, size)
-        return largest

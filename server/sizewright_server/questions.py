@@ -14,6 +14,8 @@ class EstimateQuestion:
     """What Estimate asks. `gpus` 0 leaves it to the layout; `device` None is any."""
 
     workload: Workload
+    #: Equal for equal workloads: what was prepared for one serves the other.
+    key: bytes
     gpus: int
     gpus_per_node: int
     device: str | None
@@ -24,6 +26,8 @@ class RecommendQuestion:
     """What Recommend asks."""
 
     workload: Workload
+    #: Equal for equal workloads: what was prepared for one serves the other.
+    key: bytes
     constraints: Constraints
     max_results: int
     explain: bool
@@ -35,6 +39,8 @@ class CheckQuestion:
     """What CheckFit asks."""
 
     workload: Workload
+    #: Equal for equal workloads: what was prepared for one serves the other.
+    key: bytes
     target: InstanceType | Machine
     node_count: int
     headroom: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -13,7 +15,7 @@ from sizewright_server.estimation.estimator import PreparedWorkload, prepare
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
-from sizewright_server.estimation.workload import Inference, Layout, Training
+from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
 from sizewright_server.planning.devices import overhead_of, unsupported_reason
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.machines import Check, check_nodes
@@ -23,6 +25,8 @@ from sizewright_server.planning.words import reasons_of
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
 
 DEFAULT_GPUS_PER_NODE = 8
+#: Prepared workloads kept: a few hundred KiB each.
+SEEN_WORKLOADS = 128
 
 
 def utc_today() -> date:
@@ -53,20 +57,22 @@ class Sizing:
         self.catalog = catalog
         self.index = OfferIndex(catalog)
         self.today = today
+        self._seen: OrderedDict[bytes, PreparedWorkload] = OrderedDict()
+        self._lock = threading.Lock()
 
     def estimate(self, question: EstimateQuestion) -> MemoryEstimate:
         """The memory of a workload under its own layout, or the first possible one.
 
         Raises UnsupportedWorkload.
         """
-        prepared = prepare(question.workload)
+        prepared = self._prepare(question.workload, question.key)
         layout, per_node = _layout(prepared, question)
         overhead = self._overhead(question.device)
         return prepared.estimate(layout, min(layout.gpus, per_node), overhead, replay=True)
 
     def recommend(self, question: RecommendQuestion) -> Recommended:
         """Plans cheapest first. Raises UnsupportedWorkload."""
-        prepared = prepare(question.workload)
+        prepared = self._prepare(question.workload, question.key)
         asked = Question(
             prepared, question.constraints, question.max_results, self.today(), question.machines
         )
@@ -76,7 +82,7 @@ class Sizing:
 
     def check(self, question: CheckQuestion) -> Checked:
         """Whether a workload fits a machine. Raises UnsupportedWorkload."""
-        prepared = prepare(question.workload)
+        prepared = self._prepare(question.workload, question.key)
         constraints = Constraints(headroom=question.headroom, max_nodes=question.node_count)
         check = check_nodes(prepared, question.target, [question.node_count], constraints)
         if check.choice is None or question.target.device is None:
@@ -85,6 +91,20 @@ class Sizing:
             check.choice.layout, question.target.device_count, overhead_of(question.target.device)
         )
         return Checked(check, estimate)
+
+    def _prepare(self, workload: Workload, key: bytes) -> PreparedWorkload:
+        """The prepared workload, one already seen where there is one."""
+        with self._lock:
+            seen = self._seen.get(key)
+            if seen is not None:
+                self._seen.move_to_end(key)
+                return seen
+        made = prepare(workload)
+        with self._lock:
+            self._seen[key] = made
+            if len(self._seen) > SEEN_WORKLOADS:
+                self._seen.popitem(last=False)
+        return made
 
     @staticmethod
     def reasons(question: CheckQuestion, made: Checked) -> tuple[str, ...]:

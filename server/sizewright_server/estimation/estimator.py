@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ __all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violatio
 
 #: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
 LARGEST_BYTES = 2**60
+#: Column sets and explained estimates kept per workload.
+KEPT_PER_WORKLOAD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class PreparedWorkload:
         self.model = architecture
         self.legal_tp = legal_tensor_parallel(architecture)
         self.max_tp = self.legal_tp[-1]
+        self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
+        self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         first = self.group([Layout()])
         dims = first.dims if isinstance(first, TrainingGroup) else first.dims(1, 1, 1)
         self.parameter_count = count_parameters(architecture, first.segments, dims)
@@ -105,7 +110,14 @@ class PreparedWorkload:
         return InferenceGroup(self.model, run, layouts)
 
     def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
-        """Every layout's needs at once."""
+        """Every layout's needs at once; asked again, they are not computed again."""
+        key = tuple(layouts)
+        if key not in self._columns:
+            _make_room(self._columns)
+            self._columns[key] = self._make_columns(key)
+        return self._columns[key]
+
+    def _make_columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         count = len(layouts)
         gpu = np.zeros((3, count), dtype=np.int64)
         for members in _groups(layouts):
@@ -132,9 +144,15 @@ class PreparedWorkload:
 
         `replay` runs the caching allocator's replay for the reserved reading's best value.
         """
-        group = self.group([layout])
-        columns = gpu_columns(group)
-        return explain(self, layout, ranks_per_node, overhead, columns, group, replay=replay)
+        key = (layout, ranks_per_node, id(overhead), replay)
+        if key not in self._estimates:
+            _make_room(self._estimates)
+            group = self.group([layout])
+            columns = gpu_columns(group)
+            self._estimates[key] = explain(
+                self, layout, ranks_per_node, overhead, columns, group, replay=replay
+            )
+        return self._estimates[key]
 
     def collectives(self, layout: Layout) -> tuple[int, int]:
         """NCCL communicators of a rank, and the size of the largest."""
@@ -159,6 +177,12 @@ class PreparedWorkload:
                     )
                 )
         return np.array(rows, dtype=np.int64)
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    """Forgets the oldest of what is kept of one workload."""
+    if len(kept) >= KEPT_PER_WORKLOAD:
+        kept.pop(next(iter(kept)), None)
 
 
 def prepare(workload: Workload) -> PreparedWorkload:

@@ -7,8 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.catalog import Catalog, Ints
 from sizewright_server.planning.devices import unsupported_reason
+from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.plan import Rejection
 
 
@@ -40,6 +42,40 @@ class OfferIndex:
         self.device = types.device[self.type]
         self.cpu = types.cpu[self.type]
         self.vcpus = types.vcpus[self.type]
+
+    def kinds(self, *, kubernetes: bool) -> tuple[KindColumns, Ints]:
+        """Every kind of node among the index's types, and the kind of each offer."""
+        return self._kinds_kubernetes if kubernetes else self._kinds
+
+    @cached_property
+    def _kinds(self) -> tuple[KindColumns, Ints]:
+        return self._make_kinds(kubernetes=False)
+
+    @cached_property
+    def _kinds_kubernetes(self) -> tuple[KindColumns, Ints]:
+        return self._make_kinds(kubernetes=True)
+
+    def _make_kinds(self, *, kubernetes: bool) -> tuple[KindColumns, Ints]:
+        types, inverse = np.unique(self.type, return_inverse=True)
+        numbers: dict[NodeKind, int] = {}
+        of_type = [numbers.setdefault(self._kind(int(i), kubernetes), len(numbers)) for i in types]
+        return KindColumns(tuple(numbers)), np.array(of_type, dtype=np.int64)[inverse]
+
+    def _kind(self, index: int, kubernetes: bool) -> NodeKind:
+        columns = self.catalog.types
+        device = self.catalog.devices[int(columns.device[index])]
+        if device is None:
+            raise LookupError(f"type {index} has no known device")
+        host = int(columns.host_usable_bytes[index])
+        if kubernetes:
+            host -= kubelet_reserved_bytes(int(columns.host_nominal_bytes[index]))
+        return NodeKind(
+            device,
+            int(columns.device_count[index]),
+            float(columns.slice[index]),
+            int(columns.gpu_usable_bytes[index]),
+            host,
+        )
 
     def _type_reasons(self) -> list[str]:
         """Per type, why no GPU framework runs on it; empty when one does."""

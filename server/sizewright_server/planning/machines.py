@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.planning.devices import lacks, native_features, unsupported_reason
+from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Needs, Prepared
 from sizewright_server.planning.plan import Constraints, Plan
-from sizewright_server.planning.search import NOTHING_TRIED, Choice, Decisions, NodeKind
+from sizewright_server.planning.search import NOTHING_TRIED, Choice, Decisions
 from sizewright_server.planning.words import machine_plan_of
 
 
@@ -67,7 +68,7 @@ def check_nodes(
     if isinstance(target, Machine):
         kind = replace(kind, count=target.count)
     needs = Needs(prepared, [(kind.per_node, n) for n in nodes])
-    decisions = Decisions(needs, [kind], constraints)
+    decisions = Decisions(needs, KindColumns([kind]), constraints)
     if decisions.fit_nodes[0]:
         return Check(decisions.fits(0), "")
     if decisions.tight_nodes[0]:

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.estimator import LayoutColumns
-from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
-from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.workload import Layout, Workload
 
 _BOUNDS = ("low", "best", "high")
@@ -73,13 +71,3 @@ class Needs:
         )
         reserved: Column = getattr(columns, f"gpu_reserved_{name}_bytes")[rows]
         return reserved, columns.communicator_count[rows], columns.largest_group[rows] > 2, host
-
-
-def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...]:
-    """Bytes without collectives, of a pair's communicator, and of a larger group's."""
-    fixed = overhead.total(0, 1)
-    return tuple(_triple(size) for size in (fixed, overhead.pair.size, overhead.group.size))
-
-
-def _triple(size: ByteRange) -> tuple[int, int, int]:
-    return (size.low_bytes, size.best_bytes, size.high_bytes)

@@ -8,7 +8,6 @@ from datetime import date
 
 import numpy as np
 
-from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.catalog import Ints
 from sizewright_catalog.values import Machine
 from sizewright_server.planning.devices import native_features
@@ -23,7 +22,7 @@ from sizewright_server.planning.plan import (
     PlanningResult,
     Rejection,
 )
-from sizewright_server.planning.search import NOTHING_TRIED, Decisions, NodeKind
+from sizewright_server.planning.search import NOTHING_TRIED, Decisions
 from sizewright_server.planning.words import memory_rejection, miss_of, notices_of, plan_of
 
 
@@ -66,11 +65,13 @@ class _Ranked:
 
     def __init__(self, question: Question, index: OfferIndex, positions: Ints) -> None:
         self.question, self.index, self.positions = question, index, positions
-        types, inverse = np.unique(index.type[positions], return_inverse=True)
-        kinds, kind_of_type = self._kinds(types.tolist())
-        needs = Needs(question.prepared, self._sizes(kinds))
-        self.decisions = Decisions(needs, kinds, question.constraints)
-        self.kind = np.array(kind_of_type, dtype=np.int64)[inverse]
+        kubernetes = question.prepared.workload.host.kubernetes
+        kinds, kind_of_offer = index.kinds(kubernetes=kubernetes)
+        self.kind = kind_of_offer[positions]
+        wanted = np.zeros(len(kinds.kinds), dtype=np.bool_)
+        wanted[self.kind] = True
+        needs = Needs(question.prepared, self._sizes(kinds.per_node[wanted]))
+        self.decisions = Decisions(needs, kinds, question.constraints, wanted)
         nanos = index.nanos[positions]
         self.fit_nanos = nanos * self.decisions.fit_nodes[self.kind]
         self.tight_nanos = nanos * self.decisions.tight_nodes[self.kind]
@@ -144,37 +145,7 @@ class _Ranked:
             plans.append(plan_of(offer, choice, int(nanos[at]), self.question.today))
         return plans
 
-    def _kinds(self, types: list[int]) -> tuple[list[NodeKind], list[int]]:
-        """The distinct kinds of node among types, and each type's."""
-        columns = self.index.catalog.types
-        kubernetes = self.question.prepared.workload.host.kubernetes
-        kinds: dict[tuple[int, int, float, int, int], int] = {}
-        made: list[NodeKind] = []
-        of_type = []
-        for i in types:
-            host = int(columns.host_usable_bytes[i])
-            if kubernetes:
-                host -= kubelet_reserved_bytes(int(columns.host_nominal_bytes[i]))
-            key = (
-                int(columns.device[i]),
-                int(columns.device_count[i]),
-                float(columns.slice[i]),
-                int(columns.gpu_usable_bytes[i]),
-                host,
-            )
-            if key not in kinds:
-                kinds[key] = len(made)
-                made.append(self._kind(key))
-            of_type.append(kinds[key])
-        return made, of_type
-
-    def _kind(self, key: tuple[int, int, float, int, int]) -> NodeKind:
-        device = self.index.catalog.devices[key[0]]
-        if device is None:
-            raise LookupError(f"device {self.index.catalog.device_names[key[0]]} is not known")
-        return NodeKind(device, *key[1:])
-
-    def _sizes(self, kinds: list[NodeKind]) -> list[tuple[int, int]]:
-        counts = sorted({kind.per_node for kind in kinds})
+    def _sizes(self, per_node_counts: Ints) -> list[tuple[int, int]]:
+        counts = sorted(set(per_node_counts.tolist()))
         nodes = range(1, self.question.constraints.max_nodes + 1)
         return [(per_node, n) for n in nodes for per_node in counts]

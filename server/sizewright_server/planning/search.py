@@ -7,35 +7,21 @@ its fewest nodes are its cheapest plan; offers are then sorted by price times no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewright_catalog.values import Device
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.workload import Layout
-from sizewright_server.planning.devices import overhead_of
-from sizewright_server.planning.needs import Candidates, Needs, overhead_bounds
+from sizewright_server.planning.kinds import KindColumns
+from sizewright_server.planning.needs import Candidates, Needs
 from sizewright_server.planning.plan import Constraints, PoolFit, verdict_of
 
 LOW, BEST, HIGH = 0, 1, 2
 #: Bytes no machine lacks: nothing was tried.
 NOTHING_TRIED = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class NodeKind:
-    """A kind of node. `slice` below 1 is a share of one device, good for one rank alone."""
-
-    device: Device
-    per_node: int
-    slice: float
-    gpu_usable_bytes: int
-    host_usable_bytes: int
-    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +39,25 @@ class Decisions:
     Nodes 0 means none. `lack_bytes` is what the nearest one lacks; `failed_gpu` says in which pool.
     """
 
-    def __init__(self, needs: Needs, kinds: Sequence[NodeKind], constraints: Constraints) -> None:
-        self.needs, self.kinds, self.constraints = needs, kinds, constraints
-        count = len(kinds)
+    def __init__(
+        self,
+        needs: Needs,
+        kinds: KindColumns,
+        constraints: Constraints,
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.needs, self.kinds, self.constraints = needs, kinds.kinds, constraints
+        count = len(self.kinds)
+        self._columns = kinds
+        self._wanted = np.ones(count, dtype=np.bool_) if wanted is None else wanted
+        keep = 1 - constraints.headroom
+        self._gpu_limit = (kinds.gpu_usable_bytes * keep).astype(np.int64)
+        self._host_limit = (kinds.host_usable_bytes * keep).astype(np.int64)
         self.fit_nodes, self.fit_row = np.zeros((2, count), dtype=np.int64)
         self.tight_nodes, self.tight_row = np.zeros((2, count), dtype=np.int64)
         self.near_nodes, self.near_row = np.zeros((2, count), dtype=np.int64)
         self.lack_bytes = np.full(count, NOTHING_TRIED, dtype=np.int64)
         self.failed_gpu = np.zeros(count, dtype=np.bool_)
-        self._columns(kinds)
         for candidates in sorted(needs.candidates, key=lambda c: c.nodes):
             self._try(candidates)
 
@@ -77,20 +73,6 @@ class Decisions:
         """The choice of a kind that lacks least."""
         return self._choice(kind, int(self.near_nodes[kind]), int(self.near_row[kind]))
 
-    def _columns(self, kinds: Sequence[NodeKind]) -> None:
-        keep = 1 - self.constraints.headroom
-        self._per_node = np.array([k.per_node for k in kinds], dtype=np.int64)
-        self._whole = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
-        self._limit = np.array([k.count or 2**31 for k in kinds], dtype=np.int64)
-        self._gpu_limit = np.array([int(k.gpu_usable_bytes * keep) for k in kinds], dtype=np.int64)
-        self._host_limit = np.array(
-            [int(k.host_usable_bytes * keep) for k in kinds], dtype=np.int64
-        )
-        bounds = [overhead_bounds(overhead_of(k.device)) for k in kinds]
-        # Axes: none, pair or group; low, best or high; kind.
-        self._overhead = np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3)
-        self._overhead = np.moveaxis(self._overhead, 0, 2)
-
     def _try(self, candidates: Candidates) -> None:
         """Every layout of one node count, on every kind of node with that many GPUs."""
         gpus = candidates.per_node * candidates.nodes
@@ -98,9 +80,10 @@ class Decisions:
         if gpus < self.constraints.min_gpus or (most is not None and gpus > most):
             return
         which = np.nonzero(
-            (self._per_node == candidates.per_node)
-            & (self._limit >= candidates.nodes)
-            & (self._whole | (gpus == 1))
+            self._wanted
+            & (self._columns.per_node == candidates.per_node)
+            & (self._columns.count >= candidates.nodes)
+            & (self._columns.whole | (gpus == 1))
             & (self.fit_nodes == 0)
         )[0]
         if not len(which):
@@ -119,7 +102,7 @@ class Decisions:
         reserved, count, larger, host = self.needs.bound(
             candidates.rows, candidates.per_node, bound
         )
-        none, pair, group = (self._overhead[i, bound, which] for i in range(3))
+        none, pair, group = (self._columns.overhead[i, bound, which] for i in range(3))
         each = np.where(larger[:, None], group, pair)
         gpu = reserved[:, None] + none + count[:, None] * each - self._gpu_limit[which]
         return np.maximum(gpu, host[:, None] - self._host_limit[which]), gpu
@@ -152,7 +135,7 @@ class Decisions:
         for bound in (LOW, BEST, HIGH):
             rows = slice(row, row + 1)
             reserved, count, larger, host = self.needs.bound(rows, node.per_node, bound)
-            none, pair, group = (int(self._overhead[i, bound, kind]) for i in range(3))
+            none, pair, group = (int(self._columns.overhead[i, bound, kind]) for i in range(3))
             each = group if larger[0] else pair
             made.append((int(reserved[0]) + none + int(count[0]) * each, int(host[0])))
         gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sizewright.v1 import plan_pb2, sizing_service_pb2
+from sizewright.v1 import plan_pb2, sizing_service_pb2, workload_pb2
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.values import (
     CPU_ARCHITECTURES,
@@ -45,7 +45,10 @@ def read_estimate(
         problems.append(Violation("device", one_of("device", message.device, catalog.device_names)))
     if problems or workload is None:
         raise RequestInvalid(problems)
-    return EstimateQuestion(workload, message.gpus, message.gpus_per_node, message.device or None)
+    key = _key(message.workload)
+    return EstimateQuestion(
+        workload, key, message.gpus, message.gpus_per_node, message.device or None
+    )
 
 
 def read_recommend(
@@ -67,7 +70,12 @@ def read_recommend(
     if problems or workload is None or constraints is None:
         raise RequestInvalid(problems)
     return RecommendQuestion(
-        workload, constraints, results or DEFAULT_RESULTS, message.explain, machines
+        workload,
+        _key(message.workload),
+        constraints,
+        results or DEFAULT_RESULTS,
+        message.explain,
+        machines,
     )
 
 
@@ -85,7 +93,14 @@ def read_check(message: sizing_service_pb2.CheckFitRequest, catalog: Catalog) ->
         problems.append(Violation("headroom", f"must be from 0 to below 1, not {headroom}"))
     if problems or workload is None or target is None:
         raise RequestInvalid(problems)
-    return CheckQuestion(workload, target, message.node_count or 1, headroom)
+    return CheckQuestion(
+        workload, _key(message.workload), target, message.node_count or 1, headroom
+    )
+
+
+def _key(message: workload_pb2.Workload) -> bytes:
+    key: bytes = message.SerializeToString(deterministic=True)
+    return key
 
 
 def read_constraints(

@@ -1,0 +1,60 @@
+"""Kinds of node: what a layout's memory is compared with, once for all offers of the kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_catalog.values import Device
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.planning.devices import overhead_of
+
+#: More nodes than anyone asks for: offers are not counted.
+UNCOUNTED = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKind:
+    """A kind of node. `slice` below 1 is a share of one device, good for one rank alone."""
+
+    device: Device
+    per_node: int
+    slice: float
+    gpu_usable_bytes: int
+    host_usable_bytes: int
+    count: int | None = None
+
+
+class KindColumns:
+    """Kinds as columns. Axes of `overhead`: none, a pair's, a group's; low, best, high; kind."""
+
+    def __init__(self, kinds: Sequence[NodeKind]) -> None:
+        self.kinds = kinds
+        self.per_node = _integers([kind.per_node for kind in kinds])
+        self.whole: NDArray[np.bool_] = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
+        self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
+        self.gpu_usable_bytes = _integers([kind.gpu_usable_bytes for kind in kinds])
+        self.host_usable_bytes = _integers([kind.host_usable_bytes for kind in kinds])
+        bounds = [overhead_bounds(overhead_of(kind.device)) for kind in kinds]
+        self.overhead = np.moveaxis(
+            np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2
+        )
+
+
+def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...]:
+    """Bytes without collectives, of a pair's communicator, and of a larger group's."""
+    fixed = overhead.total(0, 1)
+    return tuple(_triple(size) for size in (fixed, overhead.pair.size, overhead.group.size))
+
+
+def _integers(values: list[int]) -> Column:
+    return np.array(values, dtype=np.int64)
+
+
+def _triple(size: ByteRange) -> tuple[int, int, int]:
+    return (size.low_bytes, size.best_bytes, size.high_bytes)

@@ -34,6 +34,8 @@ __all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violatio
 
 #: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
 LARGEST_BYTES = 2**60
+#: Tensors too small to be listed, whatever the run: two segments of the small pool.
+SMALL_BYTES = 2 * 2**21
 #: Column sets and explained estimates kept per workload.
 KEPT_PER_WORKLOAD = 32
 
@@ -229,9 +231,10 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
     best = np.max([peak.peak_bytes for peak in peaks], axis=0)
     doubts = [(peak.peak_bytes, *group.doubt(peak.phase)) for peak in peaks]
     lower = np.max([at - less for at, less, _ in doubts], axis=0)
-    upper = np.max([at + more for at, _, more in doubts], axis=0)
-    share = reserved_shares()[kind]
     dynamic = np.maximum(best - resident, 0)
+    small = (dynamic * reserved_shares()["small-tensors"][2]).astype(np.int64) + SMALL_BYTES
+    upper = np.max([at + more for at, _, more in doubts], axis=0) + small
+    share = reserved_shares()[kind]
     return GpuColumns(
         phases=tuple(peaks),
         allocated_low=lower,

@@ -1,0 +1,1 @@
+"""Scores the estimator against measured cases: `python -m tests.accuracy FILE... --out REPORT`."""

@@ -1,0 +1,190 @@
+"""Estimates every target of every case and sums up the errors."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sizewright_catalog.devices import find_device
+from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare
+from sizewright_server.estimation.memory import ByteRange, MemoryEstimate
+from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.workload import Layout
+from sizewright_server.planning.devices import overhead_of, unsupported_reason
+from tests.accuracy.mapping import Case, Mapped, Unmapped, map_case
+
+#: GPU names of the cases that are not the catalog's own.
+GPU_NAMES = {
+    "A100-80GB": "A100-80GB-SXM",
+    "A100-SXM4-80GB": "A100-80GB-SXM",
+    "A800-80GB": "A100-80GB-SXM",
+    "A100-40GB": "A100-40GB-SXM",
+    "H100-80GB": "H100-SXM",
+    "H20-96GB": "H20",
+    "RTX-4090": "RTX-4090",
+}
+
+
+class Report:
+    """Collects results; `document` is the report's JSON."""
+
+    def __init__(self) -> None:
+        self.cases: list[dict[str, Any]] = []
+        self.unsupported: list[dict[str, Any]] = []
+        self.groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.refused: dict[str, int] = defaultdict(int)
+        self.sanity: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, case: Case) -> None:
+        """Scores one case."""
+        try:
+            mapped = map_case(case)
+            estimate = _estimate(mapped)
+        except (Unmapped, UnsupportedWorkload) as reason:
+            for target in case["targets"]:
+                self._refuse(case, target, str(reason))
+            return
+        for target in case["targets"]:
+            self._target(case, target, mapped, estimate)
+
+    def _target(
+        self, case: Case, target: dict[str, Any], mapped: Mapped, estimate: MemoryEstimate
+    ) -> None:
+        if target["metric"] == "fits":
+            self._fits(case, target, estimate)
+            return
+        try:
+            value = _reading(target, estimate)
+        except Unmapped as reason:
+            self._refuse(case, target, str(reason))
+            return
+        actual = target.get("bytes")
+        row = {
+            "id": case["id"],
+            "metric": target["metric"],
+            "source": case.get("source"),
+            "actual": actual,
+            "low": value.low_bytes,
+            "best": value.best_bytes,
+            "high": value.high_bytes,
+            "error": None if actual is None else value.best_bytes / actual - 1,
+        }
+        self.cases.append(row)
+        if actual is None:
+            return
+        group = f"{case['kind']}/{target['metric']}"
+        if target.get("scored"):
+            self.groups[group].append(row)
+        else:
+            self.sanity[group].append(abs(value.best_bytes / actual - 1))
+
+    def _fits(self, case: Case, target: dict[str, Any], estimate: MemoryEstimate) -> None:
+        size = int(float(target["gpu_memory_gb"]) * 1024**3)
+        peak = estimate.pool("gpu").peak
+        verdict = "no"
+        if peak.best_bytes <= size:
+            verdict = "fits" if peak.high_bytes <= size else "tight"
+        actual = target.get("value")
+        row = {
+            "id": case["id"],
+            "metric": "fits",
+            "source": case.get("source"),
+            "actual": actual,
+            "verdict": verdict,
+            "error": None if actual is None else float((verdict != "no") != actual),
+        }
+        self.cases.append(row)
+        if actual is not None and target.get("scored"):
+            self.groups[f"{case['kind']}/fits"].append(row)
+
+    def _refuse(self, case: Case, target: dict[str, Any], reason: str) -> None:
+        metric = target["metric"]
+        self.unsupported.append({"id": case["id"], "metric": metric, "reason": reason})
+        if target.get("scored"):
+            self.refused[f"{case['kind']}/{metric}"] += 1
+
+    def document(self) -> dict[str, Any]:
+        """The report."""
+        names = sorted({*self.groups, *self.refused})
+        return {
+            "groups": {n: _sum_up(self.groups.get(n, []), self.refused[n]) for n in names},
+            "sanity": [
+                {
+                    "group": name,
+                    "n": len(errors),
+                    "median_abs_error": sorted(errors)[len(errors) // 2],
+                }
+                for name, errors in sorted(self.sanity.items())
+            ],
+            "cases": self.cases,
+            "unsupported": self.unsupported,
+        }
+
+
+def score(files: Iterable[Path]) -> dict[str, Any]:
+    """The report over every case of the files."""
+    report = Report()
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.strip():
+                    report.add(json.loads(line))
+    return report.document()
+
+
+def _median(errors: list[float]) -> float:
+    return sorted(errors)[len(errors) // 2]
+
+
+def _estimate(mapped: Mapped) -> MemoryEstimate:
+    prepared = prepare(mapped.workload)
+    layout = mapped.workload.run.layout or Layout()
+    return prepared.estimate(layout, mapped.ranks_per_node, _overhead(mapped.device), replay=True)
+
+
+def _overhead(name: str | None) -> DeviceOverhead:
+    device = find_device(GPU_NAMES.get(name or "", name or ""))
+    if device is None or unsupported_reason(device):
+        return device_overhead(None, None)
+    return overhead_of(device)
+
+
+def _reading(target: dict[str, Any], estimate: MemoryEstimate) -> ByteRange:
+    """The estimate's number for a target's reading and scope. Raises Unmapped for another."""
+    metric, scope = target["metric"], target["scope"]
+    if metric == "host_ram":
+        return estimate.pool("host").peak
+    gpu = estimate.pool("gpu").gpu
+    if gpu is None or scope not in ("single_gpu", "worst_gpu"):
+        raise Unmapped(f"scope {scope!r} is not built yet")
+    if metric == "weights":
+        part = next(p for p in estimate.pool("gpu").phases[0].parts if p.name == "weights")
+        return part.size
+    readings = {"allocated": gpu.allocated, "active": gpu.allocated, "reserved": gpu.reserved}
+    if metric in ("kv_cache", "kv_tokens", "kv_blocks", "activation_peak", "non_torch"):
+        raise Unmapped(f"metric {metric!r} is an engine's own")
+    return readings.get(target["reading"], gpu.device)
+
+
+def _sum_up(rows: list[dict[str, Any]], unsupported: int) -> dict[str, Any]:
+    """One group's figures; shares and ratios are over the answered targets."""
+    answered = len(rows)
+    summary: dict[str, Any] = {"n": answered + unsupported, "unsupported": unsupported}
+    if not answered:
+        return summary
+    errors = sorted(abs(row["error"]) for row in rows)
+    summary["median_abs_error"] = errors[answered // 2]
+    summary["p90_abs_error"] = errors[min(answered - 1, int(0.9 * answered))]
+    if "high" not in rows[0]:
+        summary["share_right"] = sum(row["error"] == 0 for row in rows) / answered
+        return summary
+    high = sorted(row["high"] / row["actual"] for row in rows)
+    low = sorted(row["low"] / row["actual"] for row in rows)
+    summary["share_within_high"] = sum(ratio >= 1 for ratio in high) / answered
+    summary["share_above_low"] = sum(ratio <= 1 for ratio in low) / answered
+    summary["median_high_over_actual"] = high[answered // 2]
+    summary["median_low_over_actual"] = low[answered // 2]
+    return summary

@@ -116,11 +116,10 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int | None
     allocator = CachingAllocator()
     live: dict[Handle, tuple[int, bool]] = {}
     for handle, size in Expansion(group).requests():
-        if size >= 0:
-            if size:
-                live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST)
-            continue
         held = live.pop(handle, None)
+        if size > 0:
+            live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST)
         if held is not None:
+            # Released, or made anew while it was there, as torch.cat does with a cache.
             allocator.free(*held)
     return allocator.reserved_bytes

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.lowering import Segment
-from sizewright_server.estimation.profile import elements, round_up
+from sizewright_server.estimation.profile import Column, elements, round_up
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -36,17 +36,22 @@ class Expansion:
         """Weights, then two training steps or one prefill and decode."""
         weights = self._tensor_bytes()
         yield from (((PARAMETERS, 0, i), size) for i, size in enumerate(weights))
+        tied = self._tied_bytes()
+        if tied:
+            # The head is made with a table of its own, which tying then drops.
+            weights.remove(tied)
+            yield (PARAMETERS, 0, len(weights)), RELEASE
         if not isinstance(self.group, TrainingGroup):
             yield from self._passes(self.group.all_stages)
             return
-        stages = self.group.all_stages
-        yield from self._step(self.group, stages, weights, first=True)
-        yield from self._step(self.group, stages, weights, first=False)
+        yield from self._step(self.group, weights, first=True)
+        yield from self._step(self.group, weights, first=False)
 
-    def _step(
-        self, group: TrainingGroup, stages: Sequence[Stage], weights: list[int], *, first: bool
-    ) -> Iterator[Request]:
-        yield from self._passes(stages)
+    def _step(self, group: TrainingGroup, weights: list[int], *, first: bool) -> Iterator[Request]:
+        if group.adding:
+            # The first micro-batch makes the gradients that the others add to.
+            yield from self._passes(group.first_of_several().all_stages)
+        yield from self._passes(group.all_stages)
         states = int(group.resident.optimizer[0]) // max(1, sum(weights))
         if first:
             for i, size in enumerate(weights):
@@ -81,6 +86,11 @@ class Expansion:
                 for sign, storage in events:
                     handle = shared.get(storage) or (number, instance, storage)
                     yield handle, sizes[storage] if sign > 0 else RELEASE
+            if backward and number == 0 and self._tied_bytes():
+                # The table's second gradient is added to the head's and dropped.
+                grad = segment.program.parameter_grads[0]
+                if grad is not None:
+                    yield (0, 0, grad), RELEASE
 
     def _shared(self, segment: Segment, number: int, instance: int, last: int) -> dict[int, Handle]:
         """Handles of what crosses the borders of one instance, in its neighbours' names."""
@@ -101,19 +111,31 @@ class Expansion:
         return self.group.counts[number] - 1
 
     def _tensor_bytes(self) -> list[int]:
-        group = self.group
-        dims = group.dims if isinstance(group, TrainingGroup) else group.dims(1, 1, 1)
+        """Every parameter tensor in the order of the model; a tied head's table comes last."""
+        dims = self._dims()
         sizes: list[int] = []
-        for number, segment in enumerate(group.segments):
+        for number, segment in enumerate(self.group.segments):
             one = [
                 int(round_up(elements(shape, dims) * width)[0])
                 for shape, width in segment.program.parameters
             ]
-            sizes += one * group.counts[number]
-        head = group.architecture.head
-        if head.tied and head.kind in ("causal-lm", "masked-lm"):
-            sizes.remove(max(s for s in sizes[-3:]))
+            sizes += one * self.group.counts[number]
+        tied = self._tied_bytes()
+        if tied:
+            sizes.remove(tied)
+            sizes.append(tied)
         return sizes
+
+    def _tied_bytes(self) -> int:
+        head = self.group.architecture.head
+        if not (head.tied and head.kind in ("causal-lm", "masked-lm")):
+            return 0
+        width = self.group.segments[0].program.parameters[0][1]
+        return int(round_up(elements(("V", "E"), self._dims()) * width)[0])
+
+    def _dims(self) -> dict[str, Column]:
+        group = self.group
+        return group.dims if isinstance(group, TrainingGroup) else group.dims(1, 1, 1)
 
 
 def _backward_passes(segment: Segment) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ schedule; everything in it is a column over the group's layouts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +60,7 @@ class TrainingGroup:
     ) -> None:
         self.architecture = architecture
         self.training = training
+        self._given = tuple(layouts)
         self.sharding: Sharding = layouts[0].sharding
         self.widths: Widths = state_widths(
             training.precision, self.sharding, training.gradient_reduce_dtype
@@ -232,6 +233,11 @@ class TrainingGroup:
     def adding(self) -> bool:
         """Gradients accumulate over micro-batches."""
         return self.training.gradient_accumulation_steps > 1
+
+    def first_of_several(self) -> TrainingGroup:
+        """The group as its first micro-batch runs, when no gradient is there yet."""
+        alone = replace(self.training, gradient_accumulation_steps=1)
+        return TrainingGroup(self.architecture, alone, self._given)
 
     def _backward_pass(self, segment: Segment) -> Pass:
         program = segment.program

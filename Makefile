@@ -62,7 +62,7 @@ bench: $(STAMP) ## measure speed and memory: make bench OUT=bench.json
 	$(BIN)/python -m tests.bench --out $(OUT)
 
 image: ## run the Dockerfile's build steps in a clean virtual environment
-	PYTHON=$(PYTHON) bash docker/build.sh
+	PYTHON=$(PYTHON) docker/build.sh .venv-image
 
 lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

@@ -74,7 +74,8 @@ class GpuAttention:
         enable_gqa: bool = False,
     ) -> torch.Tensor:
         q, k, v, mask = (autocast_cast(t) for t in (query, key, value, attn_mask))
-        assert q is not None and k is not None and v is not None
+        if q is None or k is None or v is None:
+            raise TypeError("query, key and value must be tensors")
         kernel = self.choose(q, k, v, mask, is_causal)
         self.kernels[kernel] += 1
         if kernel == "flash":

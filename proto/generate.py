@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent
 
 
 def main() -> int:
-    """Generates messages, services and their types for every proto file; returns protoc's status."""
+    """Generates messages, services and types of every proto file; returns protoc's status."""
     out = Path(sys.argv[1])
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

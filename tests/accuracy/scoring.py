@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.accuracy.mapping import Case, Mapped, Unmapped, map_case
+
 from sizewright_catalog.devices import find_device
 from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare
 from sizewright_server.estimation.memory import ByteRange, MemoryEstimate
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.devices import overhead_of, unsupported_reason
-from tests.accuracy.mapping import Case, Mapped, Unmapped, map_case
 
 #: GPU names of the cases that are not the catalog's own.
 GPU_NAMES = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sizewright_client.cli.connection import Connection
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
-from sizewright_client.cli.failures import reported
+from sizewright_client.cli.failures import UsageError, reported
 from sizewright_client.cli.options import (
     CaFileOption,
     Output,
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXIT_CODES_HELP)(local)
     app.command(epilog=EXIT_CODES_HELP)(presets)
     app.command(epilog=EXIT_CODES_HELP)(health)
+    app.command(epilog=EXIT_CODES_HELP)(serve)
 
 
 @reported
@@ -49,7 +51,7 @@ def local(output: OutputOption = Output.TABLE) -> ExitCode:
       sizewright local -o json
     """
     from sizewright_client.cli.answers import emit_list
-    from sizewright_client.local_machine import local_machine
+    from sizewright_client.embedded import local_machine
     from sizewright_client.render.catalog import put_machine
 
     machine = local_machine()
@@ -118,3 +120,70 @@ def health(
         status = client.health(service)
     emit(f"{status}\n")
     return ExitCode.OK if status == "SERVING" else ExitCode.UNAVAILABLE
+
+
+@reported
+def serve(
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="host:port or unix:/path.")
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure", help="Let others in without TLS and a token.", show_default=False
+        ),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file; clients must show a certificate of it.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the tokens that may call, one to a line.")
+    ] = None,
+    admin_token_file: Annotated[
+        Path | None, typer.Option(help="File with the tokens that may change state.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on the port; 1.")] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option(help="Calls at once in a process; 32.")
+    ] = None,
+    default_deadline_seconds: Annotated[
+        float | None, typer.Option(help="For calls that bring none; 10.")
+    ] = None,
+    max_deadline_seconds: Annotated[
+        float | None, typer.Option(help="Longest deadline a call may bring; 60.")
+    ] = None,
+    max_message_bytes: Annotated[int | None, typer.Option(help="Largest request; 4194304.")] = None,
+    drain_delay_seconds: Annotated[
+        float | None, typer.Option(help="From SIGTERM to refusing new calls; 1.")
+    ] = None,
+    grace_seconds: Annotated[
+        float | None, typer.Option(help="For calls that still run; 25.")
+    ] = None,
+    reflection: Annotated[
+        bool | None, typer.Option("--reflection/--no-reflection", help="Tell the contract; on.")
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option(help="Catalog version file; else the bundled one.")
+    ] = None,
+) -> ExitCode:
+    """Serve the API over gRPC until SIGTERM, then drain.
+
+    Listens on 127.0.0.1:50151 unless told otherwise. Every option can be given as an environment
+    variable too: SIZEWRIGHT_LISTEN, SIZEWRIGHT_TOKEN_FILE and so on.
+
+    \b
+    Examples:
+      sizewright serve
+      sizewright serve --listen unix:/run/sizewright.sock
+      sizewright serve --listen 0.0.0.0:7443 --tls-cert c.pem --tls-key k.pem --token-file tokens
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    from sizewright_client import embedded
+
+    try:
+        status = embedded.serve(given)
+    except embedded.ServeError as error:
+        raise UsageError("; ".join(error.problems)) from error
+    return ExitCode.OK if status == 0 else ExitCode.UNEXPECTED

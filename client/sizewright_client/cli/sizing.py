@@ -147,7 +147,7 @@ def recommend(
     )
     request.max_results = top if top is not None else request.max_results
     if local:
-        from sizewright_client.local_machine import local_machine
+        from sizewright_client.embedded import local_machine
 
         request.machines.append(local_machine())
     with Connection(server, token_file, tls, ca_file, timeout).open() as client:
@@ -198,7 +198,7 @@ def check(
         headroom=whole.constraints.headroom,
     )
     if on == LOCAL:
-        from sizewright_client.local_machine import local_machine
+        from sizewright_client.embedded import local_machine
 
         request.machine.CopyFrom(local_machine())
     else:

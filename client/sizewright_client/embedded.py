@@ -1,0 +1,102 @@
+"""The engine in this process: the one module of the client that imports the server.
+
+It calls the same dispatcher as the gRPC server, so answers and errors are the same to the byte.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import Message
+
+from sizewright_client.errors import SizingError, error_of_status
+from sizewright_client.transport import Response
+
+if TYPE_CHECKING:
+    from sizewright.v1 import catalog_pb2
+
+
+class EmbeddedTransport:
+    """Calls the engine over the bundled catalog, without a socket."""
+
+    def __init__(self) -> None:
+        from sizewright_server.servicer import embedded_app
+
+        self._app = embedded_app()
+
+    def call(
+        self,
+        method: str,
+        request: Message,
+        response_type: type[Response],
+        timeout_seconds: float,
+    ) -> Response:
+        """The engine's answer. Raises SizingError."""
+        from sizewright_server.failures import CallFailed
+        from sizewright_server.servicer import dispatch
+
+        try:
+            answer = dispatch(self._app, method, request, timeout_seconds=timeout_seconds)
+        except CallFailed as failed:
+            raise error_of_status(failed.code, failed.message, failed.status) from failed
+        if not isinstance(answer, response_type):
+            raise SizingError("INTERNAL", f"{method} answered a {type(answer).__name__}")
+        return answer
+
+    def close(self) -> None:
+        """Nothing to let go of: the catalog stays mapped for the next client."""
+
+
+def preset_names() -> tuple[str, ...]:
+    """The architectures that a request can name and the engine can size."""
+    from sizewright_server.estimation.presets import preset_names as names
+
+    return tuple(names())
+
+
+def local_machine() -> catalog_pb2.Machine:
+    """This machine as a job sees it: processors, GPUs through NVML, usable memory."""
+    from sizewright_catalog.local import profile
+    from sizewright_server.wire.machines import machine_message
+
+    return machine_message(profile().machine)
+
+
+def serve(given: dict[str, Any]) -> int:
+    """Serve until SIGTERM or SIGINT with the settings given, else those of the environment.
+
+    Returns the exit status. Raises ServeError naming every setting that is wrong, or why the
+    server cannot start.
+    """
+    from pydantic import ValidationError
+
+    from sizewright_catalog.snapshot import SnapshotError
+    from sizewright_server import serve as server
+    from sizewright_server.settings import ServerSettings
+    from sizewright_server.tokens import TokenFileError
+
+    try:
+        settings = ServerSettings(**given)
+    except ValidationError as wrong:
+        raise ServeError(
+            [
+                f"{_option(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+                for item in wrong.errors(include_url=False)
+            ]
+        ) from wrong
+    try:
+        return server.serve(settings)
+    except (SnapshotError, TokenFileError, OSError, RuntimeError) as error:
+        raise ServeError([str(error)]) from error
+
+
+class ServeError(Exception):
+    """The server cannot start; `problems` says why, one sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def _option(location: tuple[int | str, ...]) -> str:
+    return f"--{str(location[0]).replace('_', '-')}: " if location else ""

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.accuracy.mapping import Case, Mapped, Unmapped, map_case
+from tests.accuracy.case import Case, Mapped, Unmapped
+from tests.accuracy.mapping import map_case
 
 from sizewright_catalog.devices import find_device
 from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare

@@ -1,0 +1,94 @@
+"""Maps traces of real model code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.accuracy.case import Case, Mapped, Unmapped
+
+from sizewright_server.estimation.workload import (
+    Inference,
+    Layout,
+    ModelSource,
+    Optimizer,
+    Training,
+    Workload,
+)
+
+TRACE_OPTIMIZERS: dict[str, Any] = {"sgd_momentum": "sgd-momentum"}
+TRACE_STEPS: dict[str, Any] = {"forloop": "for-loop"}
+TRACE_HEADS: dict[str, Any] = {"seqcls": "sequence-classification"}
+
+
+def map_trace(case: Case) -> Mapped:
+    work = case["workload"]
+    if work.get("lora"):
+        raise Unmapped("adapters such as LoRA are not built yet")
+    if not work.get("model_config"):
+        raise Unmapped("the model has no Hugging Face configuration")
+    source = ModelSource(work["model_config"], head=TRACE_HEADS.get(work.get("head", "")))
+    run = _trace_training(work) if work["mode"] == "train" else _trace_inference(work)
+    layout = run.layout or Layout()
+    return Mapped(Workload(source, run), None, min(layout.gpus, 8))
+
+
+def _trace_training(work: Case) -> Training:
+    spread = work.get("dist") or {}
+    precision: Any = f"{work['amp']}-mixed" if work.get("amp") else work["param_dtype"]
+    half = spread.get("mp") == "bf16"
+    if half and precision == "fp32":
+        precision = "bf16-mixed"
+    return Training(
+        precision=precision,
+        optimizer=Optimizer(
+            *_trace_optimizer(work["optimizer"], work["opt_impl"]),
+        ),
+        micro_batch=work["batch"],
+        seq_len=work.get("seq") or 1,
+        gradient_accumulation_steps=work.get("grad_accum") or 1,
+        checkpointing="full" if work.get("grad_ckpt") else "none",
+        attention=work.get("attn") or "sdpa",
+        padded_batches=bool(work.get("padded_mask")),
+        image_size=work.get("image"),
+        gradient_reduce_dtype="fp32" if half else None,
+        layout=_trace_layout(spread),
+    )
+
+
+def _trace_optimizer(name: str, step: str) -> tuple[Any, Any]:
+    return TRACE_OPTIMIZERS.get(name, name), TRACE_STEPS.get(step, step)
+
+
+def _trace_layout(spread: Case) -> Layout:
+    world = spread.get("world", 1)
+    kind = spread.get("kind")
+    if kind == "fsdp2":
+        keep = not spread.get("reshard", True)
+        return Layout(dp=world, zero=3, sharding="fsdp2", keep_gathered=keep)
+    if kind == "tp":
+        return Layout(tp=world)
+    if kind in (None, "ddp"):
+        return Layout(dp=world)
+    raise Unmapped(f"distribution {kind!r} is not built yet")
+
+
+def _trace_inference(work: Case) -> Inference:
+    decode = work.get("decode") or 0
+    cache: Any = work.get("cache") or ("dynamic" if decode else "none")
+    if cache not in ("dynamic", "static", "none"):
+        raise Unmapped(f"cache {cache!r} is not built yet")
+    dtype = work["param_dtype"]
+    return Inference(
+        engine="transformers",
+        weight_dtype=dtype,
+        kv_dtype=dtype,
+        batch=work["batch"],
+        input_tokens=work.get("seq") or 1,
+        new_tokens=(work.get("max_new_tokens") or decode) if cache == "static" else decode,
+        cache=cache,
+        logits_to_keep=work.get("logits_to_keep", 1 if decode else 0),
+        attention=work.get("attn") or "sdpa",
+        padded_batches=bool(work.get("padded_mask")),
+        image_size=work.get("image"),
+        layout=Layout(),
+    )

@@ -1,0 +1,179 @@
+"""Neighbours, support vectors and density clusters of scikit-learn: what grows with pairs of rows."""
+
+from __future__ import annotations
+
+import math
+
+from sizewright_server.estimation.classical.constants import MIB, constant
+from sizewright_server.estimation.classical.job import FitJob, Table
+from sizewright_server.estimation.classical.linear import F8, float_copy, rows_part
+from sizewright_server.estimation.classical.parts import (
+    CODE,
+    EXACT,
+    SKLEARN,
+    VALUES,
+    Doubt,
+    Steps,
+    fit_of,
+    part,
+)
+from sizewright_server.estimation.classical.registry import estimator
+from sizewright_server.estimation.memory import Part
+
+NEIGHBOURS = f"{SKLEARN}: neighbors/_base.py, _binary_tree.pxi.tp"
+LIBSVM = "LIBSVM in scikit-learn: svm.cpp"
+#: Beyond this many columns "auto" searches by brute force.
+TREE_COLUMNS = 15
+
+
+@estimator("scikit-learn", "KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors")
+@estimator("scikit-learn", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor", "KNNImputer")
+@estimator("scikit-learn", "LocalOutlierFactor")
+def neighbours(job: FitJob) -> Steps:
+    """The reference rows themselves, and the tree over them where one is built."""
+    table = job.table
+    near = job.count("n_neighbors", 20 if job.class_name == "LocalOutlierFactor" else 5)
+    text = "n x neighbours x (distance + index)"
+    found = rows_part("neighbours", table, near * 16, text, NEIGHBOURS)
+    model = _tree(job)
+    fit = () if job.class_name != "LocalOutlierFactor" else (found,)
+    asked = job.predict_rows or table.rows
+    numbers = f"{asked:,} x {near} x 16 B"
+    predict = part("neighbours", asked * near * 16, text, numbers, NEIGHBOURS)
+    return fit_of(*fit, model=model, predict=(predict,))
+
+
+def _tree(job: FitJob) -> tuple[Part, ...]:
+    """A ball or k-d tree: X as float64, an index, and bounds of each node."""
+    table = job.table
+    kind = job.word("algorithm", "auto", ("auto", "ball_tree", "kd_tree", "brute"))
+    if kind == "brute" or table.sparse or (kind == "auto" and table.columns > TREE_COLUMNS):
+        return ()
+    leaf = max(1, job.count("leaf_size", 30))
+    levels = int(math.log2(max(1.0, (table.rows - 1) / leaf))) + 1
+    nodes = 2**levels - 1
+    each = 2 * table.columns * F8 + 24 if kind != "ball_tree" else table.columns * F8 + 24
+    index = rows_part("tree-index", table, F8, "n x 8 B", NEIGHBOURS)
+    bounds = part(
+        "tree-nodes", nodes * each, "nodes x bounds", f"{nodes:,} x {each} B", NEIGHBOURS, EXACT
+    )
+    return (*float_copy(table, only="float64"), index, bounds)
+
+
+@estimator("scikit-learn", "SVC", "SVR", "NuSVC", "NuSVR", "OneClassSVM")
+def support_vectors(job: FitJob) -> Steps:
+    """The kernel cache, up to its limit, of the rows the solver touched; X as float64."""
+    table = job.table
+    vectors = table.rows * constant("trees", "support_share").value
+    size = vectors * (table.columns + max(table.classes - 1, 1)) * F8
+    model = part(
+        "support-vectors",
+        size,
+        "support vectors x (p + k - 1) x 8 B",
+        f"{int(vectors):,} of {table.rows:,} rows",
+        LIBSVM,
+        VALUES,
+    )
+    nodes = rows_part("solver-arrays", table, 80, "nodes, gradient, bounds, status", LIBSVM)
+    parts = (*float_copy(table, only="float64", c_order=True), nodes, _kernel_cache(job))
+    return fit_of(*parts, model=(model,))
+
+
+def _kernel_cache(job: FitJob) -> Part:
+    """Rows of the kernel matrix in float32, at most `cache_size` MiB and at most n x n.
+
+    Two rows are used in an iteration, so `max_iter` bounds it too. One-vs-one trains on two
+    classes at a time.
+    """
+    table = job.table
+    rows = float(table.rows)
+    regression = job.class_name in ("SVR", "NuSVR")
+    if table.classes > 2 and job.class_name in ("SVC", "NuSVC"):
+        rows = 2 * rows / table.classes
+    share = constant("trees", "kernel_rows_regression" if regression else "kernel_rows")
+    limit = (job.number("cache_size", 200) or 0) * MIB
+    iterations = job.number("max_iter", -1)
+    touched = rows if iterations is None or iterations < 0 else min(rows, 2 * iterations)
+    full = rows * touched * 4
+    doubt = Doubt(0.97, 1.03, "high")
+    if touched == rows:
+        full *= share.value
+        doubt = CODE if full < limit else Doubt(0.9, 1.02, "medium")
+        if full < limit:
+            doubt = Doubt(share.low / share.value, share.high / share.value, "low")
+    numbers = f"min({limit / MIB:g} MiB, {int(rows):,} x {int(touched):,} x 4 B)"
+    formula = "min(cache_size, rows touched x n x 4 B)"
+    return part("kernel-cache", min(limit, full), formula, numbers, LIBSVM, doubt)
+
+
+@estimator("scikit-learn", "DBSCAN", "HDBSCAN", "OPTICS", "MeanShift")
+def density_clusters(job: FitJob) -> Steps:
+    """The neighbours of every row, as lists and again joined."""
+    table = job.table
+    tree = _tree(job)
+    if job.class_name != "DBSCAN":
+        arrays = rows_part("reachability", table, 12 * F8, "12 x n x 8 B", f"{SKLEARN}: cluster")
+        return fit_of(*tree, arrays, model=())
+    around = expected_neighbours(table, float(job.number("eps", 0.5) or 0))
+    lists = part(
+        "neighbour-lists",
+        2 * table.rows * around * F8,
+        "2 x n x neighbours within eps x 8 B",
+        f"{table.rows:,} x {around:,.0f} expected of standardised columns",
+        f"{SKLEARN}: cluster/_dbscan.py radius_neighbors",
+        Doubt(0.05, 3.0, "low"),
+    )
+    each = rows_part("row-arrays", table, 16 * F8, "an array object a row, labels", NEIGHBOURS)
+    return fit_of(*tree, lists, each)
+
+
+def expected_neighbours(table: Table, eps: float) -> float:
+    """Rows within `eps` of a row, itself included, if columns were independent and standardised.
+
+    Half the squared distance of two such rows over 2 is chi-squared with p degrees of freedom, so
+    the share is the regularised incomplete gamma function P(p/2, eps²/4).
+    """
+    share = _lower_gamma(table.columns / 2, eps * eps / 4)
+    return min(float(table.rows), 1 + share * table.rows)
+
+
+def _lower_gamma(shape: float, at: float) -> float:
+    """P(shape, at) by its power series; 1 far to the right, where the series would be slow."""
+    if at <= 0:
+        return 0.0
+    if at > shape + 10 * math.sqrt(shape) + 20:
+        return 1.0
+    term = total = 1 / shape
+    step = shape
+    while term > total * 1e-9:
+        step += 1
+        term *= at / step
+        total += term
+    return min(1.0, total * math.exp(shape * math.log(at) - at - math.lgamma(shape)))
+
+
+@estimator("scikit-learn", "KernelRidge", "GaussianProcessRegressor", "GaussianProcessClassifier")
+@estimator("scikit-learn", "SpectralClustering", "AffinityPropagation", "AgglomerativeClustering")
+@estimator("scikit-learn", "KernelPCA", "MDS", "Isomap")
+def pairwise(job: FitJob) -> Steps:
+    """Matrices of n x n float64: the kernel or distances, and what the method makes of them."""
+    count = constant("pairwise", job.class_name)
+    side = job.table.rows * job.table.rows * F8
+    size = count.size(side)
+    numbers = f"{count.value:g} x {job.table.rows:,}² x 8 B"
+    matrix = Part("pair-matrices", size, "matrices x n² x 8 B", numbers, count.source, "medium")
+    return fit_of(*float_copy(job.table), matrix)
+
+
+@estimator("scikit-learn", "TSNE")
+def t_sne(job: FitJob) -> Steps:
+    """Barnes-Hut: the neighbours' probabilities three times; `exact` has n x n matrices."""
+    table = job.table
+    if job.word("method", "barnes_hut", ("barnes_hut", "exact")) == "exact":
+        size = 4 * table.rows * table.rows * F8
+        exact = part("pair-matrices", size, "4 x n² x 8 B", f"{table.rows:,}²", SKLEARN)
+        return fit_of(*float_copy(table), exact)
+    around = 3 * (job.number("perplexity", 30) or 30) + 1
+    text = "3 x n x (3 perplexity + 1) x 16 B"
+    found = rows_part("affinities", table, 3 * around * 16, text, f"{SKLEARN}: manifold/_t_sne.py")
+    return fit_of(*float_copy(table), found)

@@ -1,0 +1,227 @@
+"""Host memory of PyTorch and Keras processes on the CPU: steps, loaders and checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizewright_server.estimation.classical.constants import constant
+from sizewright_server.estimation.classical.estimate import host_estimate
+from sizewright_server.estimation.classical.network_stages import F4, Network
+from sizewright_server.estimation.classical.parts import (
+    CODE,
+    EXACT,
+    Doubt,
+    Moment,
+    part,
+)
+from sizewright_server.estimation.memory import MemoryEstimate, Part
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+
+#: States an optimizer keeps for each parameter, and tensors its step makes of the largest one
+#: (torch.optim, for-loop: Adam's denominator and its quotient) or of all (foreach).
+OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adagrad": 1, "adam": 2, "adamw": 2}
+TORCH = "torch 2.13: aten/native on the CPU, torch/optim"
+KERAS = "Keras 3 on TensorFlow 2.21"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkJob:
+    """A network that trains or infers in one process on the CPU. Bytes where named so."""
+
+    framework: str
+    network: Network
+    batch: int
+    training: bool = True
+    optimizer: str = "sgd"
+    foreach: bool = False
+    mixed: bool = False
+    data_bytes: int = 0
+    pipeline: str = "arrays"
+
+
+def optimizer_states(name: str) -> int:
+    """Tensors an optimizer keeps for each parameter. Raises UnsupportedWorkload."""
+    if name not in OPTIMIZER_STATES:
+        words = f"must be one of {', '.join(OPTIMIZER_STATES)}, not {name!r}"
+        raise UnsupportedWorkload(Violation("workload.training.optimizer.name", words))
+    return OPTIMIZER_STATES[name]
+
+
+def parameters_part(count: int, copies: int, name: str, source: str) -> Part:
+    """So many float32 copies of all parameters."""
+    numbers = f"{copies} x {count:,} x 4 B"
+    return part(name, copies * count * F4, "copies x parameters x 4 B", numbers, source, EXACT)
+
+
+def data_part(size: int) -> tuple[Part, ...]:
+    """The samples as an array in memory."""
+    if not size:
+        return ()
+    return (part("dataset", size, "samples x elements x 4 B", f"{size:,} B", "an array", EXACT),)
+
+
+def heap_part(dynamic: int) -> Part:
+    """Freed blocks below glibc's mmap threshold that the next tensors do not fit."""
+    share = constant("network", "heap_fragmentation")
+    return share.part("heap-fragmentation", "share of what comes and goes", dynamic)
+
+
+def torch_process() -> tuple[Part, ...]:
+    """The process after importing torch."""
+    return (constant("process", "pytorch").part("process", "interpreter and torch"),)
+
+
+def first_step(*, training: bool) -> tuple[Part, ...]:
+    """What the first optimizer and the first pass import and start."""
+    forward = constant("process", "pytorch_forward").part("first-pass", "kernels, threads")
+    if not training:
+        return (forward,)
+    text = "torch._dynamo, which every optimizer imports"
+    return (forward, constant("process", "pytorch_optimizer").part("first-optimizer", text))
+
+
+def estimate_torch(job: NetworkJob) -> MemoryEstimate:
+    """Peak of a PyTorch process that trains or infers on the CPU. Raises UnsupportedWorkload."""
+    net, source = job.network, TORCH
+    weights = parameters_part(net.parameters, 1, "parameters", source)
+    held = (*torch_process(), *data_part(job.data_bytes), weights)
+    moments = [Moment("load", held)]
+    started = (*held, *first_step(training=job.training))
+    elements = net.peak_elements(training=job.training)
+    width = F4 // 2 if job.mixed else F4
+    size = elements * job.batch * width
+    text = "batch x elements alive at the worst moment"
+    acts = part("activations", size, text, f"{job.batch:,} x {elements:,} x {width} B", source)
+    heap = heap_part(size)
+    cast = (parameters_part(net.parameters, 1, "cast-parameters", source),) if job.mixed else ()
+    halves = tuple(part(c.name, c.size.best_bytes / 2, c.formula, c.numbers, source) for c in cast)
+    if not job.training:
+        moments.append(Moment("forward", (*started, *halves, acts, heap)))
+        return host_estimate(tuple(moments), f"pytorch {net.kind}", "process")
+    states = parameters_part(
+        net.parameters, optimizer_states(job.optimizer), "optimizer-state", source
+    )
+    gradients = parameters_part(net.parameters, 1, "gradients", source)
+    batch = part("batch", net.inputs * job.batch * F4, "batch x inputs x 4 B", "", source)
+    moments += [
+        Moment("forward", (*started, states, *halves, acts, heap)),
+        Moment("backward", (*started, states, gradients, *halves, *_backward(job, acts), heap)),
+        Moment("optimizer-step", (*started, states, gradients, batch, _step(job), heap)),
+    ]
+    return host_estimate(tuple(moments), f"pytorch {net.kind}", "process")
+
+
+def _backward(job: NetworkJob, acts: Part) -> tuple[Part, ...]:
+    """When all gradients are there, what is left of the activations is small.
+
+    For networks whose saved tensors are small beside their parameters the end of the pass is the
+    peak: gradients, and the first stage's saved tensors with its gradients.
+    """
+    first = job.network.stages[0]
+    elements = job.network.inputs + first.saved + 2 * first.output
+    size = min(acts.size.best_bytes, elements * job.batch * F4)
+    text = "input, first stage's saved tensors and gradients"
+    return (part("activations", size, text, f"{job.batch:,} x {elements:,} x 4 B", TORCH),)
+
+
+def _step(job: NetworkJob) -> Part:
+    """Temporaries of the step: two of the largest tensor, or of all under foreach."""
+    count = job.network.parameters if job.foreach else 2 * job.network.largest_parameter
+    if optimizer_states(job.optimizer) < 2:
+        count = 0
+    text = "2 x largest parameter x 4 B, or all of them under foreach"
+    return part("step-temporaries", count * F4, text, f"{count:,} x 4 B", TORCH)
+
+
+# -- Keras --------------------------------------------------------------------------------------
+
+
+def estimate_keras(job: NetworkJob) -> MemoryEstimate:
+    """Peak of a Keras process with the TensorFlow backend on the CPU.
+
+    Arrays given to fit or predict become a constant of the data pipeline: the array, the tensor
+    made of it, and for a moment the tensor's copy into the pipeline. Raises UnsupportedWorkload.
+    """
+    net, source = job.network, KERAS
+    process = constant("process", "tensorflow").part("process", "interpreter, TensorFlow, Keras")
+    built = constant("process", "tensorflow_model").part("first-model", "first layers")
+    weights = parameters_part(net.parameters, 1, "parameters", source)
+    held = (process, built, *data_part(job.data_bytes), weights)
+    key = "tensorflow_fit" if job.training else "tensorflow_predict"
+    started = (*held, constant("process", key).part("first-function", "traced and compiled"))
+    tensor = part(
+        "pipeline-copies",
+        2 * job.data_bytes,
+        "the array as a tensor, and its copy into the pipeline",
+        f"2 x {job.data_bytes:,} B",
+        f"{source}: data_adapters/array_data_adapter.py, tf.data.Dataset.from_tensors",
+    )
+    kept = part("pipeline-tensor", job.data_bytes, "one of them stays", "", source)
+    elements = net.peak_elements(training=job.training)
+    size = elements * job.batch * F4
+    text = "batch x elements alive at the worst moment"
+    acts = part("activations", size, text, f"{job.batch:,} x {elements:,} x 4 B", source)
+    states: tuple[Part, ...] = ()
+    if job.training:
+        count = optimizer_states(job.optimizer) + 1
+        states = (parameters_part(net.parameters, count, "gradients-and-state", source),)
+    running = (*started, kept, *states, acts, heap_part(size))
+    moments = (Moment("load", held), Moment("pipeline", (*started, tensor)), Moment("run", running))
+    return host_estimate(moments, f"keras {net.kind}", "process")
+
+
+# -- loaders and checkpoints --------------------------------------------------------------------
+
+
+def estimate_loader(
+    rows: int, columns: int, batch: int, workers: int, prefetch: int
+) -> MemoryEstimate:
+    """A torch DataLoader over a tensor: forked workers share its pages; batches are in flight.
+
+    The shuffled order is a Python list of ints beside its tensor; each item is a view of a row.
+    """
+    table = part("dataset", rows * columns * F4, "rows x columns x 4 B", f"{rows:,}", TORCH, EXACT)
+    labels = part("target", rows * 8, "rows x 8 B", f"{rows:,}", TORCH, EXACT)
+    order = part(
+        "sampler", rows * (8 + 8 + 32), "tensor, list and ints of the order", f"{rows:,} x 48 B",
+        "torch/utils/data/sampler.py RandomSampler",
+    )  # fmt: skip
+    one = batch * columns * F4
+    flight = part(
+        "batches", one * (2 + workers * prefetch), "(2 + workers x prefetch) x batch",
+        f"{2 + workers * prefetch} x {one:,} B", "torch/utils/data/dataloader.py",
+    )  # fmt: skip
+    parts = [*torch_process(), table, labels, order, flight, *first_step(training=False)]
+    if workers:
+        each = constant("process", "loader_worker")
+        parts.append(each.part("loader-workers", "workers x pages of their own", workers))
+    scope = "process tree" if workers else "process"
+    return host_estimate((Moment("epoch", tuple(parts)),), "pytorch loader", scope)
+
+
+def estimate_checkpoint(
+    operation: str, parameters: int, *, mapped: bool, touched: bool
+) -> MemoryEstimate:
+    """Saving, loading, or loading into a model, float32.
+
+    torch.load without mmap reads every tensor into memory; with it, pages arrive when touched and
+    are the page cache's, but count as resident. load_state_dict copies into the model's tensors.
+    """
+    source = "torch/serialization.py"
+    size = parameters * F4
+    state = part("state", size, "parameters x 4 B", f"{parameters:,} x 4 B", source, EXACT)
+    pages = part("mapped-state", size, "touched pages of the file", f"{size:,} B", source, EXACT)
+    nothing = part("mapped-state", 0, "no page touched", "0 B", source, Doubt(1, 1, "high"))
+    base = torch_process()
+    moments = {
+        "save": (Moment("save", (*base, state)),),
+        "load": (Moment("load", (*base, (pages if touched else nothing) if mapped else state)),),
+        "load-into": (
+            Moment("model", (*base, state)),
+            Moment("load", (*base, state, pages if mapped else state)),
+        ),
+    }[operation]
+    return host_estimate(moments, f"checkpoint {operation}", "process")
+
+
+__all__ = ["CODE", "NetworkJob", "estimate_checkpoint", "estimate_keras", "estimate_torch"]

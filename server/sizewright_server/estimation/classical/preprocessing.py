@@ -1,0 +1,217 @@
+"""Transformers of scikit-learn: what a fit and a transform hold, and the table that comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from sizewright_server.estimation.classical.constants import constant
+from sizewright_server.estimation.classical.job import FitJob, Table
+from sizewright_server.estimation.classical.linear import F8, copies, rows_part, taken_bytes
+from sizewright_server.estimation.classical.parts import (
+    CODE,
+    EXACT,
+    SKLEARN,
+    VALUES,
+    Moment,
+    Steps,
+    part,
+)
+from sizewright_server.estimation.classical.registry import estimator
+from sizewright_server.estimation.memory import Part
+
+SCALE = f"{SKLEARN}: preprocessing/_data.py"
+
+
+def output_of(job: FitJob) -> Table:
+    """The table a transformer makes of its input. Classes that are not transformers keep it."""
+    found = _OUTPUTS.get(job.class_name)
+    return found(job) if found else replace(job.table, container="numpy")
+
+
+def output_part(job: FitJob, name: str = "transformed") -> Part:
+    """The transformed table, which is alive when the transformer returns."""
+    made = output_of(job)
+    size = made.matrix_bytes()
+    numbers = f"{made.rows:,} x {made.columns:,}, {made.stored_elements:,} stored"
+    doubt = VALUES if made.sparse and job.class_name != "OneHotEncoder" else EXACT
+    return part(name, size, "the output", numbers, f"{SKLEARN}: {job.class_name}", doubt)
+
+
+def _floats(table: Table) -> Table:
+    dtype = table.dtype if table.floating else "float64"
+    return replace(table, dtype=dtype, container="csr" if table.sparse else "numpy")
+
+
+@estimator("scikit-learn", "StandardScaler")
+def standard_scaler(job: FitJob) -> Steps:
+    """The variance is taken in float64: the difference to the mean, and a mask of NaNs."""
+    table = job.table
+    if table.sparse:
+        return _transformer(job)
+    size = table.elements * (F8 + 1)
+    numbers = f"{table.rows:,} x {table.columns:,} x 9 B"
+    source = f"{SKLEARN}: utils/extmath.py _incremental_mean_and_var"
+    fit = part("variance", size, "X - mean as float64, NaN mask", numbers, source, EXACT)
+    return _transformer(job, fit)
+
+
+@estimator("scikit-learn", "MinMaxScaler", "MaxAbsScaler", "Normalizer", "Binarizer")
+@estimator("scikit-learn", "FunctionTransformer", "VarianceThreshold", "SelectKBest")
+def plain_transformer(job: FitJob) -> Steps:
+    """A scaled copy; a mask of NaNs while the extremes are found."""
+    table = job.table
+    mask = part("nan-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", SCALE)
+    return _transformer(job, mask)
+
+
+@estimator("scikit-learn", "RobustScaler", "QuantileTransformer", "PowerTransformer")
+def quantile_transformer(job: FitJob) -> Steps:
+    """A column at a time while fitting; the copy when transforming."""
+    column = rows_part("column", job.table, 2 * F8, "one column, sorted", SCALE)
+    return _transformer(job, column)
+
+
+@estimator("scikit-learn", "SimpleImputer")
+def simple_imputer(job: FitJob) -> Steps:
+    """Fit: a filled copy behind a masked array, and its mask. Transform: a copy and its mask."""
+    source = f"{SKLEARN}: impute/_base.py"
+    table = job.table
+    mask = part("missing-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", source, EXACT)
+    masked = copies("masked-copies", table, 2, "masked copy and filled copy", source)
+    return _transformer(job, masked, mask, also=(mask,))
+
+
+@estimator("scikit-learn", "IterativeImputer")
+def iterative_imputer(job: FitJob) -> Steps:
+    """Copies of X and the mask; a regression on the other columns at a time."""
+    source = f"{SKLEARN}: impute/_iterative.py"
+    table = job.table
+    held = copies("imputed-copies", table, 4, "filled X, previous X, regression's copies", source)
+    mask = part("missing-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", source)
+    return _transformer(job, held, mask)
+
+
+@estimator("scikit-learn", "OneHotEncoder", "OrdinalEncoder", "KBinsDiscretizer")
+@estimator("scikit-learn", "LabelBinarizer", "TargetEncoder")
+def encoder(job: FitJob) -> Steps:
+    """Integer codes and a mask of the input, then the output."""
+    source = f"{SKLEARN}: preprocessing/_encoders.py"
+    each = 9 if job.class_name != "KBinsDiscretizer" else 3 * 9
+    codes = rows_part("codes", job.table, job.table.columns * each, "codes 8 and masks 1", source)
+    return _transformer(job, codes, also=(codes,))
+
+
+@estimator("scikit-learn", "PolynomialFeatures", "SplineTransformer")
+def expansion(job: FitJob) -> Steps:
+    """The output, and the input by column."""
+    turned = copies("column-order-copy", job.table, 1, "X by column", SCALE)
+    return _transformer(job, also=(turned,))
+
+
+@estimator("scikit-learn", "TfidfVectorizer", "CountVectorizer", "HashingVectorizer")
+def vectoriser(job: FitJob) -> Steps:
+    """Growing index arrays and their array copies beside the vocabulary, then CSR."""
+    source = f"{SKLEARN}: feature_extraction/text.py _count_vocab"
+    made = output_of(job)
+    stored = made.stored_elements
+    words = constant("trees", "vocabulary_entry").part(
+        "vocabulary", "distinct terms x (string + dict entry)", made.columns
+    )
+    growing = part(
+        "growing-arrays",
+        stored * 16 * 1.5,
+        "array.array of indices and values, over-allocated, and sorted copies",
+        f"{stored:,} x 24 B",
+        source,
+    )
+    steps = _transformer(job, growing)
+    return Steps(tuple(Moment(m.name, (*m.parts, words)) for m in steps.fit), (words,), steps.predict)
+
+
+def _transformer(job: FitJob, *fit: Part, also: tuple[Part, ...] = ()) -> Steps:
+    """A fit that keeps nothing large, and a transform that makes the output."""
+    return Steps((Moment("fit", fit),), (), (output_part(job), *also))
+
+
+# -- outputs ------------------------------------------------------------------------------------
+
+
+def _one_hot(job: FitJob) -> Table:
+    table = job.table
+    each = max(table.categories, 2)
+    columns = table.columns * each
+    if job.get("sparse_output", True) and job.class_name == "OneHotEncoder":
+        return Table(
+            table.rows, columns, "float64", "csr", density=1 / each, classes=table.classes
+        )
+    return replace(table, columns=columns, dtype="float64", container="numpy")
+
+
+def _polynomial(job: FitJob) -> Table:
+    """Terms of up to `degree` of p columns: binomial(p + d, d), less the constant if asked."""
+    table, degree = job.table, job.count("degree", 2)
+    terms = math.comb(table.columns + min(degree, 8), min(degree, 8))
+    if job.get("interaction_only", False):
+        terms = sum(math.comb(table.columns, d) for d in range(min(degree, 8) + 1))
+    return replace(_floats(table), columns=terms - (not job.get("include_bias", True)))
+
+
+def _terms(job: FitJob) -> Table:
+    """Documents by distinct terms; the vocabulary is bounded by `max_features`."""
+    table = job.table
+    share = constant("trees", "distinct_terms")
+    words = max(table.text_tokens, 1)
+    # Heaps' law: distinct terms grow as the square root of the running text.
+    vocabulary = int(share.value * math.sqrt(table.rows * words))
+    limit = job.number("max_features")
+    if limit is not None:
+        vocabulary = min(vocabulary, int(limit))
+    if job.class_name == "HashingVectorizer":
+        vocabulary = job.count("n_features", 2**20)
+    stored = table.rows * words * constant("trees", "distinct_per_document").value
+    density = min(1.0, stored / max(1, table.rows * vocabulary))
+    return Table(table.rows, max(1, vocabulary), "float64", "csr", density, table.classes)
+
+
+def _projected(job: FitJob) -> Table:
+    wanted = job.get("n_components", 2 if job.class_name != "PCA" else None)
+    columns = min(job.table.rows, job.table.columns)
+    if isinstance(wanted, int) and not isinstance(wanted, bool):
+        columns = min(columns, wanted)
+    return replace(_floats(job.table), columns=columns, container="numpy")
+
+
+def _selected(job: FitJob) -> Table:
+    wanted = job.get("k", 10)
+    columns = job.table.columns if wanted == "all" else min(job.table.columns, job.count("k", 10))
+    return replace(_floats(job.table), columns=columns)
+
+
+_OUTPUTS: dict[str, Callable[[FitJob], Table]] = {
+    **dict.fromkeys(
+        (
+            "StandardScaler",
+            "MinMaxScaler",
+            "MaxAbsScaler",
+            "Normalizer",
+            "Binarizer",
+            "RobustScaler",
+            "QuantileTransformer",
+            "PowerTransformer",
+            "SimpleImputer",
+            "IterativeImputer",
+            "KNNImputer",
+        ),
+        lambda job: _floats(job.table),
+    ),
+    **dict.fromkeys(("OneHotEncoder", "KBinsDiscretizer"), _one_hot),
+    "OrdinalEncoder": lambda job: replace(job.table, dtype="float64", container="numpy"),
+    "PolynomialFeatures": _polynomial,
+    **dict.fromkeys(("TfidfVectorizer", "CountVectorizer", "HashingVectorizer"), _terms),
+    **dict.fromkeys(("PCA", "TruncatedSVD", "IncrementalPCA", "NMF", "FastICA"), _projected),
+    "SelectKBest": _selected,
+}
+
+__all__ = ["CODE", "output_of", "output_part", "taken_bytes"]

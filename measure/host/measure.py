@@ -90,9 +90,7 @@ def main() -> int:
     parser.add_argument("--interval", type=float, default=0.05, help="seconds between samples")
     parser.add_argument("--seconds", type=float, default=600, help="longest run")
     arguments = parser.parse_args()
-    made = run(
-        read_workload(arguments.row), interval=arguments.interval, seconds=arguments.seconds
-    )
+    made = run(read_workload(arguments.row), interval=arguments.interval, seconds=arguments.seconds)
     print(json.dumps(made))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def batch_of(model: dict[str, Any], batch: int) -> tuple[Any, torch.Tensor]:
 def _mlp(model: dict[str, Any]) -> nn.Module:
     widths = [model["in"], *model["hidden"]]
     layers: list[nn.Module] = []
-    for wide, next_wide in zip(widths, widths[1:], strict=False):
+    for wide, next_wide in pairwise(widths):
         layers += [nn.Linear(wide, next_wide), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], model["out"]))
 
@@ -41,7 +42,7 @@ def _mlp(model: dict[str, Any]) -> nn.Module:
 def _cnn(model: dict[str, Any]) -> nn.Module:
     channels = [3, *model["channels"]]
     layers: list[nn.Module] = []
-    for inner, outer in zip(channels, channels[1:], strict=False):
+    for inner, outer in pairwise(channels):
         layers += [nn.Conv2d(inner, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU()]
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(

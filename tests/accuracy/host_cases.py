@@ -11,15 +11,38 @@ from tests.accuracy.host_network_cases import estimate_frame, estimate_network
 from sizewright_server.estimation.classical.estimate import estimate_fit
 from sizewright_server.estimation.classical.job import FitJob, Table
 from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.problems import UnsupportedWorkload
 
 LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
-OPERATIONS = {"predict_proba": "predict-proba", "fit_transform": "fit-transform"}
-CONTAINERS = {"csr": "csr", "sparse": "csr", "pandas": "pandas", "df": "pandas", "memmap": "memory-mapped"}
+#: Operations by scikit-learn's names; what is not here predicts in some way.
+OPERATIONS = {
+    "fit": "fit",
+    "fit_transform": "fit-transform",
+    "transform": "transform",
+    "predict_proba": "predict-proba",
+}
+CONTAINERS = {
+    "csr": "csr",
+    "sparse": "csr",
+    "pandas": "pandas",
+    "df": "pandas",
+    "dataframe": "pandas",
+    "arrow": "arrow",
+    "memmap": "memory-mapped",
+}
 
 
 def estimate_host(case: Case) -> MemoryEstimate:
     """The estimate of a case. Raises Unmapped and UnsupportedWorkload."""
-    work = case["workload"]
+    try:
+        return _estimate(case["workload"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UnsupportedWorkload):
+            raise
+        raise Unmapped(f"the case lacks or mistakes {error}") from error
+
+
+def _estimate(work: Case) -> MemoryEstimate:
     framework = str(work.get("fw") or work.get("framework"))
     if framework in LIBRARIES:
         return estimate_fit(_job(work, framework))
@@ -42,7 +65,7 @@ def _job(work: Case, framework: str) -> FitJob:
         parameters = {"estimator": inner, "cv": work.get("cv") or 5, "n_jobs": work.get("n_jobs")}
     if name in ("Pipeline", "make_pipeline"):
         parameters = {"steps": [_step(step) for step in work.get("steps") or ()]}
-    asked = tuple(OPERATIONS.get(o, str(o)) for o in work.get("ops") or ("fit",))
+    asked = tuple(OPERATIONS.get(str(o), "predict") for o in work.get("ops") or ("fit",))
     rounds = work.get("rounds")
     return FitJob(
         LIBRARIES[framework],

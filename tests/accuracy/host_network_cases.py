@@ -48,6 +48,7 @@ def estimate_frame(work: Case) -> MemoryEstimate:
         spec.get("str_unique"),
         None if size is None else int(float(size) * MIB),
         4 if params.get("dtype") == "float32" else 8,
+        params.get("dtype") == "category",
     )
     if work["op"] == "read_csv":
         engine = params.get("engine") or work.get("engine") or "c"
@@ -65,8 +66,9 @@ def estimate_network(work: Case) -> MemoryEstimate:
         return estimate_checkpoint(
             CHECKPOINTS[operation],
             count,
-            mapped=bool(work.get("mmap")),
+            mapped=bool(work.get("mmap")) or work.get("format") == "safetensors",
             touched=bool(work.get("touch")),
+            item_bytes=2 if work.get("dtype") in ("bfloat16", "float16", "bf16", "fp16") else 4,
         )
     if operation == "dataloader":
         return estimate_loader(
@@ -75,12 +77,14 @@ def estimate_network(work: Case) -> MemoryEstimate:
             int(work["batch"]),
             int(work.get("workers") or 0),
             int(work.get("prefetch") or work.get("prefetch_factor") or 2),
+            objects=work.get("storage") in ("list", "python", "objects"),
         )
     training = operation not in INFERENCE
     model = work["model"]
     if model.get("arch") == "hf":
         return _language_model(work, training=training)
-    net = network_of(model)
+    keras = work.get("fw") in ("tf", "tensorflow") or work.get("backend") == "tensorflow"
+    net = network_of(model, pool_indices=not keras)
     job = NetworkJob(
         str(work.get("fw")),
         net,
@@ -92,7 +96,6 @@ def estimate_network(work: Case) -> MemoryEstimate:
         _data_bytes(work, net),
         str(work.get("pipeline") or "arrays"),
     )
-    keras = work.get("fw") in ("tf", "tensorflow") or work.get("backend") == "tensorflow"
     return estimate_keras(job) if keras else estimate_torch(job)
 
 

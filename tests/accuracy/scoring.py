@@ -44,17 +44,15 @@ class Report:
         """Scores one case."""
         try:
             mapped = map_case(case)
-            estimate = _estimate(mapped)
+            estimate = mapped if isinstance(mapped, MemoryEstimate) else _estimate(mapped)
         except (Unmapped, UnsupportedWorkload) as reason:
             for target in case["targets"]:
                 self._refuse(case, target, str(reason))
             return
         for target in case["targets"]:
-            self._target(case, target, mapped, estimate)
+            self._target(case, target, estimate)
 
-    def _target(
-        self, case: Case, target: dict[str, Any], mapped: Mapped, estimate: MemoryEstimate
-    ) -> None:
+    def _target(self, case: Case, target: dict[str, Any], estimate: MemoryEstimate) -> None:
         if target["metric"] == "fits":
             self._fits(case, target, estimate)
             return

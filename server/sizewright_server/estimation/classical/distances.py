@@ -1,4 +1,4 @@
-"""Neighbours, support vectors and density clusters of scikit-learn: what grows with pairs of rows."""
+"""Neighbours, support vectors and density clusters of scikit-learn: what pairs of rows cost."""
 
 from __future__ import annotations
 

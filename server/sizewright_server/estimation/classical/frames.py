@@ -30,6 +30,7 @@ class FileColumns:
     string_distinct: int | None = None
     file_bytes: int | None = None
     item_bytes: int = F8
+    categorical: bool = False
 
     @property
     def number_bytes(self) -> int:
@@ -38,8 +39,13 @@ class FileColumns:
 
     @property
     def text_bytes(self) -> int:
-        """Bytes of the string columns as pandas 3 keeps them, in Arrow."""
-        one = string_bytes(self.rows, self.string_length, storage="arrow")
+        """Bytes of the string columns as pandas 3 keeps them, in Arrow, or as categories."""
+        one = string_bytes(
+            self.rows,
+            self.string_length,
+            storage="categorical" if self.categorical else "arrow",
+            distinct=self.string_distinct,
+        )
         return self.strings * one
 
     def csv_bytes(self) -> int:
@@ -94,7 +100,7 @@ def estimate_csv(file: FileColumns, *, engine: str = "c") -> MemoryEstimate:
     if engine == "pyarrow":
         arrow = "pyarrow.csv: blocks parsed ahead, the pool keeps what it freed"
         ahead = constant("network", "arrow_csv_pool")
-        pool = file.number_bytes + file.text_bytes
+        pool = file.number_bytes + file.text_bytes // 4
         parts.append(ahead.part("arrow-pool", arrow, pool))
     return host_estimate((Moment("read", tuple(parts)),), "pandas read_csv", "process")
 

@@ -117,7 +117,9 @@ def _leaves(job: FitJob) -> int:
 def _histograms(job: FitJob) -> Part:
     """One histogram a leaf, unless `histogram_pool_size` bounds them."""
     table, leaves = job.table, _leaves(job)
-    each = table.columns * min(job.count("max_bin", 255), max(table.rows, 2)) * HISTOGRAM_ENTRY_BYTES
+    each = (
+        table.columns * min(job.count("max_bin", 255), max(table.rows, 2)) * HISTOGRAM_ENTRY_BYTES
+    )
     numbers = f"{leaves:,} x {table.columns:,} x bins x {HISTOGRAM_ENTRY_BYTES} B"
     source = f"{SOURCE}treelearner/feature_histogram.hpp HistogramPool"
     return part("histograms", leaves * each, "leaves x p x bins x 16 B", numbers, source)
@@ -127,5 +129,6 @@ def _trees(job: FitJob) -> Part:
     rounds = job.rounds if job.rounds is not None else job.count("n_estimators", 100)
     nodes = rounds * outputs(job.table) * (2 * _leaves(job) - 1)
     numbers = f"{nodes:,} x {TREE_NODE_BYTES} B"
-    return part("trees", nodes * TREE_NODE_BYTES, "T x k x (2 L - 1)", numbers, f"{SOURCE}io/tree.cpp")
-
+    return part(
+        "trees", nodes * TREE_NODE_BYTES, "T x k x (2 L - 1)", numbers, f"{SOURCE}io/tree.cpp"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from sizewright_server.estimation.classical.job import FitJob
 from sizewright_server.estimation.classical.linear import (
     F8,
@@ -166,7 +168,9 @@ def gaussian_bayes(job: FitJob) -> Steps:
     share = 2 / max(job.table.classes, 1)
     source = f"{SKLEARN}: naive_bayes.py"
     held = copies("class-rows", job.table, share, "2 x X / k", source)
-    log = rows_part("log-probabilities", job.table, 2 * F8 * max(job.table.classes, 2), "2 n k", source)
+    log = rows_part(
+        "log-probabilities", job.table, 2 * F8 * max(job.table.classes, 2), "2 n k", source
+    )
     predict = (copies("differences", job.table, 2, "(X - mean)² / variance", source), log)
     return fit_of(*float_copy(job.table), held, model=(_model(job, 2),), predict=predict)
 
@@ -176,7 +180,9 @@ def discrete_bayes(job: FitJob) -> Steps:
     """One-hot labels against X; BernoulliNB binarises a copy."""
     source = f"{SKLEARN}: naive_bayes.py"
     table = job.table
-    labels = rows_part("one-hot-labels", table, 2 * F8 * max(table.classes, 2), "2 n k x 8 B", source)
+    labels = rows_part(
+        "one-hot-labels", table, 2 * F8 * max(table.classes, 2), "2 n k x 8 B", source
+    )
     copied: tuple[Part, ...] = ()
     if job.class_name == "BernoulliNB" and not table.sparse:
         copied = (
@@ -218,13 +224,25 @@ def perceptron(job: FitJob) -> Steps:
     widths = [hidden] if isinstance(hidden, int) else list(hidden)
     last = 1 if job.class_name.endswith("Regressor") or table.classes <= 2 else table.classes
     sizes = [table.columns, *(int(width) for width in widths), last]
-    weights = sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    weights = sum((a + 1) * b for a, b in pairwise(sizes))
     kept = {"adam": 5, "sgd": 3, "lbfgs": 26}[job.word("solver", "adam", ("adam", "sgd", "lbfgs"))]
     asked = job.get("batch_size", "auto")
     auto = min(200, table.rows) if asked == "auto" else job.count("batch_size", 200)
     rows = table.rows if job.get("solver") == "lbfgs" else auto
-    states = part("weights-and-moments", kept * weights * item, "copies x weights", f"{kept} x {weights:,}", source)
-    acts = part("activations", 3 * rows * sum(sizes) * item, "3 x batch x units", f"{rows:,} x {sum(sizes):,}", source)
+    states = part(
+        "weights-and-moments",
+        kept * weights * item,
+        "copies x weights",
+        f"{kept} x {weights:,}",
+        source,
+    )
+    acts = part(
+        "activations",
+        3 * rows * sum(sizes) * item,
+        "3 x batch x units",
+        f"{rows:,} x {sum(sizes):,}",
+        source,
+    )
     order = rows_part("row-arrays", table, 2 * F8 + F8 * last, "order, labels", source)
     predicted = rows_part("activations", table, item * max(sizes[1:]) * 2, "2 x n x widest", source)
     split = copies("validation-split", table, 1, "rows of both sides", source)

@@ -66,7 +66,8 @@ def pipeline(job: FitJob) -> Steps:
     given = job.get("steps")
     if not isinstance(given, list) or not given:
         raise job.refuse("steps", "must be a list of estimators")
-    current, before = job, ()
+    current = job
+    before: tuple[Part, ...] = ()
     moments: list[Moment] = []
     model: tuple[Part, ...] = ()
     predict: tuple[Part, ...] = ()

@@ -20,6 +20,9 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 #: States an optimizer keeps for each parameter, and tensors its step makes of the largest one
 #: (torch.optim, for-loop: Adam's denominator and its quotient) or of all (foreach).
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adagrad": 1, "adam": 2, "adamw": 2}
+#: A small NumPy array or tensor object, with its reference in the list.
+OBJECT_BYTES = 120
+PAGE_BYTES = 4096
 TORCH = "torch 2.13: aten/native on the CPU, torch/optim"
 KERAS = "Keras 3 on TensorFlow 2.21"
 
@@ -103,15 +106,30 @@ def estimate_torch(job: NetworkJob) -> MemoryEstimate:
     )
     gradients = parameters_part(net.parameters, 1, "gradients", source)
     batch = part("batch", net.inputs * job.batch * F4, "batch x inputs x 4 B", "", source)
+    late, step = _backward(job, acts), _step(job)
+    busy = gradients.size.best_bytes
     moments += [
         Moment("forward", (*started, states, *halves, acts, heap)),
-        Moment("backward", (*started, states, gradients, *halves, *_backward(job, acts), heap)),
-        Moment("optimizer-step", (*started, states, gradients, batch, _step(job), heap)),
+        Moment(
+            "backward",
+            (*started, states, gradients, *halves, late, heap_part(busy + late.size.best_bytes)),
+        ),
+        Moment(
+            "optimizer-step",
+            (
+                *started,
+                states,
+                gradients,
+                batch,
+                step,
+                heap_part(busy + size + step.size.best_bytes),
+            ),
+        ),
     ]
     return host_estimate(tuple(moments), f"pytorch {net.kind}", "process")
 
 
-def _backward(job: NetworkJob, acts: Part) -> tuple[Part, ...]:
+def _backward(job: NetworkJob, acts: Part) -> Part:
     """When all gradients are there, what is left of the activations is small.
 
     For networks whose saved tensors are small beside their parameters the end of the pass is the
@@ -121,7 +139,7 @@ def _backward(job: NetworkJob, acts: Part) -> tuple[Part, ...]:
     elements = job.network.inputs + first.saved + 2 * first.output
     size = min(acts.size.best_bytes, elements * job.batch * F4)
     text = "input, first stage's saved tensors and gradients"
-    return (part("activations", size, text, f"{job.batch:,} x {elements:,} x 4 B", TORCH),)
+    return part("activations", size, text, f"{job.batch:,} x {elements:,} x 4 B", TORCH)
 
 
 def _step(job: NetworkJob) -> Part:
@@ -165,7 +183,11 @@ def estimate_keras(job: NetworkJob) -> MemoryEstimate:
     if job.training:
         count = optimizer_states(job.optimizer) + 1
         states = (parameters_part(net.parameters, count, "gradients-and-state", source),)
-    running = (*started, kept, *states, acts, heap_part(size))
+    scratch: tuple[Part, ...] = ()
+    if net.kind == "cnn":
+        text = "convolution kernels' buffers on each thread"
+        scratch = (constant("process", "tensorflow_scratch").part("kernel-scratch", text),)
+    running = (*started, kept, *states, acts, *scratch, heap_part(size))
     moments = (Moment("load", held), Moment("pipeline", (*started, tensor)), Moment("run", running))
     return host_estimate(moments, f"keras {net.kind}", "process")
 
@@ -174,42 +196,60 @@ def estimate_keras(job: NetworkJob) -> MemoryEstimate:
 
 
 def estimate_loader(
-    rows: int, columns: int, batch: int, workers: int, prefetch: int
+    rows: int, columns: int, batch: int, workers: int, prefetch: int, *, objects: bool = False
 ) -> MemoryEstimate:
     """A torch DataLoader over a tensor: forked workers share its pages; batches are in flight.
 
-    The shuffled order is a Python list of ints beside its tensor; each item is a view of a row.
+    The shuffled order is a Python list of ints beside its tensor. `objects` says that every row is
+    a Python object: reading it counts a reference, which copies its page in the worker.
     """
-    table = part("dataset", rows * columns * F4, "rows x columns x 4 B", f"{rows:,}", TORCH, EXACT)
-    labels = part("target", rows * 8, "rows x 8 B", f"{rows:,}", TORCH, EXACT)
-    order = part(
-        "sampler", rows * (8 + 8 + 32), "tensor, list and ints of the order", f"{rows:,} x 48 B",
-        "torch/utils/data/sampler.py RandomSampler",
-    )  # fmt: skip
-    one = batch * columns * F4
-    flight = part(
-        "batches", one * (2 + workers * prefetch), "(2 + workers x prefetch) x batch",
-        f"{2 + workers * prefetch} x {one:,} B", "torch/utils/data/dataloader.py",
-    )  # fmt: skip
-    parts = [*torch_process(), table, labels, order, flight, *first_step(training=False)]
+    width = columns * F4 + (OBJECT_BYTES if objects else 0)
+    parts = [
+        *torch_process(),
+        part("dataset", rows * width, "rows x bytes", f"{rows:,} x {width:,} B", TORCH, EXACT),
+        part("target", rows * 8, "rows x 8 B", f"{rows:,} x 8 B", TORCH, EXACT),
+        *_loader_parts(rows, batch * columns * F4, workers, prefetch),
+        *first_step(training=False),
+        constant("process", "training_loop").part("training-loop", "the optimizer's imports"),
+    ]
     if workers:
         each = constant("process", "loader_worker")
         parts.append(each.part("loader-workers", "workers x pages of their own", workers))
+        if objects:
+            text = "rows x the page each lies on, copied by the worker that reads it"
+            copied = rows * min(width, PAGE_BYTES)
+            numbers = f"{rows:,} x {min(width, PAGE_BYTES):,} B"
+            parts.append(
+                part("copied-on-write", copied, text, numbers, "fork and reference counts")
+            )
     scope = "process tree" if workers else "process"
     return host_estimate((Moment("epoch", tuple(parts)),), "pytorch loader", scope)
 
 
+def _loader_parts(rows: int, one: int, workers: int, prefetch: int) -> tuple[Part, ...]:
+    """The sampler's order, and the batches in flight, of `one` byte count each."""
+    flying = 2 + workers * prefetch
+    order = "torch/utils/data/sampler.py RandomSampler"
+    loader = "torch/utils/data/dataloader.py"
+    shown = f"{flying} x {one:,} B"
+    return (
+        part("sampler", rows * 48, "tensor 8, list 8 and int 32 a row", f"{rows:,}", order),
+        part("batches", one * flying, "(2 + workers x prefetch) x batch", shown, loader),
+    )
+
+
 def estimate_checkpoint(
-    operation: str, parameters: int, *, mapped: bool, touched: bool
+    operation: str, parameters: int, *, mapped: bool, touched: bool, item_bytes: int = F4
 ) -> MemoryEstimate:
-    """Saving, loading, or loading into a model, float32.
+    """Saving, loading, or loading into a model, with parameters of `item_bytes`.
 
     torch.load without mmap reads every tensor into memory; with it, pages arrive when touched and
     are the page cache's, but count as resident. load_state_dict copies into the model's tensors.
     """
     source = "torch/serialization.py"
-    size = parameters * F4
-    state = part("state", size, "parameters x 4 B", f"{parameters:,} x 4 B", source, EXACT)
+    size = parameters * item_bytes
+    numbers = f"{parameters:,} x {item_bytes} B"
+    state = part("state", size, "parameters x bytes", numbers, source, EXACT)
     pages = part("mapped-state", size, "touched pages of the file", f"{size:,} B", source, EXACT)
     nothing = part("mapped-state", 0, "no page touched", "0 B", source, Doubt(1, 1, "high"))
     base = torch_process()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
@@ -14,20 +15,25 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 F4 = 4
 RGB = 3
 KERNEL = 3
-#: PyTorch's float dropout noise on the CPU has the input's size (at::native dropout, _dropout_impl).
 MODEL_FIELD = "workload.model.layers"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One layer. `saved` stays until its backward pass; `workspace` lives while it runs."""
+    """One step of the pass. `output` is the gradient's size in the backward pass.
+
+    `saved` stays until the stage's backward pass; `transient` lives while the stage runs forward;
+    `workspace` is a kernel's own in both directions, `backward_workspace` in one.
+    """
 
     name: str
     parameters: int
     largest_parameter: int
     output: int
     saved: int
+    transient: int = 0
     workspace: int = 0
+    backward_workspace: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +63,38 @@ class Network:
     def peak_elements(self, *, training: bool) -> int:
         """Most elements per sample that live at once: a walk forward, and back in training.
 
-        Forward: what was saved, a stage's output and workspace. Backward: what is still saved, the
-        gradient that came, the one that goes on, and the workspace twice, for both gradients.
+        Backward: what is still saved, the gradient that came, the one that goes on, and workspace.
         """
         held, worst, before = self.inputs, 0, self.inputs
         for stage in self.stages:
-            here = stage.output + stage.workspace + (stage.saved if training else before)
+            alive = max(before + max(stage.transient, stage.output), stage.transient + stage.output)
+            here = stage.workspace + (stage.transient + stage.saved if training else alive)
             worst = max(worst, held + here)
             held += stage.saved if training else 0
             before = stage.output
         if not training:
             return worst
-        for stage in reversed(self.stages):
-            gradients = 2 * stage.output + 2 * stage.workspace
-            worst = max(worst, held + gradients)
+        # The network's input needs no gradient.
+        arriving = [0, *(stage.output for stage in self.stages)]
+        for stage, onward in zip(reversed(self.stages), reversed(arriving[:-1]), strict=True):
+            here = stage.output + onward + stage.workspace + stage.backward_workspace
+            worst = max(worst, held + here)
             held -= stage.saved
         return worst
 
 
-def network_of(model: Mapping[str, Any]) -> Network:
-    """The network of a small description: `arch` and its sizes. Raises UnsupportedWorkload."""
+def network_of(model: Mapping[str, Any], *, pool_indices: bool = True) -> Network:
+    """The network of a small description: `arch` and its sizes. Raises UnsupportedWorkload.
+
+    `pool_indices` says whether max pooling saves where its maxima were, as PyTorch does.
+    """
     kind = str(model.get("arch"))
     found = _KINDS.get(kind)
     if found is None:
         words = f"must be one of {', '.join(_KINDS)}, not {kind!r}"
         raise UnsupportedWorkload(Violation(MODEL_FIELD, words))
     try:
-        return found(model)
+        return found({**model, "pool_indices": pool_indices})
     except (KeyError, TypeError, ValueError) as error:
         words = f"of kind {kind!r} lacks or mistakes a size: {error}"
         raise UnsupportedWorkload(Violation(MODEL_FIELD, words)) from error
@@ -91,15 +102,16 @@ def network_of(model: Mapping[str, Any]) -> Network:
 
 def linear(name: str, inner: int, outer: int, *, activation: bool, per: int = 1) -> Stage:
     """A dense layer over `per` positions: the activation's output is saved, by both its users."""
-    saved = outer * per if activation else 0
-    return Stage(name, (inner + 1) * outer, inner * outer, outer * per, saved)
+    out = outer * per
+    kept = out if activation else 0
+    return Stage(name, (inner + 1) * outer, inner * outer, out, kept, transient=out)
 
 
 def _mlp(model: Mapping[str, Any]) -> Network:
     widths = [int(model["in"]), *(int(width) for width in model["hidden"])]
     stages = [
         linear(f"linear-{at}", inner, outer, activation=True)
-        for at, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False), 1)
+        for at, (inner, outer) in enumerate(pairwise(widths), 1)
     ]
     classes = int(model["out"])
     stages.append(linear("head", widths[-1], classes, activation=False))
@@ -115,17 +127,18 @@ def _cnn(model: Mapping[str, Any]) -> Network:
     """
     channels = [RGB, *(int(width) for width in model["channels"])]
     side, classes = int(model["image"]), int(model["out"])
+    indices = 2 if model["pool_indices"] else 0
     stages = []
-    for at, (inner, outer) in enumerate(zip(channels, channels[1:], strict=False), 1):
+    for at, (inner, outer) in enumerate(pairwise(channels), 1):
         area = side * side
-        weights = inner * outer * KERNEL * KERNEL
-        positions = outer * area
+        weights, positions = inner * outer * KERNEL * KERNEL, outer * area
+        blocked = positions + (inner * area if inner > RGB else 0)
         pooled = positions // 4
-        saved = 2 * positions + 3 * pooled
-        blocked = (inner * area if inner > RGB else 0) + positions
-        stages.append(
-            Stage(f"block-{at}", weights + 3 * outer, weights, positions, saved, blocked)
-        )
+        stages += [
+            Stage(f"conv-{at}", weights + outer, weights, positions, positions, workspace=blocked),
+            Stage(f"norm-relu-{at}", 2 * outer, outer, positions, positions, positions),
+            Stage(f"pool-{at}", 0, 0, pooled, pooled * (1 + indices)),
+        ]
         side //= 2
     stages.append(linear("head", channels[-1], classes, activation=False))
     return Network("cnn", tuple(stages), RGB * int(model["image"]) ** 2, classes)
@@ -134,7 +147,7 @@ def _cnn(model: Mapping[str, Any]) -> Network:
 def _recurrent(model: Mapping[str, Any]) -> Network:
     """Per step and layer: the activated gates, cell, tanh of it, state, and the stacked output.
 
-    Backward stacks the gates' gradients of all steps beside the single ones: workspace.
+    Backward stacks the gates' gradients of all steps beside the single ones.
     """
     kind = str(model["arch"])
     gates = 4 if kind == "lstm" else 3
@@ -146,8 +159,17 @@ def _recurrent(model: Mapping[str, Any]) -> Network:
         weights = gates * width * (source + width + 2)
         saved = (gates + 4 if kind == "lstm" else gates + 3) * width * steps
         largest = gates * width * max(source, width)
+        stacked = gates * width * steps
         stages.append(
-            Stage(f"{kind}-{at + 1}", weights, largest, width * steps, saved, gates * width * steps)
+            Stage(
+                f"{kind}-{at + 1}",
+                weights,
+                largest,
+                width * steps,
+                saved,
+                transient=stacked,
+                backward_workspace=2 * stacked,
+            )
         )
     classes = int(model["out"])
     stages.append(linear("head", width, classes, activation=False))
@@ -166,7 +188,8 @@ def _encoder(model: Mapping[str, Any]) -> Network:
     saved = steps * (19 * width + 3 * ffn) + 3 * heads * steps * steps
     weights = 4 * width * width + 2 * width * ffn + 9 * width + ffn
     largest = max(3 * width * width, width * ffn)
-    one = Stage("layer", weights, largest, steps * max(ffn, width), saved, heads * steps * steps)
+    scores = heads * steps * steps
+    one = Stage("layer", weights, largest, steps * max(ffn, width), saved, workspace=scores)
     classes = int(model["out"])
     head = linear("head", width, classes, activation=False)
     layers = int(model.get("layers", 1))

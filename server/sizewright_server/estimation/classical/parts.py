@@ -17,9 +17,9 @@ class Doubt:
 
 
 #: Arithmetic on a stated shape: only page rounding and allocator headers are left.
-EXACT = Doubt(0.97, 1.04, "high")
+EXACT = Doubt(0.97, 1.05, "high")
 #: Arrays that the code makes, whose overlap at the peak is read from it.
-CODE = Doubt(0.8, 1.2, "medium")
+CODE = Doubt(0.7, 1.4, "medium")
 #: What depends on values nobody stated: label noise, neighbours, iterations.
 VALUES = Doubt(0.3, 1.8, "low")
 

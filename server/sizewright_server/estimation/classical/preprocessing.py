@@ -78,7 +78,9 @@ def simple_imputer(job: FitJob) -> Steps:
     """Fit: a filled copy behind a masked array, and its mask. Transform: a copy and its mask."""
     source = f"{SKLEARN}: impute/_base.py"
     table = job.table
-    mask = part("missing-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", source, EXACT)
+    mask = part(
+        "missing-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", source, EXACT
+    )
     masked = copies("masked-copies", table, 2, "masked copy and filled copy", source)
     return _transformer(job, masked, mask, also=(mask,))
 
@@ -127,7 +129,9 @@ def vectoriser(job: FitJob) -> Steps:
         source,
     )
     steps = _transformer(job, growing)
-    return Steps(tuple(Moment(m.name, (*m.parts, words)) for m in steps.fit), (words,), steps.predict)
+    return Steps(
+        tuple(Moment(m.name, (*m.parts, words)) for m in steps.fit), (words,), steps.predict
+    )
 
 
 def _transformer(job: FitJob, *fit: Part, also: tuple[Part, ...] = ()) -> Steps:
@@ -143,9 +147,7 @@ def _one_hot(job: FitJob) -> Table:
     each = max(table.categories, 2)
     columns = table.columns * each
     if job.get("sparse_output", True) and job.class_name == "OneHotEncoder":
-        return Table(
-            table.rows, columns, "float64", "csr", density=1 / each, classes=table.classes
-        )
+        return Table(table.rows, columns, "float64", "csr", density=1 / each, classes=table.classes)
     return replace(table, columns=columns, dtype="float64", container="numpy")
 
 

@@ -79,9 +79,7 @@ def _growing(leaves: int, classes: int) -> Part:
     capacity = 2 ** math.ceil(math.log2(max(2 * leaves, 2)))
     each = NODE_BYTES + F8 * max(classes, 1)
     text = "node capacity doubles, then is trimmed"
-    return part(
-        "growing-tree", capacity * each * 0.5, text, f"{capacity:,} x {each} B / 2", SOURCE
-    )
+    return part("growing-tree", capacity * each * 0.5, text, f"{capacity:,} x {each} B / 2", SOURCE)
 
 
 def _tree_work(table: Table, *, bootstrap: bool) -> Part:
@@ -112,7 +110,10 @@ def forest(job: FitJob) -> Steps:
     table, classes = job.table, _classes(job)
     extra = job.class_name.startswith("Extra")
     bootstrap = bool(job.get("bootstrap", not extra))
-    trees, running = job.count("n_estimators", 100), min(job.workers(), job.count("n_estimators", 100))
+    trees, running = (
+        job.count("n_estimators", 100),
+        min(job.workers(), job.count("n_estimators", 100)),
+    )
     seen = table.rows * BOOTSTRAP_SHARE if bootstrap else float(table.rows)
     largest = job.number("max_samples")
     if largest is not None and bootstrap:
@@ -184,7 +185,13 @@ def bagging(job: FitJob) -> Steps:
     model = (trees_part(job, job.count("n_estimators", 10), leaves, classes),)
     running = job.workers()
     copied = [
-        part(each.name, running * each.size.best_bytes, f"jobs x {each.formula}", each.numbers, SOURCE)
+        part(
+            each.name,
+            running * each.size.best_bytes,
+            f"jobs x {each.formula}",
+            each.numbers,
+            SOURCE,
+        )
         for each in (*float32_copy(job.table), _tree_work(job.table, bootstrap=True))
     ]
     return fit_of(*copied, _growing(leaves[0], classes), model=model)

@@ -187,5 +187,4 @@ def _trees(job: FitJob) -> Part:
     trees = rounds * outputs(job.table)
     nodes = trees * (2 * _leaves(job) - 1)
     numbers = f"{trees:,} trees, at most {nodes:,} nodes x {TREE_NODE_BYTES} B"
-    made = part("trees", nodes * TREE_NODE_BYTES, "T x k x (2 L - 1)", numbers, f"{SOURCE}tree")
-    return made
+    return part("trees", nodes * TREE_NODE_BYTES, "T x k x (2 L - 1)", numbers, f"{SOURCE}tree")

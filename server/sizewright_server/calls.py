@@ -58,7 +58,12 @@ class Calls:
                 return self._answer(path, method, request, context, identity)
             except CallFailed as failed:
                 code = failed.code
-                context.abort_with_status(rpc_status.to_status(failed.proto))
+                status = rpc_status.to_status(failed.proto)
+                # Not abort_with_status: it would take the place of the request id.
+                context.set_trailing_metadata(
+                    (("x-request-id", identity), *status.trailing_metadata)
+                )
+                context.abort(status.code, status.details)
                 raise
             finally:
                 self._log(path, code, started, context, identity)
@@ -88,7 +93,7 @@ class Calls:
         """Time left for the call: the caller's deadline within the maximum, or the default."""
         remaining = context.time_remaining()
         if remaining is None:
-            return self.settings.default_deadline_seconds
+            remaining = self.settings.default_deadline_seconds
         return min(remaining, self.settings.max_deadline_seconds)
 
     def _log(

@@ -13,6 +13,12 @@ from sizewright_server.estimation.problems import Violation
 
 DOMAIN = "sizewright"
 
+#: A gRPC client takes 8 KiB of trailers unless told otherwise: the message percent-encoded, the
+#: details in base64. What is longer would reach it as another error altogether.
+MESSAGE_BYTES = 1_000
+DETAIL_BYTES = 4_500
+TEXT_BYTES = 500
+
 
 class CallFailed(Exception):
     """A call that failed with a status. `status` is a serialised google.rpc.Status."""
@@ -36,20 +42,41 @@ class CallFailed(Exception):
 
 def invalid(violations: Sequence[Violation]) -> CallFailed:
     """INVALID_ARGUMENT naming every wrong field."""
-    listed = "; ".join(f"{v.field}: {v.description}" for v in violations)
+    told = carried(violations)
+    listed = "; ".join(f"{v.field}: {v.description}" for v in told)
     count = len(violations)
     message = f"{count} wrong field{'s' if count != 1 else ''}: {listed}"
     bad = error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in violations
+            for v in told
         ]
     )
-    return CallFailed("INVALID_ARGUMENT", message, [bad, _info("INVALID_REQUEST")])
+    return CallFailed(
+        "INVALID_ARGUMENT", _clipped(message, MESSAGE_BYTES), [bad, _info("INVALID_REQUEST")]
+    )
+
+
+def carried(violations: Sequence[Violation]) -> list[Violation]:
+    """The violations as a status can carry them: long texts cut, and beyond a few dozen a count."""
+    told: list[Violation] = []
+    size = 0
+    for violation in violations:
+        short = Violation(
+            _clipped(violation.field, TEXT_BYTES), _clipped(violation.description, TEXT_BYTES)
+        )
+        size += len(short.field.encode()) + len(short.description.encode()) + 8
+        if size > DETAIL_BYTES:
+            left = len(violations) - len(told)
+            words = f"is wrong too; {left} wrong fields from here on are not listed"
+            return [*told, Violation(short.field, words)]
+        told.append(short)
+    return told
 
 
 def not_found(message: str, resource_type: str, name: str) -> CallFailed:
     """NOT_FOUND naming the resource."""
+    message, name = _clipped(message, MESSAGE_BYTES), _clipped(name, TEXT_BYTES)
     resource = error_details_pb2.ResourceInfo(
         resource_type=resource_type, resource_name=name, description=message
     )
@@ -61,6 +88,15 @@ def overloaded(limit: int) -> CallFailed:
     message = f"the server runs {limit} calls, as many as it takes; try again"
     retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=100_000_000))
     return CallFailed("RESOURCE_EXHAUSTED", message, [retry, _info("OVERLOADED")])
+
+
+def answer_too_large(limit: int) -> CallFailed:
+    """RESOURCE_EXHAUSTED: the answer would be larger than the server sends."""
+    message = (
+        f"the answer is larger than {limit:,} bytes; ask for fewer requests or results at once, "
+        "or without explain"
+    )
+    return CallFailed("RESOURCE_EXHAUSTED", message, [_info("ANSWER_TOO_LARGE")])
 
 
 def unauthenticated() -> CallFailed:
@@ -83,6 +119,16 @@ def internal(request_id: str) -> CallFailed:
     """INTERNAL: our fault; the log has the rest under the request id."""
     message = f"internal error; quote request id {request_id}"
     return CallFailed("INTERNAL", message, [_info("INTERNAL", request_id=request_id)])
+
+
+def _clipped(text: str, most: int) -> str:
+    """At most `most` bytes of a text as gRPC encodes it, where all but plain ASCII is tripled."""
+    size = 0
+    for i, letter in enumerate(text):
+        size += 1 if letter.isascii() and letter.isprintable() else 3 * len(letter.encode())
+        if size > most:
+            return text[:i] + "..."
+    return text
 
 
 def _info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:

@@ -6,42 +6,51 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
+import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.calls import Calls
 from sizewright_server.logs import log_to_stderr
 from sizewright_server.service import Sizing
-from sizewright_server.servicer import CATALOG, SIZING
+from sizewright_server.servicer import CATALOG, MAX_ANSWER_BYTES, SIZING
 from sizewright_server.settings import ServerSettings
-from sizewright_server.tokens import Tokens, read_tokens
+from sizewright_server.tokens import TokenFileError, Tokens, read_tokens
 
 log = logging.getLogger("sizewright.server")
 
 SERVICES = (SIZING, CATALOG)
 #: Threads beyond the calls that may run: to refuse the others at once, and to answer health.
 SPARE_THREADS = 8
+#: How soon a worker that ended, or a parent that did, is seen.
+WATCH_SECONDS = 0.2
 
 
 class Running:
-    """A started server and its health."""
+    """A started server and its health. With `shared_port` others may listen on the port too.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    Raises what `serve` raises.
+    """
+
+    def __init__(self, settings: ServerSettings, *, shared_port: bool = False) -> None:
         self.settings = settings
         self.health = health.HealthServicer()
         tokens = Tokens(read_tokens(settings.token_file), read_tokens(settings.admin_token_file))
         threads = settings.max_concurrency + SPARE_THREADS
         self.server = grpc.server(
             ThreadPoolExecutor(max_workers=threads, thread_name_prefix="call"),
-            options=_options(settings),
+            options=_options(settings, shared_port),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self.set_serving(False)
@@ -50,7 +59,7 @@ class Running:
         if settings.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.server)
-        self.port = self._listen()
+        self.port = self._listen(shared_port)
         self.server.start()
         self.set_serving(True)
 
@@ -67,8 +76,12 @@ class Running:
         time.sleep(self.settings.drain_delay_seconds)
         self.server.stop(self.settings.grace_seconds).wait()
 
-    def _listen(self) -> int:
+    def _listen(self, shared_port: bool) -> int:
         address, settings = self.settings.listen, self.settings
+        if settings.unix_path is not None:
+            _refuse_a_socket_in_use(settings.unix_path)
+        elif not shared_port:
+            _free_address(settings)
         if settings.tls_cert is None or settings.tls_key is None:
             return self.server.add_insecure_port(address)
         client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
@@ -83,8 +96,8 @@ class Running:
 def serve(settings: ServerSettings) -> int:
     """Serves until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status.
 
-    Raises SnapshotError, TokenFileError, OSError or RuntimeError (the address is taken) when the
-    server cannot start.
+    Raises SnapshotError, TokenFileError, OSError or RuntimeError (the address cannot be had) when
+    the server cannot start.
     """
     log_to_stderr()
     if settings.workers > 1:
@@ -94,54 +107,134 @@ def serve(settings: ServerSettings) -> int:
 
 def _serve_one(settings: ServerSettings) -> int:
     stop = threading.Event()
-    _on_signals(stop)
+    _on_signals(stop, lambda number: os._exit(128 + number))
     running = Running(settings)
     log.info("serving", extra={"listen": settings.listen, "port": running.port})
     stop.wait()
+    _drain(running)
+    return 0
+
+
+def _drain(running: Running) -> None:
     log.info("draining")
     running.drain()
     log.info("stopped")
-    return 0
 
 
 def _serve_many(settings: ServerSettings) -> int:
     """Spawned processes share the port; forking after gRPC has started threads is not safe."""
-    stop = threading.Event()
-    _on_signals(stop)
+    reserved, shared = _reserve(settings)
     context = multiprocessing.get_context("spawn")
-    alone = settings.model_copy(update={"workers": 1})
-    workers = [context.Process(target=serve, args=(alone,)) for _ in range(settings.workers)]
-    for worker in workers:
-        worker.start()
-    while not stop.wait(0.2):
-        if not all(worker.is_alive() for worker in workers):
+    workers = [context.Process(target=_work, args=(shared,)) for _ in range(settings.workers)]
+
+    def end_at_once(number: int) -> None:
+        for worker in workers:
+            worker.kill()
+        os._exit(128 + number)
+
+    stop = threading.Event()
+    _on_signals(stop, end_at_once)
+    with reserved:
+        for worker in workers:
+            worker.start()
+        while all(worker.is_alive() for worker in workers) and not stop.wait(WATCH_SECONDS):
+            pass
+        if not stop.is_set():
             log.error("a worker ended by itself; stopping the others")
-            break
-    failed = any(worker.exitcode for worker in workers)
-    for worker in workers:
-        if worker.is_alive() and worker.pid is not None:
-            os.kill(worker.pid, signal.SIGTERM)
-    for worker in workers:
-        worker.join()
-    return 1 if failed else 0
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+    # A worker that had not come to serve yet ends by the signal itself.
+    ended = {worker.exitcode for worker in workers}
+    return 0 if stop.is_set() and ended <= {0, -signal.SIGTERM} else 1
 
 
-def _on_signals(stop: threading.Event) -> None:
+def _work(settings: ServerSettings) -> None:
+    """One of several workers: serves until it is told to stop, or whoever started it is gone.
+
+    It ends at once only when the parent kills it: a signal to the whole process group arrives
+    twice, and the second must not cut off the calls that run.
+    """
+    log_to_stderr()
+    stop = threading.Event()
+    _on_signals(stop, lambda number: None)
+    try:
+        running = Running(settings, shared_port=True)
+    except (SnapshotError, TokenFileError, OSError, RuntimeError) as error:
+        log.error("cannot start", extra={"reason": str(error)})
+        raise SystemExit(1) from None
+    log.info("serving", extra={"listen": settings.listen, "port": running.port})
+    parent = multiprocessing.parent_process()
+    while not stop.wait(WATCH_SECONDS) and (parent is None or parent.is_alive()):
+        pass
+    _drain(running)
+
+
+def _reserve(settings: ServerSettings) -> tuple[socket.socket, ServerSettings]:
+    """A socket that holds the port for the workers, and their settings with its number.
+
+    It never listens, so it gets no calls. Raises OSError when someone else has the port.
+    """
+    family, address = _free_address(settings)
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(address)
+    host = settings.tcp[0]
+    name = f"[{host}]" if ":" in host else host
+    return held, settings.model_copy(update={"workers": 1, "listen": f"{name}:{address[1]}"})
+
+
+def _free_address(settings: ServerSettings) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """The address to bind, its port chosen where it was 0.
+
+    Raises OSError saying why it cannot be had. Sharing is not asked for, so a port that another
+    server's workers share is taken all the same.
+    """
+    host, port = settings.tcp
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return family, probe.getsockname()
+    except OSError as error:
+        raise OSError(f"cannot listen on {settings.listen}: {error.strerror}") from error
+
+
+def _refuse_a_socket_in_use(path: str) -> None:
+    """Raises OSError when the path is another server's, which gRPC would quietly take over."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return
+    if not is_socket:
+        raise OSError(f"cannot listen on unix:{path}: it is a file, not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(path) == 0:
+            raise OSError(f"cannot listen on unix:{path}: another server listens there")
+
+
+def _on_signals(stop: threading.Event, again: Callable[[int], None]) -> None:
+    """Sets `stop` at the first SIGTERM or SIGINT, and calls `again` at each one after it."""
+
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
-            os._exit(128 + number)
+            again(number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
 
 
-def _options(settings: ServerSettings) -> Sequence[tuple[str, int]]:
+def _options(settings: ServerSettings, shared_port: bool) -> Sequence[tuple[str, int]]:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", 16 * 2**20),
+        ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.so_reuseport", 1 if settings.workers >= 1 else 0),
+        ("grpc.so_reuseport", int(shared_port)),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -36,6 +36,8 @@ log = logging.getLogger("sizewright.calls")
 SIZING = "sizewright.v1.SizingService"
 CATALOG = "sizewright.v1.CatalogService"
 MAX_BATCH = 256
+#: Largest answer. A batch stops growing there, whatever the memory.
+MAX_ANSWER_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,18 @@ def dispatch(
     timeout_seconds: float | None = None,
     request_id: str | None = None,
 ) -> Message:
-    """Answers one call. Raises CallFailed; anything unexpected becomes INTERNAL and is logged."""
+    """Answers one call within `timeout_seconds`.
+
+    Raises CallFailed; anything unexpected becomes INTERNAL and is logged.
+    """
     known = METHODS.get(method)
     if known is None:
         raise CallFailed("UNIMPLEMENTED", f"no method {method}", [])
     until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     try:
-        return known.answer(app, request, until)
+        answer = known.answer(app, request, until)
+        _in_time(until)
+        return answer
     except CallFailed:
         raise
     except (RequestInvalid, UnsupportedWorkload) as wrong:
@@ -101,9 +108,9 @@ def _batch(
         words = f"has {len(request.requests)} entries; at most {MAX_BATCH}"
         raise RequestInvalid([Violation("requests", words)])
     response = sizing_service_pb2.BatchRecommendResponse()
+    size = 0
     for one in request.requests:
-        if until is not None and time.monotonic() > until:
-            raise failures.deadline()
+        _in_time(until)
         result = response.results.add()
         try:
             result.response.CopyFrom(_recommend(app, one, until))
@@ -111,9 +118,17 @@ def _batch(
             failed = failures.invalid(wrong.violations)
             result.error.code = failed.proto.code
             result.error.message = failed.message
-            for violation in wrong.violations:
+            for violation in failures.carried(wrong.violations):
                 result.error.fields.add(field=violation.field, description=violation.description)
+        size += result.ByteSize()
+        if size > MAX_ANSWER_BYTES:
+            raise failures.answer_too_large(MAX_ANSWER_BYTES)
     return response
+
+
+def _in_time(until: float | None) -> None:
+    if until is not None and time.monotonic() > until:
+        raise failures.deadline()
 
 
 def _check(

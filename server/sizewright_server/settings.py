@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class ServerSettings(BaseSettings):
@@ -35,13 +34,30 @@ class ServerSettings(BaseSettings):
     reflection: bool = True
     catalog: Path | None = None
 
+    @property
+    def unix_path(self) -> str | None:
+        """The socket's path, where it is a unix socket."""
+        return self.listen.removeprefix("unix:") if self.listen.startswith("unix:") else None
+
+    @property
+    def tcp(self) -> tuple[str, int]:
+        """Host and port. Raises ValueError where `listen` is not host:port."""
+        host, colon, port = self.listen.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        plain = host and not set("[]:,/") & set(host)
+        if not (colon and port.isdecimal() and int(port) < 2**16 and (plain or bracketed)):
+            raise ValueError(f"{self.listen!r} is not host:port, [ipv6]:port or unix:/path")
+        return host.strip("[]"), int(port)
+
     @model_validator(mode="after")
     def _check(self) -> ServerSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
-        open_to_others = not self.listen.startswith(LOOPBACK)
+        if self.unix_path is not None and self.workers > 1:
+            raise ValueError("several workers need host:port, a unix socket takes one")
+        open_to_others = self.unix_path is None and not _is_loopback(self.tcp[0])
         protected = self.tls_cert is not None and self.token_file is not None
         if open_to_others and not protected and not self.insecure:
             raise ValueError(
@@ -49,3 +65,12 @@ class ServerSettings(BaseSettings):
                 "listen on loopback or a unix socket, or say insecure"
             )
         return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

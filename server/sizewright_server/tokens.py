@@ -35,7 +35,7 @@ class Tokens:
         if self.read and not is_admin and not _known(given, self.read):
             raise failures.unauthenticated()
         if changes_state and self.admin and not is_admin:
-            raise failures.denied(method)
+            raise failures.denied(method) if given else failures.unauthenticated()
 
 
 def read_tokens(path: Path | None) -> tuple[bytes, ...]:

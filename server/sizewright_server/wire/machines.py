@@ -14,7 +14,7 @@ from sizewright_catalog.devices import find_device
 from sizewright_catalog.values import Device, InstanceType, Machine, Offer, Overhead
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.wire import models
-from sizewright_server.wire.violations import from_pydantic
+from sizewright_server.wire.violations import echoed, from_pydantic
 
 SECONDS_PER_DAY = 86_400
 
@@ -90,7 +90,7 @@ def _read_device(given: pb.Accelerators, path: str, problems: list[Violation]) -
         problems.append(
             Violation(
                 f"{path}.accelerators.device",
-                f"{given.device!r} is not in the device table; "
+                f"{echoed(given.device)} is not in the device table; "
                 "give its compute_capability, such as '8.9'",
             )
         )

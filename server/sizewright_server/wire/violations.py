@@ -29,16 +29,21 @@ def _not_built() -> dict[str, list[str]]:
     return table
 
 
+def echoed(value: object, most: int = 60) -> str:
+    """What was given, in quotes, cut where it is long."""
+    return repr(value[:most] + "..." if isinstance(value, str) and len(value) > most else value)
+
+
 def one_of(kind: str, value: str, allowed: Iterable[str]) -> str:
     """What is wrong with a word of an open vocabulary, and what would be right."""
     choices = list(allowed)
     if value in _not_built().get(kind, ()):
-        return f"{value!r} is not built yet; use {quoted(choices)}"
+        return f"{echoed(value)} is not built yet; use {quoted(choices)}"
     if not value:
         return f"is required: {quoted(choices)}"
-    near = difflib.get_close_matches(value.lower(), choices, n=1)
+    near = difflib.get_close_matches(value[:60].lower(), choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{value!r} is not known; {hint}use {quoted(choices)}"
+    return f"{echoed(value)} is not known; {hint}use {quoted(choices)}"
 
 
 def quoted(choices: list[str], most: int = 12) -> str:

@@ -21,7 +21,7 @@ from sizewright_server.estimation.workload import (
     Workload,
 )
 from sizewright_server.wire import models
-from sizewright_server.wire.violations import from_pydantic, one_of
+from sizewright_server.wire.violations import echoed, from_pydantic, one_of
 
 MAX_CONFIG_BYTES = 256 * 1024
 HEADS = (
@@ -90,7 +90,9 @@ class WorkloadReader:
         except UnknownPreset as unknown:
             near = ", ".join(unknown.near)
             hint = f"; near: {near}" if near else ""
-            self._wrong("model.preset", f"no preset {name!r}{hint}; `sizewright presets` lists all")
+            self._wrong(
+                "model.preset", f"no preset {echoed(name)}{hint}; `sizewright presets` lists all"
+            )
             return None
 
     def _config(self, text: str) -> dict[str, Any] | None:
@@ -100,7 +102,7 @@ class WorkloadReader:
             return None
         try:
             config = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             self._wrong(field, f"is not JSON: {error}")
             return None
         if not isinstance(config, dict):

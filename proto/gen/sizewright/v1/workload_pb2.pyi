@@ -145,8 +145,8 @@ class Workload(_message.Message):
     name: _builtins.str
     """A name for people; it appears in answers and nowhere in the arithmetic."""
     framework: _builtins.str
-    """Framework in lower-kebab case: "pytorch" is estimated today; "tensorflow", "keras",
-    "scikit-learn", "xgboost" and "lightgbm" are known and refused by name until built.
+    """Framework in lower-kebab case: "pytorch"; "scikit-learn", "xgboost" and "lightgbm" for a fit;
+    "tensorflow" and "keras" are known and refused by name until built.
     """
     @_builtins.property
     def model(self) -> Global___Model:
@@ -993,25 +993,43 @@ Global___ServingSettings: _TypeAlias = ServingSettings  # noqa: Y015
 
 @_typing.final
 class Fit(_message.Message):
-    """Fitting a classical estimator (refused until built)."""
+    """Fitting a classical estimator on the CPU of one node."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    PREDICT_ROWS_FIELD_NUMBER: _builtins.int
+    FREES_DATASET_FIELD_NUMBER: _builtins.int
     jobs: _builtins.int
-    """Parallel jobs; 0 means 1."""
+    """Parallel jobs, where the hyper-parameter n_jobs does not say it; 0 means 1."""
     rounds: _builtins.int
     """Boosting rounds or iterations, where the library wants them beside the estimator."""
+    threads: _builtins.int
+    """Threads the library may use; n_jobs -1 means all of them. 0 means 2 or the jobs."""
+    predict_rows: _builtins.int
+    """Rows of a prediction; 0 means the whole table."""
+    frees_dataset: _builtins.bool
+    """The caller drops the table once the library has its own form of it."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What runs: "fit", "fit-transform", "transform", "predict", "predict-proba". Empty means "fit"."""
+
     def __init__(
         self,
         *,
         jobs: _builtins.int = ...,
         rounds: _builtins.int = ...,
+        operations: _abc.Iterable[_builtins.str] | None = ...,
+        threads: _builtins.int = ...,
+        predict_rows: _builtins.int = ...,
+        frees_dataset: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frees_dataset", b"frees_dataset", "jobs", b"jobs", "operations", b"operations", "predict_rows", b"predict_rows", "rounds", b"rounds", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1028,6 +1046,11 @@ class Dataset(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    DENSITY_FIELD_NUMBER: _builtins.int
+    MISSING_SHARE_FIELD_NUMBER: _builtins.int
+    COLUMN_ORDER_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Samples or rows."""
     tokens_per_row: _builtins.int
@@ -1038,8 +1061,19 @@ class Dataset(_message.Message):
     """Element type, such as "int64" or "float32". Empty means int64 for tokens."""
     container: _builtins.str
     """How it is held: "memory-mapped" (Arrow files, as Hugging Face datasets does), "in-memory"
-    (arrays or tensors in each process) or "streaming". Empty means "memory-mapped".
+    (arrays or tensors in each process) or "streaming". Empty means "memory-mapped". A fit takes
+    "numpy" (its default), "pandas", "arrow", "csr", "memory-mapped" or "streaming".
     """
+    classes: _builtins.int
+    """Labels of the target of a fit; 0 for a continuous one. Unset means 2."""
+    density: _builtins.float
+    """Share of elements that are stored in "csr", above 0; 0 means 1."""
+    missing_share: _builtins.float
+    """Share of elements that are missing."""
+    column_order: _builtins.bool
+    """The array is in column (Fortran) order."""
+    categories: _builtins.int
+    """Mean number of distinct values of the columns that an encoder encodes."""
     def __init__(
         self,
         *,
@@ -1048,12 +1082,19 @@ class Dataset(_message.Message):
         columns: _builtins.int = ...,
         dtype: _builtins.str = ...,
         container: _builtins.str = ...,
+        classes: _builtins.int | None = ...,
+        density: _builtins.float = ...,
+        missing_share: _builtins.float = ...,
+        column_order: _builtins.bool = ...,
+        categories: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_classes", b"_classes", "classes", b"classes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "container", b"container", "dtype", b"dtype", "rows", b"rows", "tokens_per_row", b"tokens_per_row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_classes", b"_classes", "categories", b"categories", "classes", b"classes", "column_order", b"column_order", "columns", b"columns", "container", b"container", "density", b"density", "dtype", b"dtype", "missing_share", b"missing_share", "rows", b"rows", "tokens_per_row", b"tokens_per_row"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__classes: _TypeAlias = _typing.Literal["classes"]  # noqa: Y015
+    _WhichOneofArgType__classes: _TypeAlias = _typing.Literal["_classes", b"_classes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__classes) -> _WhichOneofReturnType__classes | None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sizewright_catalog.values import InstanceType, Machine
-from sizewright_server.estimation.workload import Workload
+from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.plan import Constraints
 
 
@@ -13,7 +13,7 @@ from sizewright_server.planning.plan import Constraints
 class EstimateQuestion:
     """What Estimate asks. `gpus` 0 leaves it to the layout; `device` None is any."""
 
-    workload: Workload
+    workload: AnyWorkload
     #: Equal for equal workloads: what was prepared for one serves the other.
     key: bytes
     gpus: int
@@ -25,7 +25,7 @@ class EstimateQuestion:
 class RecommendQuestion:
     """What Recommend asks."""
 
-    workload: Workload
+    workload: AnyWorkload
     #: Equal for equal workloads: what was prepared for one serves the other.
     key: bytes
     constraints: Constraints
@@ -38,7 +38,7 @@ class RecommendQuestion:
 class CheckQuestion:
     """What CheckFit asks."""
 
-    workload: Workload
+    workload: AnyWorkload
     #: Equal for equal workloads: what was prepared for one serves the other.
     key: bytes
     target: InstanceType | Machine

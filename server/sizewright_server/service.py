@@ -7,17 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from sizewright_catalog.catalog import Catalog
-from sizewright_catalog.values import Device
-from sizewright_server.estimation.estimator import PreparedWorkload, prepare
+from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
 from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
-from sizewright_server.planning.devices import overhead_of, unsupported_reason
-from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.devices import overhead_of, unsupported_reason, uses_gpu
+from sizewright_server.planning.index import HostIndex, OfferIndex
 from sizewright_server.planning.machines import Check, check_nodes
 from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
@@ -57,8 +57,13 @@ class Sizing:
         self.catalog = catalog
         self.index = OfferIndex(catalog)
         self.today = today
-        self._seen: OrderedDict[bytes, PreparedWorkload] = OrderedDict()
+        self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
         self._lock = threading.Lock()
+
+    @cached_property
+    def host_index(self) -> HostIndex:
+        """The offers as fits see them; built by the first fit."""
+        return HostIndex(self.catalog)
 
     def estimate(self, question: EstimateQuestion) -> MemoryEstimate:
         """The memory of a workload under its own layout, or the first possible one.
@@ -76,7 +81,8 @@ class Sizing:
         asked = Question(
             prepared, question.constraints, question.max_results, self.today(), question.machines
         )
-        result = recommend(asked, self.index)
+        gpu = uses_gpu(question.workload)
+        result = recommend(asked, self.index if gpu else self.host_index)
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(_estimate_of(prepared, plan) for plan in shown))
 
@@ -85,21 +91,18 @@ class Sizing:
         prepared = self._prepare(question.workload, question.key)
         constraints = Constraints(headroom=question.headroom, max_nodes=question.node_count)
         check = check_nodes(prepared, question.target, [question.node_count], constraints)
-        if check.choice is None or question.target.device is None:
+        if check.choice is None:
             return Checked(check, None)
-        estimate = prepared.estimate(
-            check.choice.layout, question.target.device_count, overhead_of(question.target.device)
-        )
-        return Checked(check, estimate)
+        return Checked(check, _estimate_on(prepared, check.choice.layout, question.target))
 
-    def _prepare(self, workload: Workload, key: bytes) -> PreparedWorkload:
+    def _prepare(self, workload: AnyWorkload, key: bytes) -> AnyPrepared:
         """The prepared workload, one already seen where there is one."""
         with self._lock:
             seen = self._seen.get(key)
             if seen is not None:
                 self._seen.move_to_end(key)
                 return seen
-        made = prepare(workload)
+        made = prepare_any(workload)
         with self._lock:
             self._seen[key] = made
             if len(self._seen) > SEEN_WORKLOADS:
@@ -125,15 +128,28 @@ class Sizing:
         return overhead_of(device)
 
 
-def _estimate_of(prepared: PreparedWorkload, plan: Plan) -> MemoryEstimate:
+def _estimate_of(prepared: AnyPrepared, plan: Plan) -> MemoryEstimate:
     target = plan.machine if plan.offer is None else plan.offer.instance_type
-    if target is None or target.device is None:
+    if target is None:
+        raise LookupError("a plan names no machine")
+    return _estimate_on(prepared, plan.layout, target)
+
+
+def _estimate_on(
+    prepared: AnyPrepared, layout: Layout, target: InstanceType | Machine
+) -> MemoryEstimate:
+    """The estimate on a machine; a fit uses none of its devices."""
+    if not uses_gpu(prepared.workload):
+        return prepared.estimate(layout, 1, device_overhead(None, None))
+    if target.device is None:
         raise LookupError("a plan names no device")
-    return prepared.estimate(plan.layout, target.device_count, overhead_of(target.device))
+    return prepared.estimate(layout, target.device_count, overhead_of(target.device))
 
 
-def _layout(prepared: PreparedWorkload, question: EstimateQuestion) -> tuple[Layout, int]:
+def _layout(prepared: AnyPrepared, question: EstimateQuestion) -> tuple[Layout, int]:
     """The layout to estimate: the explicit one, else the first for the asked GPUs."""
+    if not isinstance(question.workload, Workload):
+        return Layout(), 1
     run = question.workload.run
     per_node = question.gpus_per_node or DEFAULT_GPUS_PER_NODE
     gpus = question.gpus or _gpus_of(run)

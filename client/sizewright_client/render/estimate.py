@@ -36,7 +36,10 @@ def put_estimate(
 
 
 def put_subject(page: Page, estimate: estimate_pb2.MemoryEstimate) -> None:
-    """Add the model and the layout in a line or two."""
+    """Add the model and the layout in a line or two; what uses no GPU has no layout."""
+    if not any(pool.pool == estimate_pb2.POOL_GPU for pool in estimate.pools):
+        page.say(estimate.architecture)
+        return
     total, trained = estimate.parameter_count, estimate.trainable_parameter_count
     words = f"{estimate.architecture}; {parameters(total)} parameters"
     if 0 < trained < total:

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from sizewright_catalog.values import Device
+from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
 from sizewright_server.estimation.workload import Training, Workload
 
@@ -33,8 +34,15 @@ def unsupported_reason(device: Device) -> str:
     return f"pytorch does not run on {device.name} without another backend"
 
 
-def native_features(workload: Workload) -> tuple[str, ...]:
-    """The device features a workload asks for."""
+def uses_gpu(workload: AnyWorkload) -> bool:
+    """Whether a workload runs on GPUs; a fit runs on the host."""
+    return isinstance(workload, Workload)
+
+
+def native_features(workload: AnyWorkload) -> tuple[str, ...]:
+    """The device features a workload asks for; a fit uses no device."""
+    if not isinstance(workload, Workload):
+        return ()
     run = workload.run
     kind = run.precision if isinstance(run, Training) else run.weight_dtype
     asked = []

@@ -10,7 +10,7 @@ import numpy as np
 from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.catalog import Catalog, Ints
 from sizewright_server.planning.devices import unsupported_reason
-from sizewright_server.planning.kinds import KindColumns, NodeKind
+from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.plan import Rejection
 
 
@@ -109,6 +109,22 @@ class OfferIndex:
         rank = np.empty_like(position)
         rank[position] = np.arange(len(position))
         return rank
+
+
+class HostIndex(OfferIndex):
+    """The offers as a fit sees them: every one whose host memory is known, GPUs or not."""
+
+    def _kind(self, index: int, kubernetes: bool) -> NodeKind:
+        columns = self.catalog.types
+        return host_kind(
+            int(columns.host_usable_bytes[index]),
+            int(columns.host_nominal_bytes[index]),
+            kubernetes=kubernetes,
+        )
+
+    def _type_reasons(self) -> list[str]:
+        sizes = self.catalog.types.host_usable_bytes.tolist()
+        return ["" if size > 0 else "unsizable|no host memory is stated" for size in sizes]
 
 
 def _rejections(lost: Counter[str]) -> tuple[Rejection, ...]:

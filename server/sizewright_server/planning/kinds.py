@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.values import Device
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
@@ -16,13 +17,17 @@ from sizewright_server.planning.devices import overhead_of
 
 #: More nodes than anyone asks for: offers are not counted.
 UNCOUNTED = 2**31
+_NO_DEVICE = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeKind:
-    """A kind of node. `slice` below 1 is a share of one device, good for one rank alone."""
+    """A kind of node. `slice` below 1 is a share of one device, good for one rank alone.
 
-    device: Device
+    `device` None is a node whose GPUs, if it has any, are not used: one rank, host memory alone.
+    """
+
+    device: Device | None
     per_node: int
     slice: float
     gpu_usable_bytes: int
@@ -40,16 +45,26 @@ class KindColumns:
         self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
         self.gpu_usable_bytes = _integers([kind.gpu_usable_bytes for kind in kinds])
         self.host_usable_bytes = _integers([kind.host_usable_bytes for kind in kinds])
-        bounds = [overhead_bounds(overhead_of(kind.device)) for kind in kinds]
+        bounds = [_bounds(kind.device) for kind in kinds]
         self.overhead = np.moveaxis(
             np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2
         )
+
+
+def host_kind(usable_bytes: int, nominal_bytes: int, *, kubernetes: bool) -> NodeKind:
+    """A node of which the host memory alone is used."""
+    reserved = kubelet_reserved_bytes(nominal_bytes) if kubernetes else 0
+    return NodeKind(None, 1, 1.0, 0, usable_bytes - reserved)
 
 
 def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...]:
     """Bytes without collectives, of a pair's communicator, and of a larger group's."""
     fixed = overhead.total(0, 1)
     return tuple(_triple(size) for size in (fixed, overhead.pair.size, overhead.group.size))
+
+
+def _bounds(device: Device | None) -> tuple[tuple[int, int, int], ...]:
+    return (_NO_DEVICE,) * 3 if device is None else overhead_bounds(overhead_of(device))
 
 
 def _integers(values: list[int]) -> Column:

@@ -7,8 +7,13 @@ from dataclasses import dataclass, replace
 
 from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.values import InstanceType, Machine
-from sizewright_server.planning.devices import lacks, native_features, unsupported_reason
-from sizewright_server.planning.kinds import KindColumns, NodeKind
+from sizewright_server.planning.devices import (
+    lacks,
+    native_features,
+    unsupported_reason,
+    uses_gpu,
+)
+from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.needs import Needs, Prepared
 from sizewright_server.planning.plan import Constraints, Plan
 from sizewright_server.planning.search import NOTHING_TRIED, Choice, Decisions
@@ -23,8 +28,12 @@ class Check:
     refusal: str
 
 
-def node_kind(target: InstanceType | Machine, *, kubernetes: bool) -> NodeKind | str:
-    """The kind of node a target is, or why no GPU framework runs on it."""
+def node_kind(
+    target: InstanceType | Machine, *, kubernetes: bool, gpu: bool = True
+) -> NodeKind | str:
+    """The kind of node a target is, or why nothing runs on it. `gpu` False: host memory alone."""
+    if not gpu:
+        return host_kind(target.host_usable_bytes, target.host_nominal_bytes, kubernetes=kubernetes)
     if isinstance(target, InstanceType) and target.unsizable_reason:
         return f"{target.name} cannot be sized: {target.unsizable_reason}"
     if target.device is None or target.device_count == 0:
@@ -59,10 +68,11 @@ def check_nodes(
     constraints: Constraints,
 ) -> Check:
     """The choice that fits with the fewest of `nodes`; else a tight one, else the nearest."""
-    kind = node_kind(target, kubernetes=prepared.workload.host.kubernetes)
+    on_gpu = uses_gpu(prepared.workload)
+    kind = node_kind(target, kubernetes=prepared.workload.host.kubernetes, gpu=on_gpu)
     if isinstance(kind, str):
         return Check(None, kind)
-    missing = lacks(kind.device, native_features(prepared.workload))
+    missing = lacks(kind.device, native_features(prepared.workload)) if kind.device else ""
     if missing:
         return Check(None, missing)
     if isinstance(target, Machine):
@@ -75,5 +85,7 @@ def check_nodes(
         return Check(decisions.tight(0), "")
     if decisions.lack_bytes[0] < NOTHING_TRIED:
         return Check(decisions.nearest(0), "")
+    if not on_gpu:
+        return Check(None, "a fit runs on one node")
     gpus = " or ".join(str(kind.per_node * n) for n in nodes)
     return Check(None, f"the workload has no layout for {gpus} GPUs on nodes of {kind.per_node}")

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.estimator import LayoutColumns
+from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
-from sizewright_server.estimation.workload import Layout, Workload
+from sizewright_server.estimation.workload import Layout
 
 _BOUNDS = ("low", "best", "high")
 
@@ -19,7 +20,10 @@ _BOUNDS = ("low", "best", "high")
 class Prepared(Protocol):
     """What planning needs of a prepared workload."""
 
-    workload: Workload
+    @property
+    def workload(self) -> AnyWorkload:
+        """What was prepared."""
+        ...
 
     def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
         """The layouts to try, the preferred first."""

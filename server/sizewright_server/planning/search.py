@@ -139,18 +139,15 @@ class Decisions:
             each = group if larger[0] else pair
             made.append((int(reserved[0]) + none + int(count[0]) * each, int(host[0])))
         gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))
-        pools = (
-            PoolFit(
-                "gpu",
-                gpu,
-                node.gpu_usable_bytes,
-                verdict_of(gpu, node.gpu_usable_bytes, headroom),
-            ),
-            PoolFit(
-                "host",
-                host_range,
-                node.host_usable_bytes,
-                verdict_of(host_range, node.host_usable_bytes, headroom),
-            ),
+        on_host = PoolFit(
+            "host",
+            host_range,
+            node.host_usable_bytes,
+            verdict_of(host_range, node.host_usable_bytes, headroom),
         )
-        return Choice(nodes, self.needs.layouts[row], pools)
+        if node.device is None:
+            return Choice(nodes, self.needs.layouts[row], (on_host,))
+        on_gpu = PoolFit(
+            "gpu", gpu, node.gpu_usable_bytes, verdict_of(gpu, node.gpu_usable_bytes, headroom)
+        )
+        return Choice(nodes, self.needs.layouts[row], (on_gpu, on_host))

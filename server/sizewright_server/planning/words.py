@@ -55,11 +55,13 @@ def machine_plan_of(machine: Machine, choice: Choice) -> Plan:
 def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...]:
     """Why it fits or does not: each pool's peak against what is usable, and which pool binds."""
     name = _device_words(target.device, target.device_count * choice.nodes)
-    gpu, host = choice.pools
+    gpu, host = choice.pools[0], choice.pools[-1]
     nodes = "the node" if choice.nodes == 1 else f"each of {choice.nodes} nodes"
     binding = max(choice.pools, key=lambda pool: pool.peak.high_bytes / max(pool.usable_bytes, 1))
     words = "GPU memory" if binding.pool == "gpu" else "Host memory"
     share = 100 * binding.peak.high_bytes / max(binding.usable_bytes, 1)
+    if gpu.pool == "host":
+        return (f"Host: {_peak(host)} on {nodes}, {share:.0f} % by the high estimate.",)
     return (
         f"GPU: {_peak(gpu)} on {name}.",
         f"Host: {_peak(host)} on {nodes}.",

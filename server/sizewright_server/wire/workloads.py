@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
+from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.estimation.workload import (
@@ -21,6 +22,7 @@ from sizewright_server.estimation.workload import (
     Workload,
 )
 from sizewright_server.wire import models
+from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.violations import echoed, from_pydantic, one_of
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -44,8 +46,10 @@ class WorkloadReader:
         self.problems = problems
         self.path = path
 
-    def read(self, message: pb.Workload) -> Workload | None:
+    def read(self, message: pb.Workload) -> AnyWorkload | None:
         """The workload; None when anything was wrong."""
+        if message.WhichOneof("run") == "fit":
+            return FitReader(self.problems, self.path).read(message, self._host(message.host))
         before = len(self.problems)
         framework = message.framework or "pytorch"
         if framework != "pytorch":
@@ -118,10 +122,7 @@ class WorkloadReader:
             return self._training(message.training)
         if kind == "inference":
             return self._inference(message.inference)
-        if kind == "fit":
-            self._wrong("fit", "fitting classical estimators is not built yet")
-        else:
-            self._wrong("training", "is required: 'training' or 'inference'")
+        self._wrong("training", "is required: 'training', 'inference' or 'fit'")
         return None
 
     def _training(self, message: pb.Training) -> Training | None:

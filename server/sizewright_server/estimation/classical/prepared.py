@@ -1,0 +1,76 @@
+"""A fit as the planner sees it: one process on one node, host memory alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sizewright_server.estimation.classical.estimate import estimate_fit
+from sizewright_server.estimation.classical.job import FitJob
+from sizewright_server.estimation.estimator import LayoutColumns
+from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.workload import HostConditions, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class FitWorkload:
+    """A classical estimator to be fitted; it uses no GPU."""
+
+    job: FitJob
+    name: str = ""
+    host: HostConditions = field(default_factory=HostConditions)
+
+
+class PreparedFit:
+    """A fit whose estimate is known; the sibling of PreparedWorkload."""
+
+    def __init__(self, workload: FitWorkload) -> None:
+        self.workload = workload
+        self._estimate = estimate_fit(workload.job)
+
+    @property
+    def architecture(self) -> str:
+        """The estimator in one line."""
+        return self._estimate.architecture
+
+    def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
+        """The one layout there is: a process on a single node."""
+        return (Layout(),) if gpus == gpus_per_node else ()
+
+    def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
+        """The host's needs of each layout, which are all the same; nothing on a GPU."""
+        peak = self._estimate.pool("host").peak
+        count = len(layouts)
+        nothing = _column(0, count)
+        return LayoutColumns(
+            gpu_reserved_low_bytes=nothing,
+            gpu_reserved_best_bytes=nothing,
+            gpu_reserved_high_bytes=nothing,
+            host_rank_low_bytes=nothing,
+            host_rank_best_bytes=nothing,
+            host_rank_high_bytes=nothing,
+            host_node_low_bytes=_column(peak.low_bytes, count),
+            host_node_best_bytes=_column(peak.best_bytes, count),
+            host_node_high_bytes=_column(peak.high_bytes, count),
+            communicator_count=nothing,
+            largest_group=nothing,
+        )
+
+    def estimate(
+        self,
+        layout: Layout,
+        ranks_per_node: int,
+        overhead: DeviceOverhead,
+        *,
+        replay: bool = False,
+    ) -> MemoryEstimate:
+        """The whole explained tree; layout and device change nothing in it."""
+        return self._estimate
+
+
+def _column(value: int, count: int) -> Column:
+    return np.full(count, value, dtype=np.int64)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sizewright_catalog.capacity import overheads
 from sizewright_catalog.devices import devices
-from sizewright_catalog.snapshot import Arrays, read_snapshot, read_text
+from sizewright_catalog.snapshot import Arrays, SnapshotError, read_snapshot, read_text
 from sizewright_catalog.values import (
     CPU_ARCHITECTURES,
     PRICE_KINDS,
@@ -107,11 +107,15 @@ class Catalog:
     def load(cls, path: Path | None = None) -> Catalog:
         """Maps a snapshot file, the bundled one by default.
 
-        Raises SnapshotError when it is missing or torn.
+        Raises SnapshotError when it is missing, torn, damaged or lacks a column.
         """
         if path is None:
             path = Path(str(resources.files("sizewright_catalog").joinpath("data/snapshot.npz")))
-        return cls(*read_snapshot(path))
+        arrays, meta = read_snapshot(path)
+        try:
+            return cls(arrays, meta)
+        except KeyError as missing:
+            raise SnapshotError(f"{path} lacks {missing.args[0]}") from missing
 
     @property
     def type_count(self) -> int:

@@ -20,6 +20,20 @@ Arrays = dict[str, NDArray[Any]]
 
 #: Fixed time stamp of the members, so that equal content gives equal bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
+#: What this code reads and writes; another number is another meaning of the arrays.
+FORMAT = 1
+
+#: What a torn file can raise while its headers are read.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 class SnapshotError(Exception):
@@ -34,7 +48,7 @@ def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
             continue
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
+        digest.update(array.data)
     return digest.hexdigest()
 
 
@@ -70,9 +84,9 @@ def write_snapshot(path: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[st
 
 
 def read_snapshot(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Maps every array of a snapshot and reads its metadata.
+    """Maps every array of a snapshot, holds them against their hash and reads the metadata.
 
-    Raises SnapshotError when the file is missing, torn or not a snapshot.
+    Raises SnapshotError when the file is missing, torn, damaged or not of this format.
     """
     try:
         mapped = np.memmap(path, dtype=np.uint8, mode="r")
@@ -82,8 +96,12 @@ def read_snapshot(path: Path) -> tuple[Arrays, dict[str, Any]]:
                 for info in archive.infolist()
             }
         meta: dict[str, Any] = json.loads(arrays.pop("meta").tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
         raise SnapshotError(f"{path} is not a readable catalog: {error}") from error
+    if meta.get("format") != FORMAT:
+        raise SnapshotError(f"{path} is of format {meta.get('format')}, not {FORMAT}")
+    if content_hash(arrays) != meta.get("version"):
+        raise SnapshotError(f"{path} is damaged: its content does not have the hash it states")
     return arrays, meta
 
 

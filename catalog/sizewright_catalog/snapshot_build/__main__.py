@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewright_catalog.snapshot import text_array, write_snapshot
+from sizewright_catalog.snapshot import FORMAT, text_array, write_snapshot
 from sizewright_catalog.snapshot_build import aws, azure, gcp, neoclouds
 from sizewright_catalog.snapshot_build.rows import Collected, OfferRow, TypeRow
 from sizewright_catalog.values import CPU_ARCHITECTURES, PRICE_KINDS, TERMS
@@ -27,18 +27,28 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="snapshot file to write")
     parser.add_argument("--today", required=True, help="day of the build, YYYY-MM-DD")
     arguments = parser.parse_args()
-    collected = Collected()
-    aws.collect(arguments.source, collected)
-    gcp.collect(arguments.source, collected)
-    azure.collect(arguments.source, collected, arguments.today)
-    neoclouds.collect(arguments.source, collected)
-    types, offers = tidy(collected)
-    arrays = columns(types, offers)
-    version = write_snapshot(arguments.out, arrays, metadata(collected, offers, arguments.today))
-    print(f"{version[:12]}: {len(offers)} offers over {len(types)} types")
-    for reason, count in sorted(collected.dropped.items()):
-        print(f"  dropped {count:6d}  {reason}")
+    version, described = build(arguments.source, arguments.out, arguments.today)
+    count = sum(described["offers_by_provider"].values())
+    print(f"{version[:12]}: {count} offers")
+    for reason, lost in described["dropped"].items():
+        print(f"  dropped {lost:6d}  {reason}")
     return 0
+
+
+def build(source: Path, out: Path, today: str) -> tuple[str, dict[str, Any]]:
+    """Reads the CSV files of `source` and writes a snapshot.
+
+    Returns its version and what it says of itself. The same files and day give the same bytes.
+    Raises ValueError or KeyError for a row it cannot read.
+    """
+    collected = Collected()
+    aws.collect(source, collected)
+    gcp.collect(source, collected)
+    azure.collect(source, collected, today)
+    neoclouds.collect(source, collected)
+    types, offers = tidy(collected)
+    described = metadata(collected, offers, today)
+    return write_snapshot(out, columns(types, offers), described), described
 
 
 def tidy(collected: Collected) -> tuple[list[TypeRow], list[OfferRow]]:
@@ -104,7 +114,7 @@ def columns(types: list[TypeRow], offers: list[OfferRow]) -> dict[str, NDArray[A
 def metadata(collected: Collected, offers: list[OfferRow], today: str) -> dict[str, Any]:
     """What the snapshot says of itself."""
     return {
-        "format": 1,
+        "format": FORMAT,
         "build_day": today,
         "offers_by_provider": dict(sorted(Counter(o.provider for o in offers).items())),
         "dropped": dict(sorted(collected.dropped.items())),

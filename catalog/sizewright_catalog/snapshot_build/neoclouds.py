@@ -15,10 +15,16 @@ from sizewright_catalog.snapshot_build.rows import (
     nanos,
     read_csv,
 )
-from sizewright_catalog.values import GIB, Device, Term
+from sizewright_catalog.values import GIB, Device, PriceKind, Term
 
 #: The day of rows whose source gives a commit instead of a date: the oldest it can be.
 COMMIT_DAYS = {"skypilot-catalog 0082b0435f39": "2025-01-01"}
+
+#: Devices that sit on one board with an Arm processor.
+ON_ARM = ("GH200", "GB200", "GB300")
+#: Words of the collectors' notes on prices that nobody published.
+ESTIMATED = re.compile(r"estimate|approximate price", re.IGNORECASE)
+SOLD_AS = re.compile(r"\(sold as (\d+)\)")
 
 #: Decimal for binary gigabytes is 7 %; what is further off is another device.
 DISAGREEMENT = 0.1
@@ -38,7 +44,7 @@ def collect(folder: Path, into: Collected) -> None:
 
 def _type(row: dict[str, str]) -> TypeRow:
     nominal = int(float(row["memory_gb"] or 0) * GIB)
-    count = int(row["gpu_count"] or 0)
+    count = _count(row)
     # The provider's own name first: the collector took some names for others (RTX A4000 for A40).
     named = row["gpu_name_provider"] or row["gpu_name"]
     device = _device(row, named) if named and count else None
@@ -51,7 +57,7 @@ def _type(row: dict[str, str]) -> TypeRow:
         provider=row["provider"],
         type=re.sub(r"[^A-Za-z0-9._-]+", "-", row["offer"].strip()),
         vcpus=int(float(row["vcpus"] or 0)),
-        cpu_architecture="x86_64",
+        cpu_architecture="arm64" if device and device.name in ON_ARM else "x86_64",
         host_nominal_bytes=nominal,
         host_visible_bytes=guest_visible_bytes(nominal) if nominal else 0,
         host_measured=False,
@@ -60,6 +66,12 @@ def _type(row: dict[str, str]) -> TypeRow:
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
     )
+
+
+def _count(row: dict[str, str]) -> int:
+    """GPUs of the instance; a row per GPU may say how many are sold together."""
+    together = SOLD_AS.search(row["price_basis"])
+    return int(together[1]) if together else int(row["gpu_count"] or 0)
 
 
 def _device(row: dict[str, str], named: str) -> Device | None:
@@ -82,6 +94,7 @@ def _offers(row: dict[str, str], made: TypeRow, into: Collected) -> None:
         return
     per_gpu = row["price_basis"].startswith("per GPU")
     times = max(made.device_count, 1) if per_gpu else 1
+    kind: PriceKind = "estimate" if ESTIMATED.search(row["notes"]) else "list"
     terms: tuple[tuple[Term, str], ...] = (
         ("on-demand", row["on_demand_usd_h"]),
         ("spot", row["spot_usd_h"]),
@@ -98,7 +111,7 @@ def _offers(row: dict[str, str], made: TypeRow, into: Collected) -> None:
                 term,
                 nanos(price) * times,
                 "USD",
-                "list",
+                kind,
                 _day(row["date"]),
                 row["source"],
             )

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from sizewright_server import failures
@@ -36,20 +36,19 @@ class Calls:
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         """One generic handler per service."""
-        services: dict[str, dict[str, grpc.RpcMethodHandler[Message, Message]]] = {}
+        services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, Message]]] = {}
         for path, method in METHODS.items():
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
                 self._handler(path, method),
-                request_deserializer=method.request.FromString,
                 response_serializer=method.response.SerializeToString,
             )
         return [grpc.method_handlers_generic_handler(s, table) for s, table in services.items()]
 
     def _handler(
         self, path: str, method: Method
-    ) -> Callable[[Message, grpc.ServicerContext], Message]:
-        def handle(request: Message, context: grpc.ServicerContext) -> Message:
+    ) -> Callable[[bytes, grpc.ServicerContext], Message]:
+        def handle(request: bytes, context: grpc.ServicerContext) -> Message:
             started = time.perf_counter()
             identity = _request_id(context)
             context.set_trailing_metadata((("x-request-id", identity),))
@@ -74,7 +73,7 @@ class Calls:
         self,
         path: str,
         method: Method,
-        request: Message,
+        request: bytes,
         context: grpc.ServicerContext,
         identity: str,
     ) -> Message:
@@ -85,7 +84,8 @@ class Calls:
             seconds = self._seconds(context)
             if seconds <= 0:
                 raise failures.deadline()
-            return dispatch(self.app, path, request, timeout_seconds=seconds, request_id=identity)
+            message = _parsed(method, request)
+            return dispatch(self.app, path, message, timeout_seconds=seconds, request_id=identity)
         finally:
             self._places.release()
 
@@ -110,6 +110,14 @@ class Calls:
                 "catalog": self.app.catalog.version[:12],
             },
         )
+
+
+def _parsed(method: Method, request: bytes) -> Message:
+    """The message; parsed here and not by gRPC, which would call wrong bytes an internal error."""
+    try:
+        return method.request.FromString(request)
+    except DecodeError as error:
+        raise failures.unreadable(method.request.DESCRIPTOR.full_name) from error
 
 
 def _request_id(context: grpc.ServicerContext) -> str:

@@ -16,7 +16,7 @@ DOMAIN = "sizewright"
 #: A gRPC client takes 8 KiB of trailers unless told otherwise: the message percent-encoded, the
 #: details in base64. What is longer would reach it as another error altogether.
 MESSAGE_BYTES = 1_000
-DETAIL_BYTES = 4_500
+DETAIL_BYTES = 3_500
 TEXT_BYTES = 500
 
 
@@ -72,6 +72,13 @@ def carried(violations: Sequence[Violation]) -> list[Violation]:
             return [*told, Violation(short.field, words)]
         told.append(short)
     return told
+
+
+def unreadable(message_type: str) -> CallFailed:
+    """INVALID_ARGUMENT: the bytes of the request are no message of its type."""
+    return CallFailed(
+        "INVALID_ARGUMENT", f"the request is no {message_type}", [_info("UNREADABLE_REQUEST")]
+    )
 
 
 def not_found(message: str, resource_type: str, name: str) -> CallFailed:

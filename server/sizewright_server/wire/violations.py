@@ -41,8 +41,9 @@ def one_of(kind: str, value: str, allowed: Iterable[str]) -> str:
         return f"{echoed(value)} is not built yet; use {quoted(choices)}"
     if not value:
         return f"is required: {quoted(choices)}"
-    near = difflib.get_close_matches(value[:60].lower(), choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    cased = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(value[:60].lower(), cased, n=1)
+    hint = f"did you mean {cased[near[0]]!r}? " if near else ""
     return f"{echoed(value)} is not known; {hint}use {quoted(choices)}"
 
 
@@ -79,6 +80,8 @@ def _describe(item: Any, name: str) -> str:
         return f"must be at most {context['le']:,}, not {value!r}"
     if kind == "less_than":
         return f"must be below {context['lt']:g}, not {value!r}"
+    if kind == "string_pattern_mismatch":
+        return f"{echoed(value)} does not match {context['pattern']}"
     if kind == "finite_number":
         return f"must be a finite number, not {value!r}"
     if kind == "missing":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sizewright_server.estimation.architecture import HeadStyle, Style
+from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.ops import FP32, Ops
-from sizewright_server.estimation.tape import Backward, Tape, Value
+from sizewright_server.estimation.tape import Tape, Value
 from sizewright_server.estimation.transformer import Mode, activate, norm, residual_itemsize
 
 

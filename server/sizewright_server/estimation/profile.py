@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewright_server.estimation.backward import run_backward
 from sizewright_server.estimation.tape import Event, Shape, Tape
 
 Column = NDArray[np.int64]
@@ -61,9 +62,9 @@ class Walk:
 
 def compile_program(tape: Tape) -> Program:
     """Compiles every pass of a tape."""
-    run = tape.run_backward()
+    run = run_backward(tape)
     backward, made = run.events, run.made
-    adding, _ = tape.backward_events(accumulating=True)
+    adding = run_backward(tape, accumulating=True).events
     storages = [*tape.storages, *made]
     for value in (*tape.inputs, *tape.outputs):
         # One name on both sides of a block's border, so that what one block makes and the next

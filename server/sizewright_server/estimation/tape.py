@@ -7,10 +7,8 @@ A front end writes a block of a network as the operators PyTorch would run, in t
 * what autograd keeps for the backward pass;
 * the backward events, by running the recorded backward rules in reverse with reference counts.
 
-Rules mirrored (torch/csrc/autograd: engine.cpp, input_buffer.cpp, accumulate_grad.h, PyTorch 2.13):
-a value dies after its last use in Python unless autograd saved it; a node's incoming gradients, its
-temporaries and its saved tensors die when the node has run; a second gradient of a value is added
-in place when nobody else holds the first; the first gradient of a parameter becomes its `.grad`.
+A value dies after its last use in Python unless autograd saved it. `backward.py` runs the backward
+rules.
 
 Shapes are tuples of integers and names; `profile.py` puts numbers in for many layouts at once.
 """
@@ -20,7 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.backward import Backward
 
 Dim: TypeAlias = int | str
 Shape: TypeAlias = tuple[Dim, ...]
@@ -160,20 +161,6 @@ class Tape:
         last = max((i for i, op in enumerate(self.ops) if op.saves), default=0)
         return _forward(self, True, last, keep_inputs=True)
 
-    def backward_events(self, *, accumulating: bool = False) -> tuple[list[Event], list[Storage]]:
-        """The backward pass; the storages it makes are numbered after the forward's.
-
-        `accumulating`: every parameter has a gradient already, and new ones are added into it.
-        """
-        run = self.run_backward(accumulating=accumulating)
-        return run.events, run.made
-
-    def run_backward(self, *, accumulating: bool = False) -> Backward:
-        """The backward pass with the gradients that cross the block's borders."""
-        run = Backward(self, accumulating=accumulating)
-        run.walk()
-        return run
-
 
 def _pass_through(source: Value, out: Value) -> Callable[[Backward], None]:
     def backward(run: Backward) -> None:
@@ -215,105 +202,3 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
         if not (keep_saved and tape.storages[storage].saves):
             left.add(storage)
     return events + [Event(-1, storage) for storage in sorted(left)]
-
-
-class Backward:
-    """One backward pass over a tape. Rules call `take`, `new`, `free` and `give`."""
-
-    def __init__(self, tape: Tape, *, accumulating: bool = False) -> None:
-        self.tape = tape
-        self.accumulating = accumulating
-        self.events: list[Event] = []
-        self.made: list[Storage] = []
-        self.output_grads: list[int] = []
-        self.input_grads: list[int | None] = []
-        self.parameter_grads: list[int | None] = []
-        self._count = len(tape.storages)
-        self._holders: dict[int, int] = {}
-        self._grads: dict[int, int] = {}
-        self._owned: list[int] = []
-        self._gifts: list[tuple[Value, int]] = []
-        self._saved = {i: s.saves for i, s in enumerate(tape.storages) if s.saves}
-
-    def walk(self) -> None:
-        """Runs every node in reverse. The gradients of the outputs are alive at the start."""
-        for out in self.tape.outputs:
-            if out.needs_grad:
-                grad = self._make(out.shape, out.itemsize, "gradient of activations")
-                self._grads[id(out)] = grad
-                self.output_grads.append(grad)
-        for op in reversed(self.tape.ops):
-            if op.backward is not None:
-                self._run(op)
-        self.input_grads = [self._grads.get(id(value)) for value in self.tape.inputs]
-        self.parameter_grads = [self._grads.get(id(value)) for value in self.tape.parameters]
-
-    def take(self, out: Value) -> int | None:
-        """The gradient that has arrived for an output, now held by the running node."""
-        grad = self._grads.pop(id(out), None)
-        if grad is not None:
-            self._owned.append(grad)
-        return grad
-
-    def new(self, shape: Shape, itemsize: int, part: str = "backward temporaries") -> int:
-        """A storage made by the running node; it dies with the node unless given on."""
-        storage = self._make(shape, itemsize, part)
-        self.events.append(Event(+1, storage))
-        self._owned.append(storage)
-        return storage
-
-    def like(self, value: Value) -> int:
-        """A new gradient with a value's shape and type."""
-        part = "gradients" if value.parameter else "gradient of activations"
-        return self.new(value.shape, value.itemsize, part)
-
-    def free(self, storage: int) -> None:
-        """The running node drops a storage before it ends."""
-        self._owned.remove(storage)
-        self._release(storage)
-
-    def give(self, target: Value, grad: int) -> None:
-        """Delivers a gradient when the node has ended."""
-        if target.needs_grad:
-            self._holders[grad] += 1
-            self._gifts.append((target, grad))
-
-    def _run(self, op: Op) -> None:
-        assert op.backward is not None
-        op.backward(self)
-        for storage in self._owned:
-            self._release(storage)
-        self._owned.clear()
-        for storage in op.saves:
-            self._saved[storage] -= 1
-            if self._saved[storage] == 0 and not self.tape.storages[storage].external:
-                self.events.append(Event(-1, storage))
-        gifts, self._gifts = self._gifts, []
-        for target, grad in gifts:
-            self._accumulate(target, grad)
-
-    def _accumulate(self, target: Value, grad: int) -> None:
-        if target.parameter and self.accumulating:
-            self._release(grad)
-            return
-        held = self._grads.get(id(target))
-        if held is None:
-            self._grads[id(target)] = grad
-            return
-        if not target.parameter and self._holders[held] > 1:
-            total = self._make(target.shape, target.itemsize, "gradient of activations")
-            self.events.append(Event(+1, total))
-            self._grads[id(target)] = total
-            self._release(held)
-        self._release(grad)
-
-    def _make(self, shape: Shape, itemsize: int, part: str) -> int:
-        self.made.append(Storage(shape, itemsize, part))
-        storage = self._count + len(self.made) - 1
-        self._holders[storage] = 1
-        return storage
-
-    def _release(self, storage: int) -> None:
-        self._holders[storage] -= 1
-        if self._holders[storage] == 0:
-            self.events.append(Event(-1, storage))

@@ -1,0 +1,1 @@
+"""Runs a command and reports the memory that its processes really took."""

@@ -33,9 +33,9 @@ class _ObjectiveEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Objective.V
     OBJECTIVE_COST_PER_HOUR: _Objective.ValueType  # 1
     """Dollars per hour of the whole plan."""
     OBJECTIVE_COST_PER_JOB: _Objective.ValueType  # 2
-    """Dollars for the whole job (refused until built)."""
+    """Dollars for the whole job; needs `job`."""
     OBJECTIVE_TIME: _Objective.ValueType  # 3
-    """Hours for the whole job (refused until built)."""
+    """Hours for the whole job; needs `job`."""
 
 class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper):
     """What is made as small as possible."""
@@ -45,9 +45,9 @@ OBJECTIVE_UNSPECIFIED: Objective.ValueType  # 0
 OBJECTIVE_COST_PER_HOUR: Objective.ValueType  # 1
 """Dollars per hour of the whole plan."""
 OBJECTIVE_COST_PER_JOB: Objective.ValueType  # 2
-"""Dollars for the whole job (refused until built)."""
+"""Dollars for the whole job; needs `job`."""
 OBJECTIVE_TIME: Objective.ValueType  # 3
-"""Hours for the whole job (refused until built)."""
+"""Hours for the whole job; needs `job`."""
 Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
 class _Verdict:
@@ -100,6 +100,7 @@ class Constraints(_message.Message):
     MAX_PRICE_AGE_FIELD_NUMBER: _builtins.int
     MAX_COST_PER_HOUR_NANOS_USD_FIELD_NUMBER: _builtins.int
     LIST_PRICES_ONLY_FIELD_NUMBER: _builtins.int
+    MIN_NODES_FIELD_NUMBER: _builtins.int
     max_nodes: _builtins.int
     """Most nodes of one plan; 0 means 1."""
     min_gpus: _builtins.int
@@ -114,6 +115,8 @@ class Constraints(_message.Message):
     """Most that a plan may cost per hour, in nano-dollars; 0 means no limit."""
     list_prices_only: _builtins.bool
     """Rank list prices only, no estimates."""
+    min_nodes: _builtins.int
+    """Fewest nodes of one plan; 0 means 1."""
     @_builtins.property
     def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Providers to look at."""
@@ -169,14 +172,271 @@ class Constraints(_message.Message):
         max_price_age: _duration_pb2.Duration | None = ...,
         max_cost_per_hour_nanos_usd: _builtins.int = ...,
         list_prices_only: _builtins.bool = ...,
+        min_nodes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_price_age", b"max_price_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_architectures", b"cpu_architectures", "devices", b"devices", "exclude_devices", b"exclude_devices", "headroom", b"headroom", "instance_types", b"instance_types", "list_prices_only", b"list_prices_only", "max_cost_per_hour_nanos_usd", b"max_cost_per_hour_nanos_usd", "max_gpus", b"max_gpus", "max_nodes", b"max_nodes", "max_price_age", b"max_price_age", "min_gpus", b"min_gpus", "min_vcpus", b"min_vcpus", "providers", b"providers", "purchase", b"purchase", "regions", b"regions", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_architectures", b"cpu_architectures", "devices", b"devices", "exclude_devices", b"exclude_devices", "headroom", b"headroom", "instance_types", b"instance_types", "list_prices_only", b"list_prices_only", "max_cost_per_hour_nanos_usd", b"max_cost_per_hour_nanos_usd", "max_gpus", b"max_gpus", "max_nodes", b"max_nodes", "max_price_age", b"max_price_age", "min_gpus", b"min_gpus", "min_nodes", b"min_nodes", "min_vcpus", b"min_vcpus", "providers", b"providers", "purchase", b"purchase", "regions", b"regions", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Constraints: _TypeAlias = Constraints  # noqa: Y015
+
+@_typing.final
+class Job(_message.Message):
+    """How long the whole job is, for the objectives cost-per-job and time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    RUNTIME_HOURS_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    """Tokens to train on, or to read and generate in all."""
+    samples: _builtins.int
+    """Samples to train on or to answer."""
+    runtime_hours: _builtins.float
+    """Hours the job takes on every plan alike, where they are known."""
+    @_builtins.property
+    def throughput(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredThroughput]:
+        """Measured speeds; they replace the estimate for their device."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        runtime_hours: _builtins.float = ...,
+        throughput: _abc.Iterable[Global___MeasuredThroughput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["runtime_hours", b"runtime_hours", "samples", b"samples", "size", b"size", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runtime_hours", b"runtime_hours", "samples", b"samples", "size", b"size", "throughput", b"throughput", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_size: _TypeAlias = _typing.Literal["tokens", "samples", "runtime_hours"]  # noqa: Y015
+    _WhichOneofArgType_size: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_size) -> _WhichOneofReturnType_size | None: ...
+
+Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class MeasuredThroughput(_message.Message):
+    """A speed somebody measured for this workload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_PER_GPU_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Canonical name of the device."""
+    tokens_per_second_per_gpu: _builtins.float
+    """Tokens per second on one GPU of a plan (samples for models without tokens)."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        tokens_per_second_per_gpu: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "tokens_per_second_per_gpu", b"tokens_per_second_per_gpu"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasuredThroughput: _TypeAlias = MeasuredThroughput  # noqa: Y015
+
+@_typing.final
+class HoursRange(_message.Message):
+    """A number of hours with its doubt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_HOURS_FIELD_NUMBER: _builtins.int
+    BEST_HOURS_FIELD_NUMBER: _builtins.int
+    HIGH_HOURS_FIELD_NUMBER: _builtins.int
+    low_hours: _builtins.float
+    """The fastest that is plausible."""
+    best_hours: _builtins.float
+    """The honest middle."""
+    high_hours: _builtins.float
+    """The slowest that is plausible."""
+    def __init__(
+        self,
+        *,
+        low_hours: _builtins.float = ...,
+        best_hours: _builtins.float = ...,
+        high_hours: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_hours", b"best_hours", "high_hours", b"high_hours", "low_hours", b"low_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoursRange: _TypeAlias = HoursRange  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """One field of the request, before and after a technique."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Path in the request file, such as "workload.training.micro_batch"."""
+    before: _builtins.str
+    """What the request says."""
+    after: _builtins.str
+    """What the technique makes of it."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
+
+@_typing.final
+class Technique(_message.Message):
+    """A memory technique as it applies to this workload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CHANGES_RESULTS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    TIME_FACTOR_LOW_FIELD_NUMBER: _builtins.int
+    TIME_FACTOR_BEST_FIELD_NUMBER: _builtins.int
+    TIME_FACTOR_HIGH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in lower-kebab case, such as "activation-checkpointing"."""
+    changes_results: _builtins.bool
+    """Whether the trained model or the answers may differ from those of the request as it stands."""
+    cost: _builtins.str
+    """What it costs, in words."""
+    time_factor_low: _builtins.float
+    """Time of a step relative to the request as it stands."""
+    time_factor_best: _builtins.float
+    """The same, the honest middle."""
+    time_factor_high: _builtins.float
+    """The same, at worst."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """What it changes."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        changes_results: _builtins.bool = ...,
+        cost: _builtins.str = ...,
+        time_factor_low: _builtins.float = ...,
+        time_factor_best: _builtins.float = ...,
+        time_factor_high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_results", b"changes_results", "cost", b"cost", "name", b"name", "time_factor_best", b"time_factor_best", "time_factor_high", b"time_factor_high", "time_factor_low", b"time_factor_low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Technique: _TypeAlias = Technique  # noqa: Y015
+
+@_typing.final
+class Advice(_message.Message):
+    """A change that would alter the answer, found by estimating the changed workload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TECHNIQUES_FIELD_NUMBER: _builtins.int
+    GPU_BYTES_SAVED_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_SAVED_FIELD_NUMBER: _builtins.int
+    COST_PER_HOUR_SAVED_NANOS_USD_FIELD_NUMBER: _builtins.int
+    RECOMMENDATION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    gpu_bytes_saved: _builtins.int
+    """Bytes it takes off a GPU's peak on the same machine and layout; negative when it adds."""
+    host_bytes_saved: _builtins.int
+    """Bytes it takes off a node's host peak; negative when it adds."""
+    cost_per_hour_saved_nanos_usd: _builtins.int
+    """What the cheapest plan costs less per hour, in nano-dollars; 0 when nothing fits without it."""
+    verdict: Global___Verdict.ValueType
+    """The verdict on the machine with it, for CheckFit."""
+    message: _builtins.str
+    """One sentence for people."""
+    @_builtins.property
+    def techniques(self) -> _containers.RepeatedCompositeFieldContainer[Global___Technique]:
+        """The techniques together; one, unless no single one is enough."""
+
+    @_builtins.property
+    def recommendation(self) -> Global___Recommendation:
+        """The cheapest plan with it, for Recommend."""
+
+    def __init__(
+        self,
+        *,
+        techniques: _abc.Iterable[Global___Technique] | None = ...,
+        gpu_bytes_saved: _builtins.int = ...,
+        host_bytes_saved: _builtins.int = ...,
+        cost_per_hour_saved_nanos_usd: _builtins.int = ...,
+        recommendation: Global___Recommendation | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recommendation", b"recommendation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_per_hour_saved_nanos_usd", b"cost_per_hour_saved_nanos_usd", "gpu_bytes_saved", b"gpu_bytes_saved", "host_bytes_saved", b"host_bytes_saved", "message", b"message", "recommendation", b"recommendation", "techniques", b"techniques", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Advice: _TypeAlias = Advice  # noqa: Y015
+
+@_typing.final
+class FitLimit(_message.Message):
+    """The largest value of one field with which the workload still fits a machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    LARGEST_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Path in the request file, such as "workload.training.micro_batch"."""
+    stated: _builtins.int
+    """What the request says."""
+    largest: _builtins.int
+    """The largest that fits; 0 when not even 1 does."""
+    at_least: _builtins.bool
+    """True when the search stopped at the largest value that was tried."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        stated: _builtins.int = ...,
+        largest: _builtins.int = ...,
+        at_least: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "field", b"field", "largest", b"largest", "stated", b"stated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FitLimit: _TypeAlias = FitLimit  # noqa: Y015
 
 @_typing.final
 class PoolFit(_message.Message):
@@ -231,6 +491,10 @@ class Recommendation(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    TECHNIQUES_FIELD_NUMBER: _builtins.int
+    JOB_HOURS_FIELD_NUMBER: _builtins.int
+    COST_PER_JOB_NANOS_USD_FIELD_NUMBER: _builtins.int
+    FREE_SHARE_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Place in the list, from 1."""
     node_count: _builtins.int
@@ -239,6 +503,10 @@ class Recommendation(_message.Message):
     """Worst verdict of the pools."""
     cost_per_hour_nanos_usd: _builtins.int
     """Cost of all nodes for an hour, in nano-dollars."""
+    cost_per_job_nanos_usd: _builtins.int
+    """Cost of the whole job by the best estimate of its hours, in nano-dollars."""
+    free_share: _builtins.float
+    """Share of the usable memory that stays free in the worst pool at the high estimate."""
     @_builtins.property
     def offer(self) -> _catalog_pb2.Offer:
         """What is rented; unset for an owned machine."""
@@ -267,6 +535,14 @@ class Recommendation(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_estimate_pb2.Warning]:
         """What to know before buying it."""
 
+    @_builtins.property
+    def techniques(self) -> _containers.RepeatedCompositeFieldContainer[Global___Technique]:
+        """The memory techniques the plan uses beyond the request; empty for the request as it stands."""
+
+    @_builtins.property
+    def job_hours(self) -> Global___HoursRange:
+        """Hours of the whole job; set when the request states one."""
+
     def __init__(
         self,
         *,
@@ -281,10 +557,14 @@ class Recommendation(_message.Message):
         reasons: _abc.Iterable[_builtins.str] | None = ...,
         estimate: _estimate_pb2.MemoryEstimate | None = ...,
         warnings: _abc.Iterable[_estimate_pb2.Warning] | None = ...,
+        techniques: _abc.Iterable[Global___Technique] | None = ...,
+        job_hours: Global___HoursRange | None = ...,
+        cost_per_job_nanos_usd: _builtins.int = ...,
+        free_share: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "layout", b"layout", "machine", b"machine", "offer", b"offer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "job_hours", b"job_hours", "layout", b"layout", "machine", b"machine", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_per_hour_nanos_usd", b"cost_per_hour_nanos_usd", "estimate", b"estimate", "layout", b"layout", "machine", b"machine", "node_count", b"node_count", "offer", b"offer", "pools", b"pools", "rank", b"rank", "reasons", b"reasons", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_per_hour_nanos_usd", b"cost_per_hour_nanos_usd", "cost_per_job_nanos_usd", b"cost_per_job_nanos_usd", "estimate", b"estimate", "free_share", b"free_share", "job_hours", b"job_hours", "layout", b"layout", "machine", b"machine", "node_count", b"node_count", "offer", b"offer", "pools", b"pools", "rank", b"rank", "reasons", b"reasons", "techniques", b"techniques", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

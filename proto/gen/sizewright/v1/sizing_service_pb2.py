@@ -28,7 +28,7 @@ from sizewright.v1 import plan_pb2 as sizewright_dot_v1_dot_plan__pb2
 from sizewright.v1 import workload_pb2 as sizewright_dot_v1_dot_workload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sizewright/v1/sizing_service.proto\x12\rsizewright.v1\x1a\x1bsizewright/v1/catalog.proto\x1a\x1csizewright/v1/estimate.proto\x1a\x18sizewright/v1/plan.proto\x1a\x1csizewright/v1/workload.proto\"q\n\x0f\x45stimateRequest\x12)\n\x08workload\x18\x01 \x01(\x0b\x32\x17.sizewright.v1.Workload\x12\x0c\n\x04gpus\x18\x02 \x01(\x05\x12\x15\n\rgpus_per_node\x18\x03 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\"C\n\x10\x45stimateResponse\x12/\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x1d.sizewright.v1.MemoryEstimate\"\xeb\x01\n\x10RecommendRequest\x12)\n\x08workload\x18\x01 \x01(\x0b\x32\x17.sizewright.v1.Workload\x12/\n\x0b\x63onstraints\x18\x02 \x01(\x0b\x32\x1a.sizewright.v1.Constraints\x12+\n\tobjective\x18\x03 \x01(\x0e\x32\x18.sizewright.v1.Objective\x12\x13\n\x0bmax_results\x18\x04 \x01(\x05\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12(\n\x08machines\x18\x06 \x03(\x0b\x32\x16.sizewright.v1.Machine\"\xc2\x02\n\x11RecommendResponse\x12\x36\n\x0frecommendations\x18\x01 \x03(\x0b\x32\x1d.sizewright.v1.Recommendation\x12,\n\nrejections\x18\x02 \x03(\x0b\x32\x18.sizewright.v1.Rejection\x12\x30\n\x0cnearest_miss\x18\x03 \x01(\x0b\x32\x1a.sizewright.v1.NearestMiss\x12.\n\x07\x63\x61talog\x18\x04 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion\x12\x1e\n\x16\x63onsidered_offer_count\x18\x05 \x01(\x03\x12\x1b\n\x13\x66itting_offer_count\x18\x06 \x01(\x03\x12(\n\x08warnings\x18\x07 \x03(\x0b\x32\x16.sizewright.v1.Warning\"J\n\x15\x42\x61tchRecommendRequest\x12\x31\n\x08requests\x18\x01 \x03(\x0b\x32\x1f.sizewright.v1.RecommendRequest\"N\n\x16\x42\x61tchRecommendResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.sizewright.v1.BatchRecommendResult\"\x84\x01\n\x14\x42\x61tchRecommendResult\x12\x34\n\x08response\x18\x01 \x01(\x0b\x32 .sizewright.v1.RecommendResponseH\x00\x12,\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1b.sizewright.v1.RequestErrorH\x00\x42\x08\n\x06result\"X\n\x0cRequestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12)\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x19.sizewright.v1.FieldError\"0\n\nFieldError\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xb0\x01\n\x0f\x43heckFitRequest\x12)\n\x08workload\x18\x01 \x01(\x0b\x32\x17.sizewright.v1.Workload\x12\x17\n\rinstance_type\x18\x02 \x01(\tH\x00\x12)\n\x07machine\x18\x03 \x01(\x0b\x32\x16.sizewright.v1.MachineH\x00\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12\x10\n\x08headroom\x18\x05 \x01(\x01\x42\x08\n\x06target\"\xfe\x01\n\x10\x43heckFitResponse\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.sizewright.v1.Verdict\x12%\n\x05pools\x18\x02 \x03(\x0b\x32\x16.sizewright.v1.PoolFit\x12/\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x1d.sizewright.v1.MemoryEstimate\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12(\n\x08warnings\x18\x05 \x03(\x0b\x32\x16.sizewright.v1.Warning\x12.\n\x07\x63\x61talog\x18\x06 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion2\xd8\x02\n\rSizingService\x12K\n\x08\x45stimate\x12\x1e.sizewright.v1.EstimateRequest\x1a\x1f.sizewright.v1.EstimateResponse\x12N\n\tRecommend\x12\x1f.sizewright.v1.RecommendRequest\x1a .sizewright.v1.RecommendResponse\x12]\n\x0e\x42\x61tchRecommend\x12$.sizewright.v1.BatchRecommendRequest\x1a%.sizewright.v1.BatchRecommendResponse\x12K\n\x08\x43heckFit\x12\x1e.sizewright.v1.CheckFitRequest\x1a\x1f.sizewright.v1.CheckFitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sizewright/v1/sizing_service.proto\x12\rsizewright.v1\x1a\x1bsizewright/v1/catalog.proto\x1a\x1csizewright/v1/estimate.proto\x1a\x18sizewright/v1/plan.proto\x1a\x1csizewright/v1/workload.proto\"q\n\x0f\x45stimateRequest\x12)\n\x08workload\x18\x01 \x01(\x0b\x32\x17.sizewright.v1.Workload\x12\x0c\n\x04gpus\x18\x02 \x01(\x05\x12\x15\n\rgpus_per_node\x18\x03 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\"C\n\x10\x45stimateResponse\x12/\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x1d.sizewright.v1.MemoryEstimate\"\xb0\x02\n\x10RecommendRequest\x12)\n\x08workload\x18\x01 \x01(\x0b\x32\x17.sizewright.v1.Workload\x12/\n\x0b\x63onstraints\x18\x02 \x01(\x0b\x32\x1a.sizewright.v1.Constraints\x12+\n\tobjective\x18\x03 \x01(\x0e\x32\x18.sizewright.v1.Objective\x12\x13\n\x0bmax_results\x18\x04 \x01(\x05\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12(\n\x08machines\x18\x06 \x03(\x0b\x32\x16.sizewright.v1.Machine\x12\x12\n\ntechniques\x18\x07 \x03(\t\x12\x1f\n\x03job\x18\x08 \x01(\x0b\x32\x12.sizewright.v1.Job\x12\x0e\n\x06\x61\x64vise\x18\t \x01(\x08\"\x9e\x03\n\x11RecommendResponse\x12\x36\n\x0frecommendations\x18\x01 \x03(\x0b\x32\x1d.sizewright.v1.Recommendation\x12,\n\nrejections\x18\x02 \x03(\x0b\x32\x18.sizewright.v1.Rejection\x12\x30\n\x0cnearest_miss\x18\x03 \x01(\x0b\x32\x1a.sizewright.v1.NearestMiss\x12.\n\x07\x63\x61talog\x18\x04 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion\x12\x1e\n\x16\x63onsidered_offer_count\x18\x05 \x01(\x03\x12\x1b\n\x13\x66itting_offer_count\x18\x06 \x01(\x03\x12(\n\x08warnings\x18\x07 \x03(\x0b\x32\x16.sizewright.v1.Warning\x12\x33\n\x0cpareto_front\x18\x08 \x03(\x0b\x32\x1d.sizewright.v1.Recommendation\x12%\n\x06\x61\x64vice\x18\t \x03(\x0b\x32\x15.sizewright.v1.Advice\"J\n\x15\x42\x61tchRecommendRequest\x12\x31\n\x08requests\x18\x01 \x03(\x0b\x32\x1f.sizewright.v1.RecommendRequest\"N\n\x16\x42\x61tchRecommendResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.sizewright.v1.BatchRecommendResult\"\x84\x01\n\x14\x42\x61tchRecommendResult\x12\x34\n\x08response\x18\x01 \x01(\x0b\x32 .sizewright.v1.RecommendResponseH\x00\x12,\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1b.sizewright.v1.RequestErrorH\x00\x42\x08\n\x06result\"X\n\x0cRequestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12)\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x19.sizewright.v1.FieldError\"0\n\nFieldError\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xc0\x01\n\x0f\x43heckFitRequest\x12)\n\x08workload\x18\x01 \x01(\x0b\x32\x17.sizewright.v1.Workload\x12\x17\n\rinstance_type\x18\x02 \x01(\tH\x00\x12)\n\x07machine\x18\x03 \x01(\x0b\x32\x16.sizewright.v1.MachineH\x00\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12\x10\n\x08headroom\x18\x05 \x01(\x01\x12\x0e\n\x06\x61\x64vise\x18\x06 \x01(\x08\x42\x08\n\x06target\"\xce\x02\n\x10\x43heckFitResponse\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.sizewright.v1.Verdict\x12%\n\x05pools\x18\x02 \x03(\x0b\x32\x16.sizewright.v1.PoolFit\x12/\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x1d.sizewright.v1.MemoryEstimate\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12(\n\x08warnings\x18\x05 \x03(\x0b\x32\x16.sizewright.v1.Warning\x12.\n\x07\x63\x61talog\x18\x06 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion\x12\'\n\x06limits\x18\x07 \x03(\x0b\x32\x17.sizewright.v1.FitLimit\x12%\n\x06\x61\x64vice\x18\x08 \x03(\x0b\x32\x15.sizewright.v1.Advice2\xd8\x02\n\rSizingService\x12K\n\x08\x45stimate\x12\x1e.sizewright.v1.EstimateRequest\x1a\x1f.sizewright.v1.EstimateResponse\x12N\n\tRecommend\x12\x1f.sizewright.v1.RecommendRequest\x1a .sizewright.v1.RecommendResponse\x12]\n\x0e\x42\x61tchRecommend\x12$.sizewright.v1.BatchRecommendRequest\x1a%.sizewright.v1.BatchRecommendResponse\x12K\n\x08\x43heckFit\x12\x1e.sizewright.v1.CheckFitRequest\x1a\x1f.sizewright.v1.CheckFitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ESTIMATERESPONSE']._serialized_start=283
   _globals['_ESTIMATERESPONSE']._serialized_end=350
   _globals['_RECOMMENDREQUEST']._serialized_start=353
-  _globals['_RECOMMENDREQUEST']._serialized_end=588
-  _globals['_RECOMMENDRESPONSE']._serialized_start=591
-  _globals['_RECOMMENDRESPONSE']._serialized_end=913
-  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=915
-  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=989
-  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=991
-  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=1069
-  _globals['_BATCHRECOMMENDRESULT']._serialized_start=1072
-  _globals['_BATCHRECOMMENDRESULT']._serialized_end=1204
-  _globals['_REQUESTERROR']._serialized_start=1206
-  _globals['_REQUESTERROR']._serialized_end=1294
-  _globals['_FIELDERROR']._serialized_start=1296
-  _globals['_FIELDERROR']._serialized_end=1344
-  _globals['_CHECKFITREQUEST']._serialized_start=1347
-  _globals['_CHECKFITREQUEST']._serialized_end=1523
-  _globals['_CHECKFITRESPONSE']._serialized_start=1526
-  _globals['_CHECKFITRESPONSE']._serialized_end=1780
-  _globals['_SIZINGSERVICE']._serialized_start=1783
-  _globals['_SIZINGSERVICE']._serialized_end=2127
+  _globals['_RECOMMENDREQUEST']._serialized_end=657
+  _globals['_RECOMMENDRESPONSE']._serialized_start=660
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1074
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_start=1076
+  _globals['_BATCHRECOMMENDREQUEST']._serialized_end=1150
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_start=1152
+  _globals['_BATCHRECOMMENDRESPONSE']._serialized_end=1230
+  _globals['_BATCHRECOMMENDRESULT']._serialized_start=1233
+  _globals['_BATCHRECOMMENDRESULT']._serialized_end=1365
+  _globals['_REQUESTERROR']._serialized_start=1367
+  _globals['_REQUESTERROR']._serialized_end=1455
+  _globals['_FIELDERROR']._serialized_start=1457
+  _globals['_FIELDERROR']._serialized_end=1505
+  _globals['_CHECKFITREQUEST']._serialized_start=1508
+  _globals['_CHECKFITREQUEST']._serialized_end=1700
+  _globals['_CHECKFITRESPONSE']._serialized_start=1703
+  _globals['_CHECKFITRESPONSE']._serialized_end=2037
+  _globals['_SIZINGSERVICE']._serialized_start=2040
+  _globals['_SIZINGSERVICE']._serialized_end=2384
 # @@protoc_insertion_point(module_scope)

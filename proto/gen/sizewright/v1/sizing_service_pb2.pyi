@@ -96,12 +96,17 @@ class RecommendRequest(_message.Message):
     MAX_RESULTS_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     MACHINES_FIELD_NUMBER: _builtins.int
+    TECHNIQUES_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    ADVISE_FIELD_NUMBER: _builtins.int
     objective: _plan_pb2.Objective.ValueType
     """What is made as small as possible."""
     max_results: _builtins.int
     """Most recommendations in the answer; 0 means 10, at most 100."""
     explain: _builtins.bool
     """Send the whole estimate with every recommendation, not with the first alone."""
+    advise: _builtins.bool
+    """Also say which techniques would change the answer. Costs an estimate for each of them."""
     @_builtins.property
     def workload(self) -> _workload_pb2.Workload:
         """The workload. Required."""
@@ -114,6 +119,16 @@ class RecommendRequest(_message.Message):
     def machines(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Machine]:
         """Owned machines that rank beside the offers, for this request alone. At most 64."""
 
+    @_builtins.property
+    def techniques(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Memory techniques the planner may use to make the plan cheaper, by name; "exact" allows all
+        that leave the results as they are, "all" every one. Empty: the request as it stands.
+        """
+
+    @_builtins.property
+    def job(self) -> _plan_pb2.Job:
+        """The whole job, for the objectives cost-per-job and time."""
+
     def __init__(
         self,
         *,
@@ -123,10 +138,13 @@ class RecommendRequest(_message.Message):
         max_results: _builtins.int = ...,
         explain: _builtins.bool = ...,
         machines: _abc.Iterable[_catalog_pb2.Machine] | None = ...,
+        techniques: _abc.Iterable[_builtins.str] | None = ...,
+        job: _plan_pb2.Job | None = ...,
+        advise: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "job", b"job", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "explain", b"explain", "machines", b"machines", "max_results", b"max_results", "objective", b"objective", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "constraints", b"constraints", "explain", b"explain", "job", b"job", "machines", b"machines", "max_results", b"max_results", "objective", b"objective", "techniques", b"techniques", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +163,8 @@ class RecommendResponse(_message.Message):
     CONSIDERED_OFFER_COUNT_FIELD_NUMBER: _builtins.int
     FITTING_OFFER_COUNT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    PARETO_FRONT_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     considered_offer_count: _builtins.int
     """Offers that were looked at."""
     fitting_offer_count: _builtins.int
@@ -169,6 +189,16 @@ class RecommendResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_estimate_pb2.Warning]:
         """What the asker should know."""
 
+    @_builtins.property
+    def pareto_front(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Recommendation]:
+        """Plans none of which is beaten by another in cost per hour, free memory and nodes at once,
+        cheapest first; at most 10.
+        """
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Advice]:
+        """Techniques that would change the answer, the most dollars saved first; when `advise` is set."""
+
     def __init__(
         self,
         *,
@@ -179,10 +209,12 @@ class RecommendResponse(_message.Message):
         considered_offer_count: _builtins.int = ...,
         fitting_offer_count: _builtins.int = ...,
         warnings: _abc.Iterable[_estimate_pb2.Warning] | None = ...,
+        pareto_front: _abc.Iterable[_plan_pb2.Recommendation] | None = ...,
+        advice: _abc.Iterable[_plan_pb2.Advice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "nearest_miss", b"nearest_miss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "considered_offer_count", b"considered_offer_count", "fitting_offer_count", b"fitting_offer_count", "nearest_miss", b"nearest_miss", "recommendations", b"recommendations", "rejections", b"rejections", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "catalog", b"catalog", "considered_offer_count", b"considered_offer_count", "fitting_offer_count", b"fitting_offer_count", "nearest_miss", b"nearest_miss", "pareto_front", b"pareto_front", "recommendations", b"recommendations", "rejections", b"rejections", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,12 +369,15 @@ class CheckFitRequest(_message.Message):
     MACHINE_FIELD_NUMBER: _builtins.int
     NODE_COUNT_FIELD_NUMBER: _builtins.int
     HEADROOM_FIELD_NUMBER: _builtins.int
+    ADVISE_FIELD_NUMBER: _builtins.int
     instance_type: _builtins.str
     """Resource name of an instance type, "providers/{provider}/instanceTypes/{type}"."""
     node_count: _builtins.int
     """Nodes; 0 means 1."""
     headroom: _builtins.float
     """Share of usable memory that must stay free, from 0 to below 1."""
+    advise: _builtins.bool
+    """Also find the largest batch and length that fit, and the smallest change that makes it fit."""
     @_builtins.property
     def workload(self) -> _workload_pb2.Workload:
         """The workload. Required."""
@@ -359,10 +394,11 @@ class CheckFitRequest(_message.Message):
         machine: _catalog_pb2.Machine | None = ...,
         node_count: _builtins.int = ...,
         headroom: _builtins.float = ...,
+        advise: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "machine", b"machine", "target", b"target", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headroom", b"headroom", "instance_type", b"instance_type", "machine", b"machine", "node_count", b"node_count", "target", b"target", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "headroom", b"headroom", "instance_type", b"instance_type", "machine", b"machine", "node_count", b"node_count", "target", b"target", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["instance_type", "machine"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -382,6 +418,8 @@ class CheckFitResponse(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     CATALOG_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     verdict: _plan_pb2.Verdict.ValueType
     """Worst verdict of the pools under the best layout."""
     @_builtins.property
@@ -404,6 +442,14 @@ class CheckFitResponse(_message.Message):
     def catalog(self) -> _catalog_pb2.CatalogVersion:
         """The catalog version that was used."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.FitLimit]:
+        """The largest values that still fit, each with everything else as stated; when `advise` is set."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Advice]:
+        """Changes that make it fit when it does not, the smallest first; when `advise` is set."""
+
     def __init__(
         self,
         *,
@@ -413,10 +459,12 @@ class CheckFitResponse(_message.Message):
         reasons: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_estimate_pb2.Warning] | None = ...,
         catalog: _catalog_pb2.CatalogVersion | None = ...,
+        limits: _abc.Iterable[_plan_pb2.FitLimit] | None = ...,
+        advice: _abc.Iterable[_plan_pb2.Advice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "estimate", b"estimate", "pools", b"pools", "reasons", b"reasons", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "catalog", b"catalog", "estimate", b"estimate", "limits", b"limits", "pools", b"pools", "reasons", b"reasons", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

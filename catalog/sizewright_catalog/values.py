@@ -7,10 +7,21 @@ from datetime import date
 from typing import Literal, TypeAlias
 
 Term: TypeAlias = Literal["on-demand", "spot", "committed"]
-PriceKind: TypeAlias = Literal["list", "estimate", "composed"]
+PriceKind: TypeAlias = Literal["list", "estimate", "composed", "override"]
+#: Whether anyone can buy it by the hour. All but the first are shown and never ranked.
+Availability: TypeAlias = Literal[
+    "available", "capacity-block-only", "reservation-only", "retired", "unpriced"
+]
 
 TERMS: tuple[Term, ...] = ("on-demand", "spot", "committed")
-PRICE_KINDS: tuple[PriceKind, ...] = ("list", "estimate", "composed")
+PRICE_KINDS: tuple[PriceKind, ...] = ("list", "estimate", "composed", "override")
+AVAILABILITIES: tuple[Availability, ...] = (
+    "available",
+    "capacity-block-only",
+    "reservation-only",
+    "retired",
+    "unpriced",
+)
 CPU_ARCHITECTURES = ("x86_64", "arm64")
 
 MIB = 2**20

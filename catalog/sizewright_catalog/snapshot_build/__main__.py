@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sizewright_catalog.rows import Collected, OfferRow, TypeRow
 from sizewright_catalog.snapshot import FORMAT, text_array, write_snapshot
 from sizewright_catalog.snapshot_build import aws, azure, gcp, neoclouds
-from sizewright_catalog.snapshot_build.rows import Collected, OfferRow, TypeRow
 from sizewright_catalog.values import CPU_ARCHITECTURES, PRICE_KINDS, TERMS
 
 EPOCH_DAY = date(1970, 1, 1)

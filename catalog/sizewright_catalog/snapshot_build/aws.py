@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sizewright_catalog.devices import find_device
-from sizewright_catalog.snapshot_build.rows import (
+from sizewright_catalog.rows import (
     Collected,
     OfferRow,
     TypeRow,

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sizewright_catalog.devices import find_device
-from sizewright_catalog.snapshot_build.rows import (
+from sizewright_catalog.rows import (
     Collected,
     OfferRow,
     TypeRow,

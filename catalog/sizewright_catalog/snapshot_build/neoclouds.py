@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sizewright_catalog.capacity import guest_visible_bytes
 from sizewright_catalog.devices import find_device
-from sizewright_catalog.snapshot_build.rows import (
+from sizewright_catalog.rows import (
     Collected,
     OfferRow,
     TypeRow,

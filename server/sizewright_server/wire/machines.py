@@ -27,6 +27,7 @@ KIND_NUMBERS = {
     "list": pb.PRICE_KIND_LIST,
     "estimate": pb.PRICE_KIND_ESTIMATE,
     "composed": pb.PRICE_KIND_COMPOSED,
+    "override": pb.PRICE_KIND_OVERRIDE,
 }
 
 

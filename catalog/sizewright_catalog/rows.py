@@ -1,4 +1,7 @@
-"""What every provider's reader gives: type rows, offer rows, and counts of what it dropped."""
+"""What every provider gives, whatever its API: type rows, offer rows, counts of what was dropped.
+
+Rows are values on their way into the catalog; they live for one page and become columns at once.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ from decimal import Decimal
 from pathlib import Path
 
 from sizewright_catalog.capacity import guest_visible_bytes, usable_bytes
-from sizewright_catalog.values import NANOS, Device, PriceKind, Term
+from sizewright_catalog.values import NANOS, Availability, Device, PriceKind, Term
 
 
 @dataclass(frozen=True, slots=True)
 class TypeRow:
-    """One instance type. Bytes; `gpu_usable_bytes` per device."""
+    """One instance type. Bytes; `gpu_usable_bytes` per device.
+
+    `device` is the canonical name, or the provider's where the device table has none; then
+    `unsizable_reason` says so. `stated_device_bytes` is what the source says of one device (of one
+    slice for a fraction), 0 where it says nothing: the gate holds it against the device table.
+    """
 
     provider: str
     type: str
@@ -28,6 +36,8 @@ class TypeRow:
     slice: float = 1.0
     gpu_usable_bytes: int = 0
     unsizable_reason: str = ""
+    availability: Availability = "available"
+    stated_device_bytes: int = 0
 
     @property
     def host_usable_bytes(self) -> int:
@@ -37,7 +47,15 @@ class TypeRow:
 
 @dataclass(frozen=True, slots=True)
 class OfferRow:
-    """One priced offer; the price in nano-units of its currency."""
+    """One priced offer; the price in nano-units of its currency, per node and hour.
+
+    `zones` are where it is offered, blank-separated. `zone` is set only where the price holds for
+    that zone alone, as spot prices do. `commitment` names what a committed price asks for, such as
+    "reserved-1y-no-upfront"; it is lower-kebab and becomes part of the offer's name.
+    `day` is when the price was true: an ISO day, or an ISO time in UTC where the source is as
+    exact as that ("2026-11-24T21:03:00Z"). The spot figures are over the source's own history;
+    0 where unknown.
+    """
 
     provider: str
     type: str
@@ -49,6 +67,11 @@ class OfferRow:
     kind: PriceKind
     day: str
     source: str
+    zone: str = ""
+    commitment: str = ""
+    availability: Availability = "available"
+    spot_low_nanos: int = 0
+    spot_median_nanos: int = 0
 
 
 @dataclass(slots=True)

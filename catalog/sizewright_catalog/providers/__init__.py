@@ -1,0 +1,21 @@
+"""The providers whose catalogs can be refreshed: one line each.
+
+A provider is a module (or small package) of this folder with a class that keeps the `Provider`
+promise of `contract.py`. Its SDK is an extra, imported when the provider is made and not before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from sizewright_catalog.providers.contract import Provider
+
+#: Name to "module:class".
+PROVIDERS: dict[str, str] = {}
+
+
+def load_provider(name: str) -> Provider:
+    """A new provider for one refresh. Raises KeyError for a name that is not registered."""
+    module, _, maker = PROVIDERS[name].partition(":")
+    made: Provider = getattr(import_module(module), maker)()
+    return made

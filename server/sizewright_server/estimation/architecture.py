@@ -14,6 +14,7 @@ Order: TypeAlias = Literal[
 ]
 Activation: TypeAlias = Literal["fused", "gelu-new", "quick-gelu", "relu-squared"]
 Positions: TypeAlias = Literal["rope", "learned", "alibi", "none"]
+Role: TypeAlias = Literal["embedding", "block", "head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,43 @@ class HeadStyle:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Equal segments in a row, wired by one style and with one set of sizes.
+
+    `role`: "block" is a unit of checkpointing and sharding; "embedding" and "head" belong to the
+    root. `lowering` names the function that writes it as a tape (`lowering.py`).
+    """
+
+    name: str
+    role: Role
+    lowering: str
+    count: int
+    style: Style
+    sizes: Sizes
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
-    """A model, ready to be lowered."""
+    """A model, ready to be lowered: its runs in the order of the forward pass.
+
+    `style` and `sizes` are those of its first block, for questions about the model as a whole.
+    """
 
     model_type: str
     style: Style
     sizes: Sizes
     head: HeadStyle
+    runs: tuple[Run, ...]
+
+
+def stacked(style: Style, sizes: Sizes, *blocks: Run) -> tuple[Run, ...]:
+    """The runs of a model that is one stack: an embedding, blocks and a head.
+
+    Without `blocks` every layer is the same.
+    """
+    middle = blocks or (Run("block", "block", "block", sizes.layers, style, sizes),)
+    return (
+        Run("embedding", "embedding", "embedding", 1, style, sizes),
+        *middle,
+        Run("head", "head", "head", 1, style, sizes),
+    )

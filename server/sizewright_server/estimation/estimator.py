@@ -21,7 +21,7 @@ from sizewright_server.estimation.layouts import (
     layouts_of_run,
     legal_tensor_parallel,
 )
-from sizewright_server.estimation.lowering import Segment, parameter_count, tied_count
+from sizewright_server.estimation.lowering import Dims, Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
@@ -84,8 +84,7 @@ class PreparedWorkload:
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         first = self.group([Layout()])
-        dims = first.dims if isinstance(first, TrainingGroup) else first.dims(1, 1, 1)
-        self.parameter_count = count_parameters(architecture, first.segments, dims)
+        self.parameter_count = count_parameters(architecture, first.segments)
         self.trainable_parameter_count = (
             self.parameter_count if isinstance(workload.run, Training) else 0
         )
@@ -203,15 +202,11 @@ def prepare(workload: Workload) -> PreparedWorkload:
     return PreparedWorkload(workload, architecture)
 
 
-def count_parameters(
-    architecture: Architecture, segments: Sequence[Segment], dims: dict[str, Column]
-) -> int:
+def count_parameters(architecture: Architecture, segments: Sequence[Segment]) -> int:
     """Parameters of the whole model, tied tensors once."""
-    total = 0
-    for segment in segments:
-        repeats = architecture.sizes.layers if segment.repeats else 1
-        total += repeats * int(parameter_count(segment, dims)[0])
-    return total - int(tied_count(architecture, dims)[0])
+    dims = Dims(np.ones(1, dtype=np.int64), {})
+    total = sum(s.count * int(parameter_count(s, dims.of(s.sizes))[0]) for s in segments)
+    return total - int(tied_count(architecture, dims.of(segments[0].sizes))[0])
 
 
 def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:

@@ -129,24 +129,22 @@ def _moving(
     gradients = sizes.pop("gradients", 0) + sizes.pop("reduced-or-gathered", 0)
     parts = []
     if gradients:
-        parts.append(_named("gradients", gradients, _where(prepared, found)))
+        parts.append(_named("gradients", gradients, _where(found)))
     activations = {n: s for n, s in sizes.items() if PART_TEXTS[n].group == "activations"}
     if sum(activations.values()):
-        children = tuple(
-            _named(name, size, _where(prepared, found)) for name, size in activations.items()
-        )
+        children = tuple(_named(name, size, _where(found)) for name, size in activations.items())
         total = sum(activations.values())
-        parts.append(_named("activations", total, _where(prepared, found), children))
+        parts.append(_named("activations", total, _where(found), children))
     for name, size in sizes.items():
         if name not in activations:
-            parts.append(_named(name, size, _where(prepared, found)))
+            parts.append(_named(name, size, _where(found)))
     return parts
 
 
-def _where(prepared: PreparedWorkload, found: Composition) -> str:
-    layers = prepared.model.sizes.layers
-    if found.segment == "block":
-        return f"at block {found.instance + 1} of {layers} in the order of the pass"
+def _where(found: Composition) -> str:
+    if found.instances > 1:
+        place = f"{found.instance + 1} of {found.instances}"
+        return f"at {found.segment} {place} in the order of the pass"
     return f"at the {found.segment}"
 
 

@@ -11,7 +11,13 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from sizewright_server.estimation.architecture import Architecture, HeadStyle, Sizes, Style
+from sizewright_server.estimation.architecture import (
+    Architecture,
+    HeadStyle,
+    Sizes,
+    Style,
+    stacked,
+)
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import ModelSource
 
@@ -68,7 +74,8 @@ def read_architecture(source: ModelSource, field: str) -> Architecture:
     style = reader.style(sizes)
     head = reader.head(source)
     reader.refuse_if_wrong()
-    return Architecture(str(source.config["model_type"]), style, sizes, head)
+    model_type = str(source.config["model_type"])
+    return Architecture(model_type, style, sizes, head, stacked(style, sizes))
 
 
 def _family(config: dict[str, Any], field: str) -> dict[str, Any]:

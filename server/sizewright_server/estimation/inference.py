@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.lowering import Segment, lower, model_dims
+from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.ops import FP32, INT64, Types
 from sizewright_server.estimation.profile import Column, elements, round_up, storage_bytes
 from sizewright_server.estimation.states import HALF, tensor_bytes
@@ -30,49 +30,56 @@ class InferenceGroup:
         self.inference = inference
         self.tp = np.array([layout.tp for layout in layouts], dtype=np.int64)
         width = WIDTHS[inference.weight_dtype]
-        sizes = architecture.sizes
         self.mode = Mode(
             types=Types(width, width, autocast=False),
             training=False,
             attention=inference.attention,
             padded=inference.padded_batches,
             cache=inference.cache == "dynamic",
-            grouped_queries=sizes.heads != sizes.kv_heads,
             tensor_parallel=bool((self.tp > 1).any()),
         )
-        self.segments = lower(architecture.style, architecture.head, self.mode)
+        self.segments = lower(architecture, self.mode)
         # Decode steps carry no padding mask: generate() slices it to the last query.
-        self.decode_segments = lower(
-            architecture.style, architecture.head, replace(self.mode, padded=False)
-        )
-        self.counts = [sizes.layers if s.repeats else 1 for s in self.segments]
+        self.decode_segments = lower(architecture, replace(self.mode, padded=False))
+        self.counts = [segment.count for segment in self.segments]
+        self.dims_of = self.dims(1, 1, 1)
 
-    def dims(self, tokens: int, cached: int, kept: int) -> dict[str, Column]:
+    def dims(self, tokens: int, cached: int, kept: int) -> Dims:
         """Dimensions of a pass over `tokens` new tokens with `cached` in the cache after it."""
-        run = {"B": self.inference.batch, "S": tokens, "C": cached, "KEPT": kept}
-        batch = {name: np.full_like(self.tp, value) for name, value in run.items()}
-        return model_dims(self.architecture, self.tp) | batch
+        batch = {"B": self.inference.batch, "S": tokens, "C": cached, "KEPT": kept}
+        return Dims(self.tp, batch)
 
     def weights(self) -> Column:
         """Weights of one rank, tied tensors once."""
-        dims, width = self.dims(1, 1, 1), self.mode.types.weight
+        width = self.mode.types.weight
         total = np.zeros_like(self.tp)
-        for count, segment in zip(self.counts, self.segments, strict=True):
-            total = total + count * tensor_bytes(segment, dims, width)
+        for segment in self.segments:
+            dims = self.dims_of.of(segment.sizes)
+            total = total + segment.count * tensor_bytes(segment, dims, width)
         head = self.architecture.head
         if head.tied and head.kind in ("causal-lm", "masked-lm"):
+            dims = self.dims_of.of(self.segments[0].sizes)
             total = total - round_up(elements(("V", "E"), dims) * width)
         return total
 
     def cache(self, tokens: int) -> Column:
         """Key/value cache of all layers for `tokens` per sequence."""
-        layer = 2 * round_up(elements(("B", "C", "K"), self.dims(1, tokens, 1)) * self._kv_width())
-        return self.architecture.sizes.layers * layer
+        total: Column = np.zeros_like(self.tp)
+        for segment in self.segments:
+            total = total + segment.count * self._cache_of(segment, tokens)
+        return total
+
+    def _cache_of(self, segment: Segment, tokens: int) -> Column:
+        """Key/value cache of one instance of a segment."""
+        if not segment.repeats:
+            return np.zeros_like(self.tp)
+        dims = self.dims(1, tokens, 1).of(segment.sizes)
+        return 2 * round_up(elements(("B", "C", "K"), dims) * self._kv_width())
 
     def inputs(self) -> Column:
         """Token ids of the prompts."""
         tokens = self.inference.input_tokens
-        return round_up(elements(("B", "S"), self.dims(tokens, tokens, 1)) * INT64)
+        return round_up(np.full_like(self.tp, self.inference.batch * tokens * INT64))
 
     @cached_property
     def resident(self) -> Column:
@@ -91,7 +98,7 @@ class InferenceGroup:
         zero = np.zeros_like(self.tp)
         if self.inference.new_tokens < 1:
             return zero, zero
-        dims = self.dims(1, 1, 1)
+        dims = self.dims_of.of(self.architecture.sizes)
         return zero, 4 * round_up(elements(("B", "V"), dims) * FP32)
 
     def resident_numbers(self, parameters: int) -> list[tuple[str, int, str]]:
@@ -132,26 +139,27 @@ class InferenceGroup:
         return (*prefill, *decode)
 
     def _pass(
-        self, phase: str, segments: tuple[Segment, ...], dims: dict[str, Column], cached: int
+        self, phase: str, segments: tuple[Segment, ...], dims_of: Dims, cached: int
     ) -> list[Stage]:
         """One forward pass; the embedding's output is held by the body's frame until it returns."""
         width = residual_itemsize(self.architecture.style, self.mode)
-        held = round_up(elements(("B", "S", "H"), dims) * width)
-        old = np.zeros_like(self.tp)
-        if cached and self.inference.cache == "dynamic":
-            old = self.cache(cached - 1) // self.architecture.sizes.layers
         stages = []
-        for segment, count in zip(segments, self.counts, strict=True):
+        for segment in segments:
             nothing = np.zeros_like(self.tp)
+            dims = dims_of.of(segment.sizes)
+            held = round_up(elements(("B", "S", "H"), dims) * width)
+            old = nothing
+            if cached and self.inference.cache == "dynamic":
+                old = self._cache_of(segment, cached - 1)
             stages.append(
                 Stage(
                     phase,
                     segment.name,
                     segment.program.forward_without_grad,
                     storage_bytes(segment.program, dims, len(self.tp)),
-                    count,
+                    segment.count,
                     held if segment.repeats else nothing,
-                    -old if segment.repeats else nothing,
+                    -old,
                     "hidden-states",
                 )
             )

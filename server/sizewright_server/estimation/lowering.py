@@ -2,47 +2,78 @@
 
 Compiled once per structure: two models of one style, or two batch sizes, share their programs and
 differ only in the dimensions put in. A new kind of model (convolutions, experts, encoder and
-decoder) is another list of segments here.
+decoder) is another list of runs in its `Architecture`, and another entry of `LOWERINGS`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from sizewright_server.estimation.architecture import Architecture, HeadStyle, Sizes, Style
+from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
 from sizewright_server.estimation.heads import lower_embedding, lower_head
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
+from sizewright_server.estimation.tape import Tape
 from sizewright_server.estimation.transformer import Block, Mode
+
+#: How each kind of segment is written as a tape.
+LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
+    "embedding": lambda style, _head, mode: lower_embedding(style, mode),
+    "block": lambda style, _head, mode: Block(style, mode).lower(),
+    "head": lower_head,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A compiled tape; `repeats` is true for the blocks, which stand `layers` times in a row."""
+    """A compiled tape that stands `count` times in a row; all its instances have these sizes."""
 
     name: str
+    role: Role
     program: Program
-    repeats: bool
+    count: int
+    sizes: Sizes
+
+    @property
+    def repeats(self) -> bool:
+        """It is a block: a unit of checkpointing and of sharding."""
+        return self.role == "block"
 
 
-@lru_cache(maxsize=512)
-def lower(style: Style, head: HeadStyle, mode: Mode) -> tuple[Segment, ...]:
-    """The segments of a transformer, first to last."""
-    return (
-        Segment("embedding", compile_program(lower_embedding(style, mode)), repeats=False),
-        Segment("block", compile_program(Block(style, mode).lower()), repeats=True),
-        Segment("head", compile_program(lower_head(style, head, mode)), repeats=False),
+def lower(architecture: Architecture, mode: Mode) -> tuple[Segment, ...]:
+    """The segments of a model, first to last. `mode` is completed from each run's own sizes."""
+    segments = []
+    for run in architecture.runs:
+        own = _complete(mode, run.sizes)
+        program = _compile(run.lowering, run.style, architecture.head, own)
+        segments.append(Segment(run.name, run.role, program, run.count, run.sizes))
+    return tuple(segments)
+
+
+def _complete(mode: Mode, sizes: Sizes) -> Mode:
+    """The mode with what of a run's sizes changes its structure."""
+    return replace(
+        mode,
+        grouped_queries=sizes.heads != sizes.kv_heads,
+        attention_dropout=sizes.attention_dropout > 0,
+        hidden_dropout=sizes.hidden_dropout > 0,
+        embedding_dropout=sizes.embedding_dropout > 0,
     )
 
 
-def model_dims(architecture: Architecture, tp: Column) -> dict[str, Column]:
+@lru_cache(maxsize=2048)
+def _compile(lowering: str, style: Style, head: HeadStyle, mode: Mode) -> Program:
+    return compile_program(LOWERINGS[lowering](style, head, mode))
+
+
+def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
     """The dimensions that do not depend on the batch; one column entry per layout.
 
     Tensor parallelism splits heads and feed-forward; a rank keeps at least one key/value head.
     """
-    sizes: Sizes = architecture.sizes
     heads = sizes.heads // tp
     kv_heads = np.maximum(sizes.kv_heads // tp, 1)
     whole = {
@@ -69,6 +100,21 @@ def model_dims(architecture: Architecture, tp: Column) -> dict[str, Column]:
         "VL": np.full_like(tp, sizes.vocab),
     }
     return {name: np.full_like(tp, value) for name, value in whole.items()} | local
+
+
+class Dims:
+    """The dimensions of every segment in one run: the batch's, and its own sizes'."""
+
+    def __init__(self, tp: Column, batch: Mapping[str, int]) -> None:
+        self._tp = tp
+        self._batch = {name: np.full_like(tp, value) for name, value in batch.items()}
+        self._made: dict[Sizes, dict[str, Column]] = {}
+
+    def of(self, sizes: Sizes) -> dict[str, Column]:
+        """Every dimension by name."""
+        if sizes not in self._made:
+            self._made[sizes] = model_dims(sizes, self._tp) | self._batch
+        return self._made[sizes]
 
 
 def parameter_count(segment: Segment, dims: dict[str, Column]) -> Column:

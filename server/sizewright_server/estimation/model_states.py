@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.lowering import Segment
+from sizewright_server.estimation.lowering import Dims, Segment
 from sizewright_server.estimation.profile import Column, elements, round_up
 from sizewright_server.estimation.states import (
     HALF,
@@ -42,18 +42,19 @@ class ModelStates:
         self,
         architecture: Architecture,
         segments: Sequence[Segment],
-        dims: dict[str, Column],
+        dims: Dims,
         layouts: ParallelColumns,
         widths: Widths,
         sharding: Sharding,
     ) -> None:
         self.layouts, self.widths, self.sharding = layouts, widths, sharding
-        self.counts = [architecture.sizes.layers if s.repeats else 1 for s in segments]
+        self.segments = tuple(segments)
         count = len(layouts.dp)
-        self._tensors = [_tensors(segment, dims, count) for segment in segments]
+        self._tensors = [_tensors(s, dims.of(s.sizes), count) for s in segments]
         head = architecture.head
         tied = head.tied and head.kind in ("causal-lm", "masked-lm")
-        self._tied = elements(("V", "E"), dims) if tied else np.zeros_like(layouts.dp)
+        table = elements(("V", "E"), dims.of(segments[0].sizes))
+        self._tied = table if tied else np.zeros_like(table)
         self._made: dict[tuple[int, int], list[Column]] = {}
 
     def ways(self, stage: int) -> Column:
@@ -85,8 +86,8 @@ class ModelStates:
     def total(self, itemsize: int, stage: int = 0) -> Column:
         """Bytes of the whole model on one rank."""
         total: Column = np.zeros_like(self.layouts.dp)
-        for count, part in zip(self.counts, self.per_segment(itemsize, stage), strict=True):
-            total = total + count * part
+        for segment, part in zip(self.segments, self.per_segment(itemsize, stage), strict=True):
+            total = total + segment.count * part
         return total
 
     def largest_tensor(self, itemsize: int, stage: int) -> Column:
@@ -122,19 +123,36 @@ class ModelStates:
         return np.where((self.layouts.zero == 3) & (self.layouts.dp > 1), size, 0)
 
     def root(self) -> Column:
-        """FSDP2's root unit: embedding, final norm and head, gathered for the whole pass."""
+        """FSDP2's root unit: embeddings, final norms and head, gathered for the whole pass."""
+        total: Column = np.zeros_like(self.layouts.dp)
         if self.sharding == "deepspeed":
-            return np.zeros_like(self.layouts.dp)
-        units = self.per_segment(self.widths.types.weight)
-        return self.gathered(units[0] + units[-1])
+            return total
+        sizes = self.per_segment(self.widths.types.weight)
+        for segment, size in zip(self.segments, sizes, strict=True):
+            if not segment.repeats:
+                total = total + size
+        return self.gathered(total)
 
-    def unit(self) -> Column:
-        """Parameters gathered at a time: one block (FSDP2), half the live window (DeepSpeed)."""
+    def units(self) -> list[Column]:
+        """Parameters gathered at a time in each segment: one block (FSDP2), half the live window
+        (DeepSpeed); nothing beside the root in the segments that belong to it."""
         width = self.widths.types.weight
         if self.sharding == "deepspeed":
             window = buffer_elements("deepspeed_live_parameters", "value") * HALF
-            return self.gathered(np.minimum(self.total(width), window) // 2)
-        return self.gathered(self.per_segment(width)[1])
+            half = np.minimum(self.total(width), window) // 2
+            return self._of_blocks([half] * len(self.segments))
+        return self._of_blocks(self.per_segment(width))
+
+    def reduced_units(self) -> list[Column]:
+        """One block's whole gradients on their way to their shards, per segment."""
+        return self._of_blocks(self.per_segment(self.widths.reduced))
+
+    def _of_blocks(self, sizes: list[Column]) -> list[Column]:
+        nothing = np.zeros_like(self.layouts.dp)
+        return [
+            self.gathered(size) if segment.repeats else nothing
+            for segment, size in zip(self.segments, sizes, strict=True)
+        ]
 
 
 def _tensors(segment: Segment, dims: dict[str, Column], layouts: int) -> Column:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.lowering import Segment
-from sizewright_server.estimation.profile import Column, elements, round_up
+from sizewright_server.estimation.profile import elements, round_up
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -112,9 +112,9 @@ class Expansion:
 
     def _tensor_bytes(self) -> list[int]:
         """Every parameter tensor in the order of the model; a tied head's table comes last."""
-        dims = self._dims()
         sizes: list[int] = []
         for number, segment in enumerate(self.group.segments):
+            dims = self.group.dims_of.of(segment.sizes)
             one = [
                 int(round_up(elements(shape, dims) * width)[0])
                 for shape, width in segment.program.parameters
@@ -130,12 +130,9 @@ class Expansion:
         head = self.group.architecture.head
         if not (head.tied and head.kind in ("causal-lm", "masked-lm")):
             return 0
-        width = self.group.segments[0].program.parameters[0][1]
-        return int(round_up(elements(("V", "E"), self._dims()) * width)[0])
-
-    def _dims(self) -> dict[str, Column]:
-        group = self.group
-        return group.dims if isinstance(group, TrainingGroup) else group.dims(1, 1, 1)
+        first = self.group.segments[0]
+        width = first.program.parameters[0][1]
+        return int(round_up(elements(("V", "E"), self.group.dims_of.of(first.sizes)) * width)[0])
 
 
 def _backward_passes(segment: Segment) -> tuple[object, ...]:

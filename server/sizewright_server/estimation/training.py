@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.lowering import Segment, lower, model_dims
+from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.model_states import ALWAYS, ModelStates, ParallelColumns
 from sizewright_server.estimation.ops import FP32, INT64
 from sizewright_server.estimation.profile import Column, Pass, elements, round_up, storage_bytes
@@ -21,9 +21,6 @@ from sizewright_server.estimation.states import OptimizerKind, Widths, optimizer
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Sharding, Training
-
-#: Segments by their place: what is before the blocks, and what is after them.
-EMBEDDING, HEAD = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +66,34 @@ class TrainingGroup:
         self.tp = np.array([layout.tp for layout in layouts], dtype=np.int64)
         self.zero = np.array([layout.zero for layout in layouts], dtype=np.int64)
         self.keep = np.array([layout.keep_gathered for layout in layouts], dtype=np.int64)
-        self.segments = lower(
-            architecture.style, architecture.head, self._mode(bool((self.tp > 1).any()))
-        )
-        self.dims = self._dims()
+        self.segments = lower(architecture, self._mode(bool((self.tp > 1).any())))
+        self.dims_of = self._dims()
+        self.dims = self.dims_of.of(architecture.sizes)
         self.states = ModelStates(
             architecture,
             self.segments,
-            self.dims,
+            self.dims_of,
             ParallelColumns(self.dp, self.tp, self.zero, self.keep),
             self.widths,
             self.sharding,
         )
-        self.counts = self.states.counts
+        self.counts = [segment.count for segment in self.segments]
         self._sizes_of: dict[str, Column] = {}
 
     def _mode(self, tensor_parallel: bool) -> Mode:
-        sizes, training = self.architecture.sizes, self.training
+        training = self.training
         return Mode(
             types=self.widths.types,
             training=True,
             attention=training.attention,
             padded=training.padded_batches,
-            grouped_queries=sizes.heads != sizes.kv_heads,
-            attention_dropout=sizes.attention_dropout > 0,
-            hidden_dropout=sizes.hidden_dropout > 0,
-            embedding_dropout=sizes.embedding_dropout > 0,
             tensor_parallel=tensor_parallel,
         )
 
-    def _dims(self) -> dict[str, Column]:
+    def _dims(self) -> Dims:
         tokens = self.training.seq_len
-        run = {"B": self.training.micro_batch, "S": tokens, "C": tokens, "KEPT": tokens}
-        batch = {name: np.full_like(self.tp, value) for name, value in run.items()}
-        return model_dims(self.architecture, self.tp) | batch
+        batch = {"B": self.training.micro_batch, "S": tokens, "C": tokens, "KEPT": tokens}
+        return Dims(self.tp, batch)
 
     @cached_property
     def resident(self) -> Resident:
@@ -175,55 +166,57 @@ class TrainingGroup:
 
     def _sizes(self, segment: Segment) -> Column:
         if segment.name not in self._sizes_of:
-            made = storage_bytes(segment.program, self.dims, len(self.dp))
+            dims = self.dims_of.of(segment.sizes)
+            made = storage_bytes(segment.program, dims, len(self.dp))
             self._sizes_of[segment.name] = made
         return self._sizes_of[segment.name]
 
     def _forward(self) -> list[Stage]:
         """Blocks are gathered one at a time; the last all-gather's buffer lives until the next."""
-        root, unit = self.states.root(), self.states.unit()
-        during = [2 * root, root + 2 * unit, root + unit]
-        kept = self.keep * unit
+        root, units = self.states.root(), self.states.units()
         stages = []
         for index, segment in enumerate(self.segments):
+            # A unit and the one fetched ahead; after the blocks, the last one's buffer.
+            fetched = 2 * units[index] if segment.repeats else units[index - 1]
+            during = root + (fetched if index else root)
             checkpointed = segment.repeats and self.training.checkpointing == "full"
             events = segment.program.checkpointed if checkpointed else segment.program.forward
-            phase = "loss" if segment.name == "head" else "forward"
-            after = kept if segment.repeats else np.zeros_like(root)
+            phase = "loss" if segment.role == "head" else "forward"
             stages.append(
                 Stage(
                     phase,
                     segment.name,
                     events,
                     self._sizes(segment),
-                    self.counts[index],
-                    during[index],
-                    after,
+                    segment.count,
+                    during,
+                    self.keep * units[index],
                 )
             )
         return stages
 
     def _backward(self) -> list[Stage]:
         """Head first; a unit's gradients are reduced to shards when its backward is done."""
-        root, unit = self.states.root(), self.states.unit()
-        in_flight = self.states.gathered(self.states.per_segment(self.widths.reduced)[1])
+        root, units = self.states.root(), self.states.units()
+        reduced = self.states.reduced_units()
         not_kept = 1 - self.keep
-        during = [
-            root + in_flight,
-            root + (1 + not_kept) * unit + in_flight,
-            root + not_kept * unit,
-        ]
         stages = []
-        for index in reversed(range(3)):
-            segment = self.segments[index]
+        for index, segment in reversed(list(enumerate(self.segments))):
+            after = min(index + 1, len(self.segments) - 1)
+            # The unit itself, the next one fetched ahead, and the last one's gradients on their
+            # way to their shards.
+            ahead = units[index - 1] if index else np.zeros_like(root)
+            own = units[index] + not_kept * units[index] if segment.repeats else not_kept * ahead
+            in_flight = reduced[index] if segment.repeats else reduced[after]
+            during = root + own + in_flight
             stages.append(
                 Stage(
-                    "loss" if segment.name == "head" else "backward",
+                    "loss" if segment.role == "head" else "backward",
                     segment.name,
                     self._backward_pass(segment),
                     self._sizes(segment),
-                    self.counts[index],
-                    during[index],
+                    segment.count,
+                    during,
                     self._after_backward(index),
                 )
             )
@@ -251,15 +244,16 @@ class TrainingGroup:
         The root's gradients stay whole until the embedding's backward has run; the tied table's
         two gradients are added up and kept once.
         """
-        if self.adding or index == HEAD:
+        root = not self.segments[index].repeats
+        if self.adding or (root and index):
             return np.zeros_like(self.dp)
         states, width = self.states, self.widths.types.weight
         shards = states.per_segment(self.widths.gradient, ALWAYS)
         sharded = (self.zero >= 2) & (self.dp > 1)
-        if index == EMBEDDING:
-            shard = shards[EMBEDDING] + shards[HEAD]
-            whole = states.whole(EMBEDDING, width) + states.whole(HEAD, width)
-            return np.where(sharded, shard - whole, -states.tied(width))
+        if root:
+            of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
+            shrunk = sum(shards[i] - states.whole(i, width) for i in of_root)
+            return np.where(sharded, shrunk, -states.tied(width))
         return np.where(sharded, shards[index] - states.whole(index, width), 0)
 
     def _held_outputs(self) -> Column:

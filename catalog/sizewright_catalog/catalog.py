@@ -102,6 +102,7 @@ class Catalog:
         self.device_names = read_text(arrays["devices"])
         self.reasons = read_text(arrays["reasons"])
         self.currencies = read_text(arrays["currencies"])
+        self._instance_types: dict[int, InstanceType] = {}
 
     @classmethod
     def load(cls, path: Path | None = None) -> Catalog:
@@ -172,7 +173,13 @@ class Catalog:
         ][:3]
 
     def instance_type(self, index: int) -> InstanceType:
-        """The value of a type."""
+        """The value of a type, made once."""
+        made = self._instance_types.get(index)
+        if made is None:
+            made = self._instance_types[index] = self._make_type(index)
+        return made
+
+    def _make_type(self, index: int) -> InstanceType:
         columns = self.types
         provider = self.providers[int(columns.provider[index])]
         type_name = self.type_names[index]

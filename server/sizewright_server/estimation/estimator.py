@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.host import host_phases
@@ -40,39 +40,6 @@ SMALL_BYTES = 2 * 2**21
 KEPT_PER_WORKLOAD = 32
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutColumns:
-    """What the planner needs of many layouts: int64 columns, one entry per layout, in bytes.
-
-    GPU figures are per GPU and without the device's own overhead; the host needs of a node are
-    `host_node + ranks_per_node * host_rank`.
-    """
-
-    gpu_reserved_low_bytes: Column
-    gpu_reserved_best_bytes: Column
-    gpu_reserved_high_bytes: Column
-    host_rank_low_bytes: Column
-    host_rank_best_bytes: Column
-    host_rank_high_bytes: Column
-    host_node_low_bytes: Column
-    host_node_best_bytes: Column
-    host_node_high_bytes: Column
-    communicator_count: Column
-    largest_group: Column
-
-
-@dataclass(frozen=True, slots=True)
-class GpuColumns:
-    """Allocated and reserved bytes per GPU, and the phases they come from."""
-
-    phases: tuple[PhasePeak, ...]
-    allocated_low: Column
-    allocated_best: Column
-    allocated_high: Column
-    reserved_best: Column
-    reserved_high: Column
-
-
 class PreparedWorkload:
     """A workload whose model is known; see `prepare`."""
 
@@ -83,6 +50,7 @@ class PreparedWorkload:
         self.max_tp = self.legal_tp[-1]
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
+        self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
         first = self.group([Layout()])
         self.parameter_count = count_parameters(architecture, first.segments)
         self.trainable_parameter_count = (
@@ -122,7 +90,7 @@ class PreparedWorkload:
         count = len(layouts)
         gpu = np.zeros((3, count), dtype=np.int64)
         for members in _groups(layouts):
-            made = gpu_columns(self.group([layouts[i] for i in members]))
+            made = self._scheduled([layouts[i] for i in members])[1]
             gpu[0, members] = made.allocated_low
             gpu[1, members] = made.reserved_best
             gpu[2, members] = made.reserved_high
@@ -148,12 +116,25 @@ class PreparedWorkload:
         key = (layout, ranks_per_node, id(overhead), replay)
         if key not in self._estimates:
             _make_room(self._estimates)
-            group = self.group([layout])
-            columns = gpu_columns(group)
+            group, columns = self._scheduled([layout])
             self._estimates[key] = explain(
                 self, layout, ranks_per_node, overhead, columns, group, replay=replay
             )
         return self._estimates[key]
+
+    def _scheduled(
+        self, layouts: Sequence[Layout]
+    ) -> tuple[TrainingGroup | InferenceGroup, GpuColumns]:
+        """The schedule of layouts and its peaks; an explicit layout is searched and then shown."""
+        kept = self._alone.get(layouts[0]) if len(layouts) == 1 else None
+        if kept is not None:
+            return kept
+        group = self.group(layouts)
+        made = (group, gpu_columns(group))
+        if len(layouts) == 1:
+            _make_room(self._alone)
+            self._alone[layouts[0]] = made
+        return made
 
     def collectives(self, layout: Layout) -> tuple[int, int]:
         """NCCL communicators of a rank, and the size of the largest."""

@@ -24,7 +24,8 @@ from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import Layout, Training
 
 if TYPE_CHECKING:
-    from sizewright_server.estimation.estimator import GpuColumns, PreparedWorkload
+    from sizewright_server.estimation.columns import GpuColumns
+    from sizewright_server.estimation.estimator import PreparedWorkload
     from sizewright_server.estimation.inference import InferenceGroup
 
 

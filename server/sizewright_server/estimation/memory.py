@@ -77,9 +77,12 @@ class Notice:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MemoryEstimate:
-    """The memory of one workload under one layout, on one kind of node."""
+    """The memory of one workload under one layout, on one kind of node.
+
+    Equal to itself alone: comparing whole trees costs more than making one.
+    """
 
     pools: tuple[PoolEstimate, ...]
     layout: Layout

@@ -1,0 +1,41 @@
+"""What is known of many layouts at once: int64 columns, one entry per layout, in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.timeline import PhasePeak
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutColumns:
+    """What the planner needs of many layouts: int64 columns, one entry per layout, in bytes.
+
+    GPU figures are per GPU and without the device's own overhead; the host needs of a node are
+    `host_node + ranks_per_node * host_rank`.
+    """
+
+    gpu_reserved_low_bytes: Column
+    gpu_reserved_best_bytes: Column
+    gpu_reserved_high_bytes: Column
+    host_rank_low_bytes: Column
+    host_rank_best_bytes: Column
+    host_rank_high_bytes: Column
+    host_node_low_bytes: Column
+    host_node_best_bytes: Column
+    host_node_high_bytes: Column
+    communicator_count: Column
+    largest_group: Column
+
+
+@dataclass(frozen=True, slots=True)
+class GpuColumns:
+    """Allocated and reserved bytes per GPU, and the phases they come from."""
+
+    phases: tuple[PhasePeak, ...]
+    allocated_low: Column
+    allocated_best: Column
+    allocated_high: Column
+    reserved_best: Column
+    reserved_high: Column

@@ -10,7 +10,13 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import Inference, Layout, Training
 
 #: What each library can shard, by ZeRO stage.
-STAGES_OF = {"ddp": (0,), "deepspeed": (1, 2, 3), "fsdp2": (3,)}
+STAGES_OF = {
+    "ddp": (0,),
+    "deepspeed": (1, 2, 3),
+    "fsdp1": (3,),
+    "fsdp2": (3,),
+    "megatron": (0, 1),
+}
 
 
 def legal_tensor_parallel(architecture: Architecture) -> tuple[int, ...]:
@@ -48,12 +54,22 @@ def check_layout(architecture: Architecture, layout: Layout, field: str) -> None
                 f"{layout.sharding} does not do ZeRO stage {layout.zero}; it does {stages}",
             )
         )
-    if layout.sequence_parallel:
-        wrong.append(
-            Violation(f"{field}.sequence_parallel", "sequence parallelism is not built yet")
-        )
+    wrong += _not_built(layout, field)
     if wrong:
         raise UnsupportedWorkload(*wrong)
+
+
+def _not_built(layout: Layout, field: str) -> list[Violation]:
+    asked = {
+        "sequence_parallel": layout.sequence_parallel,
+        "pp": layout.pp > 1,
+        "cp": layout.cp > 1,
+        "ep": layout.ep > 1,
+        "offload": layout.offload != "none",
+        "offload_activations": layout.offload_activations,
+        "implementation": layout.sharding in ("fsdp1", "megatron"),
+    }
+    return [Violation(f"{field}.{k}", "is not built yet") for k, wanted in asked.items() if wanted]
 
 
 @lru_cache(maxsize=4096)

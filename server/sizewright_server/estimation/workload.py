@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from sizewright_server.estimation.layout import Layout as Layout
+from sizewright_server.estimation.layout import Sharding as Sharding
+
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
 Attention: TypeAlias = Literal["eager", "sdpa", "flash-attention-2"]
 Checkpointing: TypeAlias = Literal["none", "full"]
 StepKind: TypeAlias = Literal["foreach", "fused", "for-loop"]
-Sharding: TypeAlias = Literal["ddp", "deepspeed", "fsdp2"]
 Cache: TypeAlias = Literal["dynamic", "static", "none"]
 Head: TypeAlias = Literal[
     "causal-lm",
@@ -44,26 +46,6 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A parallel layout; `gpus` is the product of the sizes.
-
-    `zero` 0 replicates model states over the data-parallel ranks, 1 to 3 shard them as ZeRO does.
-    """
-
-    dp: int = 1
-    zero: int = 0
-    tp: int = 1
-    sharding: Sharding = "ddp"
-    sequence_parallel: bool = False
-    keep_gathered: bool = False
-
-    @property
-    def gpus(self) -> int:
-        """Ranks in all."""
-        return self.dp * self.tp
-
-
-@dataclass(frozen=True, slots=True)
 class Training:
     """Forward, backward and optimizer steps. `layout` None lets the planner choose."""
 
@@ -78,6 +60,8 @@ class Training:
     image_size: int | None = None
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None = None
     layout: Layout | None = None
+    expandable_segments: bool = False
+    variable_lengths: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

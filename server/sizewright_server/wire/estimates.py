@@ -45,12 +45,15 @@ def layout_message(value: Layout) -> pb.Layout:
         dp=value.dp,
         zero=value.zero,
         tp=value.tp,
-        pp=1,
-        cp=1,
-        ep=1,
+        pp=value.pp,
+        cp=value.cp,
+        ep=value.ep,
         implementation=value.sharding,
         sequence_parallel=value.sequence_parallel,
         keep_gathered_after_forward=value.keep_gathered,
+        virtual_pipeline_stages=value.virtual_stages,
+        shard_size=value.shard_ranks,
+        offload=value.offload,
     )
 
 

@@ -43,6 +43,8 @@ class TrainingSection(Section):
     padded_batches: bool
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None
     image_size: Annotated[int, Field(ge=0, le=16_384)]
+    expandable_segments: bool
+    variable_lengths: bool | None
 
 
 class InferenceSection(Section):
@@ -59,15 +61,6 @@ class InferenceSection(Section):
     attention: Literal["eager", "sdpa", "flash-attention-2"]
     padded_batches: bool
     image_size: Annotated[int, Field(ge=0, le=16_384)]
-
-
-class LayoutSection(Section):
-    """`parallelism.explicit`. dp 0 fills the GPUs."""
-
-    dp: Annotated[int, Field(ge=0, le=MAX_RANKS)]
-    zero: Annotated[int, Field(ge=0, le=3)]
-    tp: Ranks
-    implementation: Literal["ddp", "deepspeed", "fsdp2"]
 
 
 class DatasetSection(Section):

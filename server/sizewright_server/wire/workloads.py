@@ -23,6 +23,7 @@ from sizewright_server.estimation.workload import (
 )
 from sizewright_server.wire import models
 from sizewright_server.wire.fit import FitReader
+from sizewright_server.wire.layouts import read_layout
 from sizewright_server.wire.violations import echoed, from_pydantic, one_of
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -153,6 +154,10 @@ class WorkloadReader:
                 "padded_batches": message.padded_batches,
                 "gradient_reduce_dtype": message.gradient_reduce_dtype or None,
                 "image_size": message.image_size,
+                "expandable_segments": message.expandable_segments,
+                "variable_lengths": (
+                    message.variable_lengths if message.HasField("variable_lengths") else None
+                ),
             },
         )
         layout = self._layout(message.parallelism, "training")
@@ -199,35 +204,8 @@ class WorkloadReader:
     def _layout(self, message: pb.Parallelism, run: str) -> Layout | None:
         if message.WhichOneof("choice") != "explicit":
             return None
-        given = message.explicit
-        path = f"{run}.parallelism.explicit"
-        for name in ("pp", "cp", "ep"):
-            if getattr(given, name) not in (0, 1):
-                words = {"pp": "pipeline", "cp": "context", "ep": "expert"}[name]
-                self._wrong(f"{path}.{name}", f"{words} parallelism is not built yet; use 1")
-        if given.offload not in (pb.OFFLOAD_UNSPECIFIED, pb.OFFLOAD_NONE):
-            self._wrong(f"{path}.offload", "offload is not built yet; use 'none'")
-        usual = {0: "ddp", 3: "fsdp2"}.get(given.zero, "deepspeed")
-        section = self._section(
-            path,
-            models.LayoutSection,
-            {
-                "dp": given.dp,
-                "zero": given.zero,
-                "tp": given.tp or 1,
-                "implementation": given.implementation or usual,
-            },
-        )
-        if section is None:
-            return None
-        return Layout(
-            dp=section.dp,
-            zero=section.zero,
-            tp=section.tp,
-            sharding=section.implementation,
-            sequence_parallel=given.sequence_parallel,
-            keep_gathered=given.keep_gathered_after_forward,
-        )
+        path = f"{self.path}.{run}.parallelism.explicit"
+        return read_layout(message.explicit, path, self.problems)
 
     # -- around it ------------------------------------------------------------------------------
 

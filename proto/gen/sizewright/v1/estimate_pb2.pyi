@@ -287,6 +287,9 @@ class Layout(_message.Message):
     IMPLEMENTATION_FIELD_NUMBER: _builtins.int
     SEQUENCE_PARALLEL_FIELD_NUMBER: _builtins.int
     KEEP_GATHERED_AFTER_FORWARD_FIELD_NUMBER: _builtins.int
+    VIRTUAL_PIPELINE_STAGES_FIELD_NUMBER: _builtins.int
+    SHARD_SIZE_FIELD_NUMBER: _builtins.int
+    OFFLOAD_FIELD_NUMBER: _builtins.int
     gpus: _builtins.int
     """GPUs in all."""
     dp: _builtins.int
@@ -307,6 +310,14 @@ class Layout(_message.Message):
     """Sequence parallelism."""
     keep_gathered_after_forward: _builtins.bool
     """Gathered parameters are kept from forward to backward."""
+    virtual_pipeline_stages: _builtins.int
+    """Model chunks of a pipeline rank."""
+    shard_size: _builtins.int
+    """Ranks over which states are sharded."""
+    offload: _builtins.str
+    """What leaves the GPU: "none", "optimizer", "optimizer-and-parameters", "nvme" or
+    "nvme-with-parameters".
+    """
     def __init__(
         self,
         *,
@@ -320,10 +331,13 @@ class Layout(_message.Message):
         implementation: _builtins.str = ...,
         sequence_parallel: _builtins.bool = ...,
         keep_gathered_after_forward: _builtins.bool = ...,
+        virtual_pipeline_stages: _builtins.int = ...,
+        shard_size: _builtins.int = ...,
+        offload: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cp", b"cp", "dp", b"dp", "ep", b"ep", "gpus", b"gpus", "implementation", b"implementation", "keep_gathered_after_forward", b"keep_gathered_after_forward", "pp", b"pp", "sequence_parallel", b"sequence_parallel", "tp", b"tp", "zero", b"zero"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cp", b"cp", "dp", b"dp", "ep", b"ep", "gpus", b"gpus", "implementation", b"implementation", "keep_gathered_after_forward", b"keep_gathered_after_forward", "offload", b"offload", "pp", b"pp", "sequence_parallel", b"sequence_parallel", "shard_size", b"shard_size", "tp", b"tp", "virtual_pipeline_stages", b"virtual_pipeline_stages", "zero", b"zero"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,34 @@ ACTIVATION_CHECKPOINTING_SELECTIVE: ActivationCheckpointing.ValueType  # 3
 """A policy decides op by op (refused until built)."""
 Global___ActivationCheckpointing: _TypeAlias = ActivationCheckpointing  # noqa: Y015
 
+class _PipelineSchedule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PipelineScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PipelineSchedule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PIPELINE_SCHEDULE_UNSPECIFIED: _PipelineSchedule.ValueType  # 0
+    """1F1B, or interleaved 1F1B where ranks hold several chunks."""
+    PIPELINE_SCHEDULE_ONE_F_ONE_B: _PipelineSchedule.ValueType  # 1
+    """One forward, one backward: a stage holds as many micro-batches as stages follow it, and its own."""
+    PIPELINE_SCHEDULE_GPIPE: _PipelineSchedule.ValueType  # 2
+    """All forwards, then all backwards: every stage holds every micro-batch."""
+    PIPELINE_SCHEDULE_ZERO_BUBBLE: _PipelineSchedule.ValueType  # 3
+    """Zero-bubble: weight gradients are put off, so that every stage holds what the first one holds."""
+
+class PipelineSchedule(_PipelineSchedule, metaclass=_PipelineScheduleEnumTypeWrapper):
+    """Order of a pipeline's forward and backward passes."""
+
+PIPELINE_SCHEDULE_UNSPECIFIED: PipelineSchedule.ValueType  # 0
+"""1F1B, or interleaved 1F1B where ranks hold several chunks."""
+PIPELINE_SCHEDULE_ONE_F_ONE_B: PipelineSchedule.ValueType  # 1
+"""One forward, one backward: a stage holds as many micro-batches as stages follow it, and its own."""
+PIPELINE_SCHEDULE_GPIPE: PipelineSchedule.ValueType  # 2
+"""All forwards, then all backwards: every stage holds every micro-batch."""
+PIPELINE_SCHEDULE_ZERO_BUBBLE: PipelineSchedule.ValueType  # 3
+"""Zero-bubble: weight gradients are put off, so that every stage holds what the first one holds."""
+Global___PipelineSchedule: _TypeAlias = PipelineSchedule  # noqa: Y015
+
 class _Offload:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -86,11 +114,13 @@ class _OffloadEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Offload.Value
     OFFLOAD_NONE: _Offload.ValueType  # 1
     """Nothing leaves the GPU."""
     OFFLOAD_OPTIMIZER: _Offload.ValueType  # 2
-    """Optimizer state lives in host memory (refused until built)."""
+    """Optimizer state lives in host memory."""
     OFFLOAD_OPTIMIZER_AND_PARAMETERS: _Offload.ValueType  # 3
-    """Optimizer state and parameters live in host memory (refused until built)."""
+    """Optimizer state and parameters live in host memory."""
     OFFLOAD_NVME: _Offload.ValueType  # 4
-    """Optimizer state lives on NVMe (refused until built)."""
+    """Optimizer state lives on NVMe (DeepSpeed's ZeRO stage 3)."""
+    OFFLOAD_NVME_WITH_PARAMETERS: _Offload.ValueType  # 5
+    """Optimizer state and parameters live on NVMe (DeepSpeed's ZeRO stage 3)."""
 
 class Offload(_Offload, metaclass=_OffloadEnumTypeWrapper):
     """Where state goes that leaves the GPU."""
@@ -100,11 +130,13 @@ OFFLOAD_UNSPECIFIED: Offload.ValueType  # 0
 OFFLOAD_NONE: Offload.ValueType  # 1
 """Nothing leaves the GPU."""
 OFFLOAD_OPTIMIZER: Offload.ValueType  # 2
-"""Optimizer state lives in host memory (refused until built)."""
+"""Optimizer state lives in host memory."""
 OFFLOAD_OPTIMIZER_AND_PARAMETERS: Offload.ValueType  # 3
-"""Optimizer state and parameters live in host memory (refused until built)."""
+"""Optimizer state and parameters live in host memory."""
 OFFLOAD_NVME: Offload.ValueType  # 4
-"""Optimizer state lives on NVMe (refused until built)."""
+"""Optimizer state lives on NVMe (DeepSpeed's ZeRO stage 3)."""
+OFFLOAD_NVME_WITH_PARAMETERS: Offload.ValueType  # 5
+"""Optimizer state and parameters live on NVMe (DeepSpeed's ZeRO stage 3)."""
 Global___Offload: _TypeAlias = Offload  # noqa: Y015
 
 @_typing.final
@@ -635,6 +667,8 @@ class Training(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     GRADIENT_REDUCE_DTYPE_FIELD_NUMBER: _builtins.int
+    EXPANDABLE_SEGMENTS_FIELD_NUMBER: _builtins.int
+    VARIABLE_LENGTHS_FIELD_NUMBER: _builtins.int
     precision: _builtins.str
     """"fp32", "bf16", "fp16" (all tensors of that type), "bf16-mixed" or "fp16-mixed" (autocast over
     fp32 weights). Required.
@@ -660,6 +694,14 @@ class Training(_message.Message):
     gradient_reduce_dtype: _builtins.str
     """Type in which sharded gradients are reduced: "fp32" or "bf16". Empty means "fp32" under mixed
     precision and the weights' type else.
+    """
+    expandable_segments: _builtins.bool
+    """PyTorch's allocator maps segments that grow (expandable_segments:True): next to nothing is
+    lost between blocks.
+    """
+    variable_lengths: _builtins.bool
+    """Batches differ in length from step to step, which leaves holes in the allocator's segments;
+    unset means they are padded or packed to seq_len, or it is not known.
     """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
@@ -689,12 +731,16 @@ class Training(_message.Message):
         adapter: Global___Adapter | None = ...,
         image_size: _builtins.int = ...,
         gradient_reduce_dtype: _builtins.str = ...,
+        expandable_segments: _builtins.bool = ...,
+        variable_lengths: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "optimizer", b"optimizer", "parallelism", b"parallelism"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "adapter", b"adapter", "optimizer", b"optimizer", "parallelism", b"parallelism", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "micro_batch", b"micro_batch", "optimizer", b"optimizer", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "seq_len", b"seq_len", "target_seq_len", b"target_seq_len"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "micro_batch", b"micro_batch", "optimizer", b"optimizer", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "seq_len", b"seq_len", "target_seq_len", b"target_seq_len", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__variable_lengths: _TypeAlias = _typing.Literal["variable_lengths"]  # noqa: Y015
+    _WhichOneofArgType__variable_lengths: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__variable_lengths) -> _WhichOneofReturnType__variable_lengths | None: ...
 
 Global___Training: _TypeAlias = Training  # noqa: Y015
 
@@ -821,6 +867,17 @@ class ExplicitParallelism(_message.Message):
     IMPLEMENTATION_FIELD_NUMBER: _builtins.int
     KEEP_GATHERED_AFTER_FORWARD_FIELD_NUMBER: _builtins.int
     SEQUENCE_PARALLEL_FIELD_NUMBER: _builtins.int
+    PIPELINE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    VIRTUAL_PIPELINE_STAGES_FIELD_NUMBER: _builtins.int
+    CONTEXT_PARALLEL_METHOD_FIELD_NUMBER: _builtins.int
+    SHARD_SIZE_FIELD_NUMBER: _builtins.int
+    EXPERT_IMBALANCE_FIELD_NUMBER: _builtins.int
+    GRADIENT_AS_BUCKET_VIEW_FIELD_NUMBER: _builtins.int
+    ZERO_BUFFERS_FIELD_NUMBER: _builtins.int
+    FSDP_FIELD_NUMBER: _builtins.int
+    OFFLOAD_ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    OFFLOAD_SHARE_FIELD_NUMBER: _builtins.int
+    MEGATRON_FIELD_NUMBER: _builtins.int
     dp: _builtins.int
     """Data-parallel size."""
     zero: _builtins.int
@@ -838,13 +895,57 @@ class ExplicitParallelism(_message.Message):
     offload: Global___Offload.ValueType
     """Where parameters or optimizer state go that leave the GPU."""
     implementation: _builtins.str
-    """Library that shards: "ddp", "deepspeed", "fsdp2". Empty means "ddp" for stage 0, "deepspeed"
-    for stages 1 and 2, "fsdp2" for stage 3.
+    """Library that shards: "ddp", "deepspeed", "fsdp1", "fsdp2", "megatron". Empty means "ddp" for
+    stage 0, "deepspeed" for stages 1 and 2, "fsdp2" for stage 3.
     """
     keep_gathered_after_forward: _builtins.bool
-    """Keep gathered parameters from forward to backward (FSDP2 reshard_after_forward=False)."""
+    """Keep gathered parameters from forward to backward (FSDP2 reshard_after_forward=False, FSDP1
+    SHARD_GRAD_OP).
+    """
     sequence_parallel: _builtins.bool
     """Sequence parallelism: norms and residuals are split over the tensor-parallel ranks as well."""
+    pipeline_schedule: Global___PipelineSchedule.ValueType
+    """Order in which a pipeline's ranks run their micro-batches, which are the training's
+    gradient_accumulation_steps.
+    """
+    virtual_pipeline_stages: _builtins.int
+    """Model chunks a pipeline rank holds (virtual stages); 0 means 1. Above 1 the schedule is
+    interleaved.
+    """
+    context_parallel_method: _builtins.str
+    """How context-parallel ranks exchange keys and values: "ring", "all-gather" or "ulysses". Empty
+    means "ring".
+    """
+    shard_size: _builtins.int
+    """Ranks over which states are sharded, the rest being replicas of them (hybrid sharding); 0 means
+    all data- and context-parallel ranks.
+    """
+    expert_imbalance: _builtins.float
+    """Tokens of the busiest expert-parallel rank over the mean, at least 1; 0 means not known, and
+    the interval is wide.
+    """
+    gradient_as_bucket_view: _builtins.bool
+    """DDP's gradients are views of its reduction buckets (gradient_as_bucket_view); unset means
+    PyTorch's default, which is off.
+    """
+    offload_activations: _builtins.bool
+    """Saved activations wait in page-locked host memory for the backward pass."""
+    offload_share: _builtins.float
+    """Share of the optimizer state that leaves the GPU under "optimizer"; 0 means all of it."""
+    @_builtins.property
+    def zero_buffers(self) -> Global___ZeroBuffers:
+        """DeepSpeed's buffers; what is unset is not known, and the interval covers DeepSpeed's defaults
+        and what transformers' "auto" sets.
+        """
+
+    @_builtins.property
+    def fsdp(self) -> Global___FsdpSettings:
+        """Settings of FSDP."""
+
+    @_builtins.property
+    def megatron(self) -> Global___MegatronSettings:
+        """Settings of Megatron-LM."""
+
     def __init__(
         self,
         *,
@@ -858,14 +959,218 @@ class ExplicitParallelism(_message.Message):
         implementation: _builtins.str = ...,
         keep_gathered_after_forward: _builtins.bool = ...,
         sequence_parallel: _builtins.bool = ...,
+        pipeline_schedule: Global___PipelineSchedule.ValueType = ...,
+        virtual_pipeline_stages: _builtins.int = ...,
+        context_parallel_method: _builtins.str = ...,
+        shard_size: _builtins.int = ...,
+        expert_imbalance: _builtins.float = ...,
+        gradient_as_bucket_view: _builtins.bool | None = ...,
+        zero_buffers: Global___ZeroBuffers | None = ...,
+        fsdp: Global___FsdpSettings | None = ...,
+        offload_activations: _builtins.bool = ...,
+        offload_share: _builtins.float = ...,
+        megatron: Global___MegatronSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gradient_as_bucket_view", b"_gradient_as_bucket_view", "fsdp", b"fsdp", "gradient_as_bucket_view", b"gradient_as_bucket_view", "megatron", b"megatron", "zero_buffers", b"zero_buffers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cp", b"cp", "dp", b"dp", "ep", b"ep", "implementation", b"implementation", "keep_gathered_after_forward", b"keep_gathered_after_forward", "offload", b"offload", "pp", b"pp", "sequence_parallel", b"sequence_parallel", "tp", b"tp", "zero", b"zero"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gradient_as_bucket_view", b"_gradient_as_bucket_view", "context_parallel_method", b"context_parallel_method", "cp", b"cp", "dp", b"dp", "ep", b"ep", "expert_imbalance", b"expert_imbalance", "fsdp", b"fsdp", "gradient_as_bucket_view", b"gradient_as_bucket_view", "implementation", b"implementation", "keep_gathered_after_forward", b"keep_gathered_after_forward", "megatron", b"megatron", "offload", b"offload", "offload_activations", b"offload_activations", "offload_share", b"offload_share", "pipeline_schedule", b"pipeline_schedule", "pp", b"pp", "sequence_parallel", b"sequence_parallel", "shard_size", b"shard_size", "tp", b"tp", "virtual_pipeline_stages", b"virtual_pipeline_stages", "zero", b"zero", "zero_buffers", b"zero_buffers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__gradient_as_bucket_view: _TypeAlias = _typing.Literal["gradient_as_bucket_view"]  # noqa: Y015
+    _WhichOneofArgType__gradient_as_bucket_view: _TypeAlias = _typing.Literal["_gradient_as_bucket_view", b"_gradient_as_bucket_view"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_as_bucket_view) -> _WhichOneofReturnType__gradient_as_bucket_view | None: ...
 
 Global___ExplicitParallelism: _TypeAlias = ExplicitParallelism  # noqa: Y015
+
+@_typing.final
+class ZeroBuffers(_message.Message):
+    """Buffers of DeepSpeed's ZeRO, in elements, as its configuration names them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REDUCE_BUCKET_SIZE_FIELD_NUMBER: _builtins.int
+    ALLGATHER_BUCKET_SIZE_FIELD_NUMBER: _builtins.int
+    PREFETCH_BUCKET_SIZE_FIELD_NUMBER: _builtins.int
+    PARAM_PERSISTENCE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    MAX_LIVE_PARAMETERS_FIELD_NUMBER: _builtins.int
+    MAX_REUSE_DISTANCE_FIELD_NUMBER: _builtins.int
+    OVERLAP_COMM_FIELD_NUMBER: _builtins.int
+    CONTIGUOUS_GRADIENTS_FIELD_NUMBER: _builtins.int
+    reduce_bucket_size: _builtins.int
+    """reduce_bucket_size (DeepSpeed's default is 5e8)."""
+    allgather_bucket_size: _builtins.int
+    """allgather_bucket_size (5e8)."""
+    prefetch_bucket_size: _builtins.int
+    """stage3_prefetch_bucket_size (5e7)."""
+    param_persistence_threshold: _builtins.int
+    """stage3_param_persistence_threshold (1e5): smaller parameters are never sharded."""
+    max_live_parameters: _builtins.int
+    """stage3_max_live_parameters (1e9)."""
+    max_reuse_distance: _builtins.int
+    """stage3_max_reuse_distance (1e9): parameters used again sooner stay gathered."""
+    overlap_comm: _builtins.bool
+    """overlap_comm: two reduction buckets (off for stages 1 and 2, on for stage 3)."""
+    contiguous_gradients: _builtins.bool
+    """contiguous_gradients (on): gradients are copied to the reduction bucket."""
+    def __init__(
+        self,
+        *,
+        reduce_bucket_size: _builtins.int | None = ...,
+        allgather_bucket_size: _builtins.int | None = ...,
+        prefetch_bucket_size: _builtins.int | None = ...,
+        param_persistence_threshold: _builtins.int | None = ...,
+        max_live_parameters: _builtins.int | None = ...,
+        max_reuse_distance: _builtins.int | None = ...,
+        overlap_comm: _builtins.bool | None = ...,
+        contiguous_gradients: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size", "_contiguous_gradients", b"_contiguous_gradients", "_max_live_parameters", b"_max_live_parameters", "_max_reuse_distance", b"_max_reuse_distance", "_overlap_comm", b"_overlap_comm", "_param_persistence_threshold", b"_param_persistence_threshold", "_prefetch_bucket_size", b"_prefetch_bucket_size", "_reduce_bucket_size", b"_reduce_bucket_size", "allgather_bucket_size", b"allgather_bucket_size", "contiguous_gradients", b"contiguous_gradients", "max_live_parameters", b"max_live_parameters", "max_reuse_distance", b"max_reuse_distance", "overlap_comm", b"overlap_comm", "param_persistence_threshold", b"param_persistence_threshold", "prefetch_bucket_size", b"prefetch_bucket_size", "reduce_bucket_size", b"reduce_bucket_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size", "_contiguous_gradients", b"_contiguous_gradients", "_max_live_parameters", b"_max_live_parameters", "_max_reuse_distance", b"_max_reuse_distance", "_overlap_comm", b"_overlap_comm", "_param_persistence_threshold", b"_param_persistence_threshold", "_prefetch_bucket_size", b"_prefetch_bucket_size", "_reduce_bucket_size", b"_reduce_bucket_size", "allgather_bucket_size", b"allgather_bucket_size", "contiguous_gradients", b"contiguous_gradients", "max_live_parameters", b"max_live_parameters", "max_reuse_distance", b"max_reuse_distance", "overlap_comm", b"overlap_comm", "param_persistence_threshold", b"param_persistence_threshold", "prefetch_bucket_size", b"prefetch_bucket_size", "reduce_bucket_size", b"reduce_bucket_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allgather_bucket_size: _TypeAlias = _typing.Literal["allgather_bucket_size"]  # noqa: Y015
+    _WhichOneofArgType__allgather_bucket_size: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size"]  # noqa: Y015
+    _WhichOneofReturnType__contiguous_gradients: _TypeAlias = _typing.Literal["contiguous_gradients"]  # noqa: Y015
+    _WhichOneofArgType__contiguous_gradients: _TypeAlias = _typing.Literal["_contiguous_gradients", b"_contiguous_gradients"]  # noqa: Y015
+    _WhichOneofReturnType__max_live_parameters: _TypeAlias = _typing.Literal["max_live_parameters"]  # noqa: Y015
+    _WhichOneofArgType__max_live_parameters: _TypeAlias = _typing.Literal["_max_live_parameters", b"_max_live_parameters"]  # noqa: Y015
+    _WhichOneofReturnType__max_reuse_distance: _TypeAlias = _typing.Literal["max_reuse_distance"]  # noqa: Y015
+    _WhichOneofArgType__max_reuse_distance: _TypeAlias = _typing.Literal["_max_reuse_distance", b"_max_reuse_distance"]  # noqa: Y015
+    _WhichOneofReturnType__overlap_comm: _TypeAlias = _typing.Literal["overlap_comm"]  # noqa: Y015
+    _WhichOneofArgType__overlap_comm: _TypeAlias = _typing.Literal["_overlap_comm", b"_overlap_comm"]  # noqa: Y015
+    _WhichOneofReturnType__param_persistence_threshold: _TypeAlias = _typing.Literal["param_persistence_threshold"]  # noqa: Y015
+    _WhichOneofArgType__param_persistence_threshold: _TypeAlias = _typing.Literal["_param_persistence_threshold", b"_param_persistence_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__prefetch_bucket_size: _TypeAlias = _typing.Literal["prefetch_bucket_size"]  # noqa: Y015
+    _WhichOneofArgType__prefetch_bucket_size: _TypeAlias = _typing.Literal["_prefetch_bucket_size", b"_prefetch_bucket_size"]  # noqa: Y015
+    _WhichOneofReturnType__reduce_bucket_size: _TypeAlias = _typing.Literal["reduce_bucket_size"]  # noqa: Y015
+    _WhichOneofArgType__reduce_bucket_size: _TypeAlias = _typing.Literal["_reduce_bucket_size", b"_reduce_bucket_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allgather_bucket_size) -> _WhichOneofReturnType__allgather_bucket_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__contiguous_gradients) -> _WhichOneofReturnType__contiguous_gradients | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_live_parameters) -> _WhichOneofReturnType__max_live_parameters | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_reuse_distance) -> _WhichOneofReturnType__max_reuse_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap_comm) -> _WhichOneofReturnType__overlap_comm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__param_persistence_threshold) -> _WhichOneofReturnType__param_persistence_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefetch_bucket_size) -> _WhichOneofReturnType__prefetch_bucket_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reduce_bucket_size) -> _WhichOneofReturnType__reduce_bucket_size | None: ...
+
+Global___ZeroBuffers: _TypeAlias = ZeroBuffers  # noqa: Y015
+
+@_typing.final
+class FsdpSettings(_message.Message):
+    """Settings of FSDP."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRAP_FIELD_NUMBER: _builtins.int
+    FORWARD_PREFETCH_FIELD_NUMBER: _builtins.int
+    LIMIT_ALL_GATHERS_FIELD_NUMBER: _builtins.int
+    USE_ORIG_PARAMS_FIELD_NUMBER: _builtins.int
+    SYNC_MODULE_STATES_FIELD_NUMBER: _builtins.int
+    BACKWARD_PREFETCH_FIELD_NUMBER: _builtins.int
+    wrap: _builtins.str
+    """Modules that are units of their own: "block" (each transformer block) or "block-and-tables"
+    (the blocks, the embedding and the head). Empty means "block".
+    """
+    forward_prefetch: _builtins.bool
+    """The next unit is gathered while one computes forward (FSDP1 forward_prefetch)."""
+    limit_all_gathers: _builtins.bool
+    """At most two gathered units are in flight (FSDP1 limit_all_gathers); unset means on."""
+    use_orig_params: _builtins.bool
+    """Original parameters stay visible (FSDP1 use_orig_params): needed where a unit holds frozen and
+    trained parameters; unset means off.
+    """
+    sync_module_states: _builtins.bool
+    """Rank 0 broadcasts the weights at the start (FSDP1 sync_module_states): only that rank reads the
+    checkpoint, and each unit is on the GPU whole before it is sharded.
+    """
+    backward_prefetch: _builtins.bool
+    """The next unit is gathered before a unit's gradients are reduced (FSDP1 backward_prefetch);
+    unset means on.
+    """
+    def __init__(
+        self,
+        *,
+        wrap: _builtins.str = ...,
+        forward_prefetch: _builtins.bool = ...,
+        limit_all_gathers: _builtins.bool | None = ...,
+        use_orig_params: _builtins.bool | None = ...,
+        sync_module_states: _builtins.bool = ...,
+        backward_prefetch: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch", "_limit_all_gathers", b"_limit_all_gathers", "_use_orig_params", b"_use_orig_params", "backward_prefetch", b"backward_prefetch", "limit_all_gathers", b"limit_all_gathers", "use_orig_params", b"use_orig_params"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch", "_limit_all_gathers", b"_limit_all_gathers", "_use_orig_params", b"_use_orig_params", "backward_prefetch", b"backward_prefetch", "forward_prefetch", b"forward_prefetch", "limit_all_gathers", b"limit_all_gathers", "sync_module_states", b"sync_module_states", "use_orig_params", b"use_orig_params", "wrap", b"wrap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backward_prefetch: _TypeAlias = _typing.Literal["backward_prefetch"]  # noqa: Y015
+    _WhichOneofArgType__backward_prefetch: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch"]  # noqa: Y015
+    _WhichOneofReturnType__limit_all_gathers: _TypeAlias = _typing.Literal["limit_all_gathers"]  # noqa: Y015
+    _WhichOneofArgType__limit_all_gathers: _TypeAlias = _typing.Literal["_limit_all_gathers", b"_limit_all_gathers"]  # noqa: Y015
+    _WhichOneofReturnType__use_orig_params: _TypeAlias = _typing.Literal["use_orig_params"]  # noqa: Y015
+    _WhichOneofArgType__use_orig_params: _TypeAlias = _typing.Literal["_use_orig_params", b"_use_orig_params"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backward_prefetch) -> _WhichOneofReturnType__backward_prefetch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_all_gathers) -> _WhichOneofReturnType__limit_all_gathers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_orig_params) -> _WhichOneofReturnType__use_orig_params | None: ...
+
+Global___FsdpSettings: _TypeAlias = FsdpSettings  # noqa: Y015
+
+@_typing.final
+class MegatronSettings(_message.Message):
+    """Settings of Megatron-LM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFORMER_IMPL_FIELD_NUMBER: _builtins.int
+    FP32_MAIN_GRADIENTS_FIELD_NUMBER: _builtins.int
+    GRADIENT_ACCUMULATION_FUSION_FIELD_NUMBER: _builtins.int
+    VOCAB_MULTIPLE_FIELD_NUMBER: _builtins.int
+    FUSED_CROSS_ENTROPY_FIELD_NUMBER: _builtins.int
+    transformer_impl: _builtins.str
+    """Layer implementation: "transformer-engine" or "local". Empty means "transformer-engine"."""
+    fp32_main_gradients: _builtins.bool
+    """Gradients accumulate in fp32 buffers (accumulate_allreduce_grads_in_fp32); unset means on."""
+    gradient_accumulation_fusion: _builtins.bool
+    """Weight gradients are added to those buffers as they are computed
+    (gradient_accumulation_fusion); unset means on.
+    """
+    vocab_multiple: _builtins.int
+    """The vocabulary is padded to a multiple of this times tp (make_vocab_size_divisible_by); 0 means
+    128.
+    """
+    fused_cross_entropy: _builtins.bool
+    """cross_entropy_loss_fusion."""
+    def __init__(
+        self,
+        *,
+        transformer_impl: _builtins.str = ...,
+        fp32_main_gradients: _builtins.bool | None = ...,
+        gradient_accumulation_fusion: _builtins.bool | None = ...,
+        vocab_multiple: _builtins.int = ...,
+        fused_cross_entropy: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "fp32_main_gradients", b"fp32_main_gradients", "gradient_accumulation_fusion", b"gradient_accumulation_fusion"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "fp32_main_gradients", b"fp32_main_gradients", "fused_cross_entropy", b"fused_cross_entropy", "gradient_accumulation_fusion", b"gradient_accumulation_fusion", "transformer_impl", b"transformer_impl", "vocab_multiple", b"vocab_multiple"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fp32_main_gradients: _TypeAlias = _typing.Literal["fp32_main_gradients"]  # noqa: Y015
+    _WhichOneofArgType__fp32_main_gradients: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients"]  # noqa: Y015
+    _WhichOneofReturnType__gradient_accumulation_fusion: _TypeAlias = _typing.Literal["gradient_accumulation_fusion"]  # noqa: Y015
+    _WhichOneofArgType__gradient_accumulation_fusion: _TypeAlias = _typing.Literal["_gradient_accumulation_fusion", b"_gradient_accumulation_fusion"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fp32_main_gradients) -> _WhichOneofReturnType__fp32_main_gradients | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_accumulation_fusion) -> _WhichOneofReturnType__gradient_accumulation_fusion | None: ...
+
+Global___MegatronSettings: _TypeAlias = MegatronSettings  # noqa: Y015
 
 @_typing.final
 class Inference(_message.Message):

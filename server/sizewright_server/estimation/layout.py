@@ -1,0 +1,96 @@
+"""A parallel layout: the sizes of its dimensions, and the settings of the library that shards.
+
+What a setting's None means is the library's own default where one exists, and a wider interval
+where the default is not what people run with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Sharding: TypeAlias = Literal["ddp", "deepspeed", "fsdp1", "fsdp2", "megatron"]
+PipelineSchedule: TypeAlias = Literal["1f1b", "gpipe", "zero-bubble"]
+ContextMethod: TypeAlias = Literal["ring", "all-gather", "ulysses"]
+OffloadTarget: TypeAlias = Literal[
+    "none", "optimizer", "optimizer-and-parameters", "nvme", "nvme-with-parameters"
+]
+FsdpWrap: TypeAlias = Literal["block", "block-and-tables"]
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroBuffers:
+    """DeepSpeed's buffer sizes in elements, and its switches; None is not stated."""
+
+    reduce_bucket_size: int | None = None
+    allgather_bucket_size: int | None = None
+    prefetch_bucket_size: int | None = None
+    param_persistence_threshold: int | None = None
+    max_live_parameters: int | None = None
+    max_reuse_distance: int | None = None
+    overlap_comm: bool | None = None
+    contiguous_gradients: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FsdpSettings:
+    """What FSDP wraps, and how far it gathers ahead."""
+
+    wrap: FsdpWrap = "block"
+    forward_prefetch: bool = False
+    backward_prefetch: bool = True
+    limit_all_gathers: bool = True
+    use_orig_params: bool = False
+    sync_module_states: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MegatronSettings:
+    """Megatron-LM's arguments, at their defaults."""
+
+    transformer_impl: Literal["transformer-engine", "local"] = "transformer-engine"
+    fp32_main_gradients: bool = True
+    gradient_accumulation_fusion: bool = True
+    vocab_multiple: int = 128
+    fused_cross_entropy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A parallel layout; `gpus` is the product of the sizes.
+
+    `zero` 0 replicates model states over the data-parallel ranks, 1 to 3 shard them as ZeRO does.
+    Expert-parallel ranks are taken from the data-, context- and tensor-parallel ones.
+    """
+
+    dp: int = 1
+    zero: int = 0
+    tp: int = 1
+    sharding: Sharding = "ddp"
+    sequence_parallel: bool = False
+    keep_gathered: bool = False
+    pp: int = 1
+    cp: int = 1
+    ep: int = 1
+    shard_size: int = 0
+    pipeline_schedule: PipelineSchedule = "1f1b"
+    virtual_stages: int = 1
+    context_method: ContextMethod = "ring"
+    expert_imbalance: float | None = None
+    bucket_view: bool = False
+    offload: OffloadTarget = "none"
+    offload_activations: bool = False
+    offload_share: float = 1.0
+    zero_buffers: ZeroBuffers = ZeroBuffers()
+    fsdp: FsdpSettings = FsdpSettings()
+    megatron: MegatronSettings = MegatronSettings()
+
+    @property
+    def gpus(self) -> int:
+        """Ranks in all."""
+        return self.dp * self.tp * self.pp * self.cp
+
+    @property
+    def shard_ranks(self) -> int:
+        """Ranks over which a state that is sharded is split; context-parallel ranks count."""
+        return self.shard_size or self.dp * self.cp

@@ -31,6 +31,11 @@ def operating_system_bytes() -> int:
     return int(_table()["operating_system"]["value"]) * MIB
 
 
+def notebook_bytes() -> int:
+    """What a notebook server and its kernel hold beside the job's own imports."""
+    return int(_table()["notebook"]["value"]) * MIB
+
+
 def overheads(nominal_bytes: int, visible_bytes: int, *, measured: bool) -> tuple[Overhead, ...]:
     """The named overheads of a node."""
     how = (

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from reading import Marks
+
+#: Where estimators live. `all_estimators` would import what scikit-learn does not need, torch among
+#: it, where that is installed.
+MODULES = (
+    "linear_model", "ensemble", "cluster", "decomposition", "preprocessing", "svm", "tree",
+    "neighbors", "naive_bayes", "mixture", "discriminant_analysis", "neural_network", "impute",
+    "manifold", "kernel_ridge", "gaussian_process", "feature_selection", "feature_extraction.text",
+    "random_projection", "kernel_approximation", "calibration", "multiclass", "multioutput",
+    "dummy", "isotonic", "semi_supervised", "cross_decomposition", "covariance", "model_selection",
+    "compose", "pipeline",
+)  # fmt: skip
+
+
+class Classes:
+    """Estimators by name; a module is imported when one of its names is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The class. Raises KeyError."""
+        if name == "IterativeImputer":
+            import sklearn.experimental.enable_iterative_imputer  # noqa: F401
+        for module in MODULES:
+            found = getattr(import_module(f"sklearn.{module}"), name, None)
+            if found is not None:
+                return found
+        raise KeyError(name)
 
 
 def run(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     """Makes the table, fits, and runs the further operations of `ops`."""
     import sklearn.ensemble
     import sklearn.linear_model
-    import sklearn.pipeline
-    from sklearn.utils import all_estimators
+    import sklearn.pipeline  # noqa: F401
 
-    classes: dict[str, Any] = {}
-    if workload["task"] not in dir(sklearn.linear_model) + dir(sklearn.ensemble):
-        classes = dict(all_estimators())
-    for module in (sklearn.linear_model, sklearn.ensemble):
-        classes.update({name: getattr(module, name) for name in module.__all__})
+    classes = Classes()
     from tables import learnable_target, make_matrix, make_target
 
     marks.set("imports")
@@ -55,7 +76,7 @@ def _blind(make: Any) -> Any:
     return lambda _matrix, data: make(data)
 
 
-def _estimator(workload: dict[str, Any], classes: dict[str, Any]) -> Any:
+def _estimator(workload: dict[str, Any], classes: Classes) -> Any:
     parameters = dict(workload.get("params", {}))
     if workload["task"] in ("GridSearchCV", "RandomizedSearchCV"):
         from sklearn.model_selection import GridSearchCV

@@ -24,7 +24,20 @@ Head: TypeAlias = Literal[
     "image-classification",
     "none",
 ]
-CheckpointLoad: TypeAlias = Literal["safetensors", "torch-load", "random-init"]
+CheckpointLoad: TypeAlias = Literal[
+    "safetensors",
+    "torch-load",
+    "torch-load-into",
+    "torch-load-mmap",
+    "rank-0-broadcast",
+    "sharded",
+    "random-init",
+]
+CheckpointSave: TypeAlias = Literal["full", "full-weights", "sharded", "sharded-async", "none"]
+WorkerStart: TypeAlias = Literal["fork", "spawn", "forkserver"]
+DatasetContainer: TypeAlias = Literal[
+    "memory-mapped", "in-memory", "objects", "streaming", "tf-data"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +106,32 @@ class Dataset:
     tokens_per_row: int = 0
     columns: int = 0
     dtype: str = "int64"
-    container: Literal["memory-mapped", "in-memory", "streaming"] = "memory-mapped"
+    container: DatasetContainer = "memory-mapped"
+    #: Elements of one decoded image or clip; 0 where rows are tokens or columns.
+    sample_elements: int = 0
+    shuffle_buffer: int = 0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HostConditions:
-    """What runs beside the model on each node. Loader workers are counted per rank."""
+    """What runs beside the model on each node. Loader workers are counted per rank.
+
+    The last five say what a job can have of a node (`planning.conditions`), not what it needs.
+    `checkpoint_save` None is "sharded" for sharded training and "full" for the rest.
+    """
 
     loader_workers: int = 0
     prefetch_factor: int = 2
     pin_memory: bool = False
     checkpoint_load: CheckpointLoad = "safetensors"
+    checkpoint_save: CheckpointSave | None = None
+    worker_start: WorkerStart = "fork"
     kubernetes: bool = False
+    container_limit_bytes: int = 0
+    shared_memory_bytes: int = 0
+    notebook: bool = False
+    other_processes_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +144,8 @@ class Workload:
     framework: Literal["pytorch"] = "pytorch"
     dataset: Dataset | None = None
     host: HostConditions = field(default_factory=HostConditions)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether GPUs are used."""
+        return True

@@ -35,8 +35,8 @@ def unsupported_reason(device: Device) -> str:
 
 
 def uses_gpu(workload: AnyWorkload) -> bool:
-    """Whether a workload runs on GPUs; a fit runs on the host."""
-    return isinstance(workload, Workload)
+    """Whether a workload runs on GPUs; most fits run on the host."""
+    return workload.on_gpu
 
 
 def native_features(workload: AnyWorkload) -> tuple[str, ...]:

@@ -7,11 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
-from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.catalog import Catalog, Ints
+from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.plan import Rejection
+
+#: Sets of kinds kept, one for each conditions that were asked for.
+KEPT_CONDITIONS = 8
 
 
 class OfferIndex:
@@ -22,6 +25,7 @@ class OfferIndex:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
+        self._kinds: dict[NodeConditions, tuple[KindColumns, Ints]] = {}
         types = catalog.types
         reason = self._type_reasons()
         runs = np.array([text == "" for text in reason])
@@ -43,32 +47,29 @@ class OfferIndex:
         self.cpu = types.cpu[self.type]
         self.vcpus = types.vcpus[self.type]
 
-    def kinds(self, *, kubernetes: bool) -> tuple[KindColumns, Ints]:
+    def kinds(self, conditions: NodeConditions) -> tuple[KindColumns, Ints]:
         """Every kind of node among the index's types, and the kind of each offer."""
-        return self._kinds_kubernetes if kubernetes else self._kinds
+        found = self._kinds.get(conditions)
+        if found is None:
+            found = self._make_kinds(conditions)
+            if len(self._kinds) >= KEPT_CONDITIONS:
+                self._kinds.pop(next(iter(self._kinds)), None)
+            self._kinds[conditions] = found
+        return found
 
-    @cached_property
-    def _kinds(self) -> tuple[KindColumns, Ints]:
-        return self._make_kinds(kubernetes=False)
-
-    @cached_property
-    def _kinds_kubernetes(self) -> tuple[KindColumns, Ints]:
-        return self._make_kinds(kubernetes=True)
-
-    def _make_kinds(self, *, kubernetes: bool) -> tuple[KindColumns, Ints]:
+    def _make_kinds(self, conditions: NodeConditions) -> tuple[KindColumns, Ints]:
         types, inverse = np.unique(self.type, return_inverse=True)
         numbers: dict[NodeKind, int] = {}
-        of_type = [numbers.setdefault(self._kind(int(i), kubernetes), len(numbers)) for i in types]
+        of_type = [numbers.setdefault(self._kind(int(i), conditions), len(numbers)) for i in types]
         return KindColumns(tuple(numbers)), np.array(of_type, dtype=np.int64)[inverse]
 
-    def _kind(self, index: int, kubernetes: bool) -> NodeKind:
+    def _kind(self, index: int, conditions: NodeConditions) -> NodeKind:
         columns = self.catalog.types
         device = self.catalog.devices[int(columns.device[index])]
         if device is None:
             raise LookupError(f"type {index} has no known device")
-        host = int(columns.host_usable_bytes[index])
-        if kubernetes:
-            host -= kubelet_reserved_bytes(int(columns.host_nominal_bytes[index]))
+        usable, nominal = columns.host_usable_bytes[index], columns.host_nominal_bytes[index]
+        host = conditions.left_bytes(int(usable), int(nominal))
         return NodeKind(
             device,
             int(columns.device_count[index]),
@@ -114,12 +115,12 @@ class OfferIndex:
 class HostIndex(OfferIndex):
     """The offers as a fit sees them: every one whose host memory is known, GPUs or not."""
 
-    def _kind(self, index: int, kubernetes: bool) -> NodeKind:
+    def _kind(self, index: int, conditions: NodeConditions) -> NodeKind:
         columns = self.catalog.types
         return host_kind(
             int(columns.host_usable_bytes[index]),
             int(columns.host_nominal_bytes[index]),
-            kubernetes=kubernetes,
+            conditions,
         )
 
     def _type_reasons(self) -> list[str]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.values import Device
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import overhead_of
 
 #: More nodes than anyone asks for: offers are not counted.
@@ -51,10 +51,9 @@ class KindColumns:
         )
 
 
-def host_kind(usable_bytes: int, nominal_bytes: int, *, kubernetes: bool) -> NodeKind:
+def host_kind(usable_bytes: int, nominal_bytes: int, conditions: NodeConditions) -> NodeKind:
     """A node of which the host memory alone is used."""
-    reserved = kubelet_reserved_bytes(nominal_bytes) if kubernetes else 0
-    return NodeKind(None, 1, 1.0, 0, usable_bytes - reserved)
+    return NodeKind(None, 1, 1.0, 0, conditions.left_bytes(usable_bytes, nominal_bytes))
 
 
 def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...]:

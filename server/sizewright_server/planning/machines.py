@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sizewright_catalog.capacity import kubelet_reserved_bytes
 from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.planning.conditions import NodeConditions, conditions_of
 from sizewright_server.planning.devices import (
     lacks,
     native_features,
@@ -29,11 +29,11 @@ class Check:
 
 
 def node_kind(
-    target: InstanceType | Machine, *, kubernetes: bool, gpu: bool = True
+    target: InstanceType | Machine, conditions: NodeConditions, *, gpu: bool = True
 ) -> NodeKind | str:
     """The kind of node a target is, or why nothing runs on it. `gpu` False: host memory alone."""
     if not gpu:
-        return host_kind(target.host_usable_bytes, target.host_nominal_bytes, kubernetes=kubernetes)
+        return host_kind(target.host_usable_bytes, target.host_nominal_bytes, conditions)
     if isinstance(target, InstanceType) and target.unsizable_reason:
         return f"{target.name} cannot be sized: {target.unsizable_reason}"
     if target.device is None or target.device_count == 0:
@@ -41,9 +41,7 @@ def node_kind(
     reason = unsupported_reason(target.device)
     if reason:
         return reason
-    host = target.host_usable_bytes
-    if kubernetes:
-        host -= kubelet_reserved_bytes(target.host_nominal_bytes)
+    host = conditions.left_bytes(target.host_usable_bytes, target.host_nominal_bytes)
     return NodeKind(target.device, target.device_count, target.slice, target.gpu_usable_bytes, host)
 
 
@@ -69,7 +67,7 @@ def check_nodes(
 ) -> Check:
     """The choice that fits with the fewest of `nodes`; else a tight one, else the nearest."""
     on_gpu = uses_gpu(prepared.workload)
-    kind = node_kind(target, kubernetes=prepared.workload.host.kubernetes, gpu=on_gpu)
+    kind = node_kind(target, conditions_of(prepared.workload.host), gpu=on_gpu)
     if isinstance(kind, str):
         return Check(None, kind)
     missing = lacks(kind.device, native_features(prepared.workload)) if kind.device else ""
@@ -86,6 +84,6 @@ def check_nodes(
     if decisions.lack_bytes[0] < NOTHING_TRIED:
         return Check(decisions.nearest(0), "")
     if not on_gpu:
-        return Check(None, "a fit runs on one node")
+        return Check(None, "it runs on the CPUs of one node")
     gpus = " or ".join(str(kind.per_node * n) for n in nodes)
     return Check(None, f"the workload has no layout for {gpus} GPUs on nodes of {kind.per_node}")

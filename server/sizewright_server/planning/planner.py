@@ -10,6 +10,7 @@ import numpy as np
 
 from sizewright_catalog.catalog import Ints
 from sizewright_catalog.values import Machine
+from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.devices import native_features
 from sizewright_server.planning.eligibility import eligible
 from sizewright_server.planning.index import OfferIndex
@@ -65,8 +66,8 @@ class _Ranked:
 
     def __init__(self, question: Question, index: OfferIndex, positions: Ints) -> None:
         self.question, self.index, self.positions = question, index, positions
-        kubernetes = question.prepared.workload.host.kubernetes
-        kinds, kind_of_offer = index.kinds(kubernetes=kubernetes)
+        conditions = conditions_of(question.prepared.workload.host)
+        kinds, kind_of_offer = index.kinds(conditions)
         self.kind = kind_of_offer[positions]
         wanted = np.zeros(len(kinds.kinds), dtype=np.bool_)
         wanted[self.kind] = True

@@ -11,6 +11,7 @@ MAX_TOKENS = 16_777_216
 MAX_BATCH = 1_048_576
 MAX_RANKS = 65_536
 MAX_ROWS = 2**53
+MAX_PIXELS = 65_536
 
 Count = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -70,7 +71,25 @@ class DatasetSection(Section):
     tokens_per_row: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     columns: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     dtype: Literal["int64", "int32", "int16", "uint8", "float64", "float32", "float16", "bfloat16"]
-    container: Literal["memory-mapped", "in-memory", "streaming"]
+    container: Literal["memory-mapped", "in-memory", "objects", "streaming", "tf-data"]
+    shuffle_buffer: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    cached: bool
+
+
+class ImageSection(Section):
+    """`dataset.image`."""
+
+    height: Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+    width: Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+    channels: Annotated[int, Field(ge=1, le=4096)]
+
+
+class AudioSection(Section):
+    """`dataset.audio`."""
+
+    seconds: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    sample_rate_hz: Annotated[int, Field(ge=1, le=10_000_000)]
+    channels: Annotated[int, Field(ge=1, le=1024)]
 
 
 class HostSection(Section):
@@ -79,8 +98,22 @@ class HostSection(Section):
     loader_workers: Annotated[int, Field(ge=0, le=4096)]
     prefetch_factor: Annotated[int, Field(ge=1, le=1024)]
     pin_memory: bool
-    checkpoint_load: Literal["safetensors", "torch-load", "random-init"]
+    checkpoint_load: Literal[
+        "safetensors",
+        "torch-load",
+        "torch-load-into",
+        "torch-load-mmap",
+        "rank-0-broadcast",
+        "sharded",
+        "random-init",
+    ]
+    checkpoint_save: Literal["full", "full-weights", "sharded", "sharded-async", "none"] | None
+    worker_start: Literal["fork", "spawn", "forkserver"]
     kubernetes: bool
+    container_limit_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    shared_memory_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    notebook: bool
+    other_processes_bytes: Annotated[int, Field(ge=0, le=2**60)]
 
 
 class ConstraintsSection(Section):

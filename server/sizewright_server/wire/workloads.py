@@ -13,7 +13,6 @@ from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.estimation.workload import (
     Dataset,
-    HostConditions,
     Inference,
     Layout,
     ModelSource,
@@ -24,6 +23,7 @@ from sizewright_server.estimation.workload import (
 from sizewright_server.wire import models
 from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.layouts import read_layout
+from sizewright_server.wire.surroundings import read_dataset, read_host
 from sizewright_server.wire.violations import echoed, from_pydantic, one_of
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -50,15 +50,17 @@ class WorkloadReader:
     def read(self, message: pb.Workload) -> AnyWorkload | None:
         """The workload; None when anything was wrong."""
         if message.WhichOneof("run") == "fit":
-            return FitReader(self.problems, self.path).read(message, self._host(message.host))
+            return FitReader(self.problems, self.path).read(
+                message, read_host(message.host, self.problems, self.path)
+            )
         before = len(self.problems)
         framework = message.framework or "pytorch"
         if framework != "pytorch":
             self._wrong("framework", one_of("framework", framework, ["pytorch"]))
         source = self._model(message.model)
         run = self._run(message)
-        dataset = self._dataset(message.dataset) if message.HasField("dataset") else None
-        host = self._host(message.host)
+        dataset = self._dataset(message)
+        host = read_host(message.host, self.problems, self.path)
         if len(self.problems) > before or source is None or run is None or host is None:
             return None
         return Workload(source, run, name=message.name, dataset=dataset, host=host)
@@ -207,35 +209,10 @@ class WorkloadReader:
         path = f"{self.path}.{run}.parallelism.explicit"
         return read_layout(message.explicit, path, self.problems)
 
-    # -- around it ------------------------------------------------------------------------------
-
-    def _dataset(self, message: pb.Dataset) -> Dataset | None:
-        section = self._section(
-            "dataset",
-            models.DatasetSection,
-            {
-                "rows": message.rows,
-                "tokens_per_row": message.tokens_per_row,
-                "columns": message.columns,
-                "dtype": message.dtype or "int64",
-                "container": message.container or "memory-mapped",
-            },
-        )
-        return None if section is None else Dataset(**section.model_dump())
-
-    def _host(self, message: pb.HostConditions) -> HostConditions | None:
-        section = self._section(
-            "host",
-            models.HostSection,
-            {
-                "loader_workers": message.loader_workers,
-                "prefetch_factor": message.prefetch_factor or 2,
-                "pin_memory": message.pin_memory,
-                "checkpoint_load": message.checkpoint_load or "safetensors",
-                "kubernetes": message.kubernetes,
-            },
-        )
-        return None if section is None else HostConditions(**section.model_dump())
+    def _dataset(self, message: pb.Workload) -> Dataset | None:
+        if not message.HasField("dataset"):
+            return None
+        return read_dataset(message.dataset, self.problems, self.path)
 
     def _section(self, path: str, model: type[SectionT], values: dict[str, Any]) -> SectionT | None:
         try:

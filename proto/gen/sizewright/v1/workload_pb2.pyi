@@ -174,12 +174,20 @@ class Workload(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    ACCELERATOR_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A name for people; it appears in answers and nowhere in the arithmetic."""
     framework: _builtins.str
-    """Framework in lower-kebab case: "pytorch"; "scikit-learn", "xgboost" and "lightgbm" for a fit;
-    "tensorflow" and "keras" are known and refused by name until built.
+    """Framework in lower-kebab case: "pytorch"; "tensorflow" or "keras" for a Keras model;
+    "scikit-learn", "xgboost" and "lightgbm" for a fit.
     """
+    accelerator: _builtins.str
+    """Where a network runs: "gpu" (empty means it) or "cpu". A fit runs on the CPU unless its
+    hyper-parameters name a device.
+    """
+    backend: _builtins.str
+    """What Keras runs on: "tensorflow" (empty means it) or "torch"."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The network or the classical estimator."""
@@ -220,10 +228,12 @@ class Workload(_message.Message):
         dataset: Global___Dataset | None = ...,
         host: Global___HostConditions | None = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        accelerator: _builtins.str = ...,
+        backend: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fit", b"fit", "host", b"host", "inference", b"inference", "model", b"model", "run", b"run", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fit", b"fit", "framework", b"framework", "host", b"host", "inference", b"inference", "model", b"model", "name", b"name", "run", b"run", "training", b"training", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "backend", b"backend", "dataset", b"dataset", "fit", b"fit", "framework", b"framework", "host", b"host", "inference", b"inference", "model", b"model", "name", b"name", "run", b"run", "training", b"training", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_run: _TypeAlias = _typing.Literal["training", "inference", "fit"]  # noqa: Y015
     _WhichOneofArgType_run: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
@@ -1308,6 +1318,7 @@ class Fit(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     PREDICT_ROWS_FIELD_NUMBER: _builtins.int
     FREES_DATASET_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     jobs: _builtins.int
     """Parallel jobs, where the hyper-parameter n_jobs does not say it; 0 means 1."""
     rounds: _builtins.int
@@ -1322,6 +1333,10 @@ class Fit(_message.Message):
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What runs: "fit", "fit-transform", "transform", "predict", "predict-proba". Empty means "fit"."""
 
+    @_builtins.property
+    def pool(self) -> Global___WorkerPool:
+        """The fit is spread over worker processes of its own."""
+
     def __init__(
         self,
         *,
@@ -1331,14 +1346,45 @@ class Fit(_message.Message):
         threads: _builtins.int = ...,
         predict_rows: _builtins.int = ...,
         frees_dataset: _builtins.bool = ...,
+        pool: Global___WorkerPool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frees_dataset", b"frees_dataset", "jobs", b"jobs", "operations", b"operations", "predict_rows", b"predict_rows", "rounds", b"rounds", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frees_dataset", b"frees_dataset", "jobs", b"jobs", "operations", b"operations", "pool", b"pool", "predict_rows", b"predict_rows", "rounds", b"rounds", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Fit: _TypeAlias = Fit  # noqa: Y015
+
+@_typing.final
+class WorkerPool(_message.Message):
+    """Worker processes that share a fit, each with its libraries and its part of the data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULER_FIELD_NUMBER: _builtins.int
+    WORKERS_PER_NODE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    scheduler: _builtins.str
+    """Who starts them: "dask", "ray", "spark", "loky" or "multiprocessing". Required."""
+    workers_per_node: _builtins.int
+    """Worker processes on each node. Required, at least 1."""
+    nodes: _builtins.int
+    """Nodes the table is spread over; 0 means 1. "loky" and "multiprocessing" know one."""
+    def __init__(
+        self,
+        *,
+        scheduler: _builtins.str = ...,
+        workers_per_node: _builtins.int = ...,
+        nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "scheduler", b"scheduler", "workers_per_node", b"workers_per_node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerPool: _TypeAlias = WorkerPool  # noqa: Y015
 
 @_typing.final
 class Dataset(_message.Message):
@@ -1356,6 +1402,13 @@ class Dataset(_message.Message):
     MISSING_SHARE_FIELD_NUMBER: _builtins.int
     COLUMN_ORDER_FIELD_NUMBER: _builtins.int
     CATEGORIES_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    STRINGS_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    SHUFFLE_BUFFER_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    TEST_SHARE_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Samples or rows."""
     tokens_per_row: _builtins.int
@@ -1366,8 +1419,10 @@ class Dataset(_message.Message):
     """Element type, such as "int64" or "float32". Empty means int64 for tokens."""
     container: _builtins.str
     """How it is held: "memory-mapped" (Arrow files, as Hugging Face datasets does), "in-memory"
-    (arrays or tensors in each process) or "streaming". Empty means "memory-mapped". A fit takes
-    "numpy" (its default), "pandas", "arrow", "csr", "memory-mapped" or "streaming".
+    (arrays or tensors in each process), "objects" (a list of Python objects, whose pages loader
+    workers copy), "streaming" or "tf-data" (a pipeline over arrays in memory). Empty means
+    "memory-mapped"; for Keras "in-memory". A fit takes "numpy" (its default), "pandas", "arrow",
+    "csr", "memory-mapped" or "streaming".
     """
     classes: _builtins.int
     """Labels of the target of a fit; 0 for a continuous one. Unset means 2."""
@@ -1379,6 +1434,28 @@ class Dataset(_message.Message):
     """The array is in column (Fortran) order."""
     categories: _builtins.int
     """Mean number of distinct values of the columns that an encoder encodes."""
+    shuffle_buffer: _builtins.int
+    """Samples a shuffle buffer of a stream holds."""
+    cached: _builtins.bool
+    """A pipeline keeps every sample it has made (tf.data cache())."""
+    test_share: _builtins.float
+    """Share of the rows that a train/test split puts aside; both sides are copies. 0 means no split."""
+    @_builtins.property
+    def file(self) -> Global___DatasetFile:
+        """The file it is read from, whose reading has a peak of its own."""
+
+    @_builtins.property
+    def strings(self) -> Global___StringColumns:
+        """Columns of text beside `columns` numeric ones."""
+
+    @_builtins.property
+    def image(self) -> Global___ImageSamples:
+        """Rows are decoded images."""
+
+    @_builtins.property
+    def audio(self) -> Global___AudioSamples:
+        """Rows are decoded audio."""
+
     def __init__(
         self,
         *,
@@ -1392,16 +1469,155 @@ class Dataset(_message.Message):
         missing_share: _builtins.float = ...,
         column_order: _builtins.bool = ...,
         categories: _builtins.int = ...,
+        file: Global___DatasetFile | None = ...,
+        strings: Global___StringColumns | None = ...,
+        image: Global___ImageSamples | None = ...,
+        audio: Global___AudioSamples | None = ...,
+        shuffle_buffer: _builtins.int = ...,
+        cached: _builtins.bool = ...,
+        test_share: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_classes", b"_classes", "classes", b"classes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_classes", b"_classes", "audio", b"audio", "classes", b"classes", "file", b"file", "image", b"image", "strings", b"strings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_classes", b"_classes", "categories", b"categories", "classes", b"classes", "column_order", b"column_order", "columns", b"columns", "container", b"container", "density", b"density", "dtype", b"dtype", "missing_share", b"missing_share", "rows", b"rows", "tokens_per_row", b"tokens_per_row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_classes", b"_classes", "audio", b"audio", "cached", b"cached", "categories", b"categories", "classes", b"classes", "column_order", b"column_order", "columns", b"columns", "container", b"container", "density", b"density", "dtype", b"dtype", "file", b"file", "image", b"image", "missing_share", b"missing_share", "rows", b"rows", "shuffle_buffer", b"shuffle_buffer", "strings", b"strings", "test_share", b"test_share", "tokens_per_row", b"tokens_per_row"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__classes: _TypeAlias = _typing.Literal["classes"]  # noqa: Y015
     _WhichOneofArgType__classes: _TypeAlias = _typing.Literal["_classes", b"_classes"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__classes) -> _WhichOneofReturnType__classes | None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class DatasetFile(_message.Message):
+    """A file that a table is read from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    READER_FIELD_NUMBER: _builtins.int
+    CHUNK_ROWS_FIELD_NUMBER: _builtins.int
+    format: _builtins.str
+    """"csv" or "parquet". Required."""
+    size_bytes: _builtins.int
+    """The file's size; 0 computes it from the columns."""
+    reader: _builtins.str
+    """Who reads it: "pandas" (empty means it), "pandas-pyarrow" (read_csv with that engine) or
+    "arrow" (pyarrow alone).
+    """
+    chunk_rows: _builtins.int
+    """Rows read at a time; 0 means all of them."""
+    def __init__(
+        self,
+        *,
+        format: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        reader: _builtins.str = ...,
+        chunk_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_rows", b"chunk_rows", "format", b"format", "reader", b"reader", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetFile: _TypeAlias = DatasetFile  # noqa: Y015
+
+@_typing.final
+class StringColumns(_message.Message):
+    """Columns of text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    DISTINCT_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
+    columns: _builtins.int
+    """How many. Required, at least 1."""
+    length: _builtins.int
+    """Mean characters of a value. Required, at least 1."""
+    distinct: _builtins.int
+    """Distinct values of a column; 0 means as many as rows."""
+    storage: _builtins.str
+    """How they are kept: "arrow" (pandas 3, and empty means it), "object" (a Python string each) or
+    "categorical" (codes).
+    """
+    def __init__(
+        self,
+        *,
+        columns: _builtins.int = ...,
+        length: _builtins.int = ...,
+        distinct: _builtins.int = ...,
+        storage: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "distinct", b"distinct", "length", b"length", "storage", b"storage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StringColumns: _TypeAlias = StringColumns  # noqa: Y015
+
+@_typing.final
+class ImageSamples(_message.Message):
+    """Decoded images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Pixels. Required."""
+    width: _builtins.int
+    """Pixels. Required."""
+    channels: _builtins.int
+    """Channels; 0 means 3."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        channels: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSamples: _TypeAlias = ImageSamples  # noqa: Y015
+
+@_typing.final
+class AudioSamples(_message.Message):
+    """Decoded audio."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """Mean length of a clip. Required."""
+    sample_rate_hz: _builtins.int
+    """Samples per second. Required."""
+    channels: _builtins.int
+    """Channels; 0 means 1."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+        sample_rate_hz: _builtins.int = ...,
+        channels: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "sample_rate_hz", b"sample_rate_hz", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioSamples: _TypeAlias = AudioSamples  # noqa: Y015
 
 @_typing.final
 class HostConditions(_message.Message):
@@ -1414,6 +1630,12 @@ class HostConditions(_message.Message):
     PIN_MEMORY_FIELD_NUMBER: _builtins.int
     CHECKPOINT_LOAD_FIELD_NUMBER: _builtins.int
     KUBERNETES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SAVE_FIELD_NUMBER: _builtins.int
+    WORKER_START_FIELD_NUMBER: _builtins.int
+    CONTAINER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    SHARED_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    NOTEBOOK_FIELD_NUMBER: _builtins.int
+    OTHER_PROCESSES_BYTES_FIELD_NUMBER: _builtins.int
     loader_workers: _builtins.int
     """Data-loader worker processes per rank; unset means 0, as PyTorch does."""
     prefetch_factor: _builtins.int
@@ -1422,10 +1644,31 @@ class HostConditions(_message.Message):
     """Batches are copied to page-locked memory."""
     checkpoint_load: _builtins.str
     """How the checkpoint reaches the GPUs: "safetensors" (memory-mapped, shard by shard),
-    "torch-load" (a whole copy in each process), "random-init" (none). Empty means "safetensors".
+    "torch-load" (a whole copy in each process), "torch-load-into" (that copy beside an initialised
+    model), "torch-load-mmap" (mapped pages), "rank-0-broadcast" (one copy on each node, sent to
+    the other ranks), "sharded" (each rank its own part), "random-init" (none). Empty means
+    "safetensors".
     """
     kubernetes: _builtins.bool
     """The job runs as a Kubernetes pod: the kubelet's reservation is taken off the node's capacity."""
+    checkpoint_save: _builtins.str
+    """How training saves its checkpoints: "full" (rank 0 gathers weights and optimizer state in host
+    memory), "full-weights" (weights alone), "sharded" (each rank its own part), "sharded-async"
+    (a second copy while it is written), "none". Empty means "full", and for sharded training
+    "sharded".
+    """
+    worker_start: _builtins.str
+    """How loader workers start: "fork" (empty means it), "spawn" or "forkserver"."""
+    container_limit_bytes: _builtins.int
+    """Memory limit of the container the job runs in; 0 means none."""
+    shared_memory_bytes: _builtins.int
+    """Size of the container's /dev/shm, which loader batches and shared tables pass through; 0 means
+    that it is not limited (Docker's own default is 64 MiB).
+    """
+    notebook: _builtins.bool
+    """The job runs in a notebook: its server is on the node beside it."""
+    other_processes_bytes: _builtins.int
+    """Memory that other processes of the node hold."""
     def __init__(
         self,
         *,
@@ -1434,10 +1677,16 @@ class HostConditions(_message.Message):
         pin_memory: _builtins.bool = ...,
         checkpoint_load: _builtins.str = ...,
         kubernetes: _builtins.bool = ...,
+        checkpoint_save: _builtins.str = ...,
+        worker_start: _builtins.str = ...,
+        container_limit_bytes: _builtins.int = ...,
+        shared_memory_bytes: _builtins.int = ...,
+        notebook: _builtins.bool = ...,
+        other_processes_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_load", b"checkpoint_load", "kubernetes", b"kubernetes", "loader_workers", b"loader_workers", "pin_memory", b"pin_memory", "prefetch_factor", b"prefetch_factor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_load", b"checkpoint_load", "checkpoint_save", b"checkpoint_save", "container_limit_bytes", b"container_limit_bytes", "kubernetes", b"kubernetes", "loader_workers", b"loader_workers", "notebook", b"notebook", "other_processes_bytes", b"other_processes_bytes", "pin_memory", b"pin_memory", "prefetch_factor", b"prefetch_factor", "shared_memory_bytes", b"shared_memory_bytes", "worker_start", b"worker_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,11 @@ class FitWorkload:
     name: str = ""
     host: HostConditions = field(default_factory=HostConditions)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether GPUs are used."""
+        return False
+
 
 class PreparedFit:
     """A fit whose estimate is known; the sibling of PreparedWorkload."""

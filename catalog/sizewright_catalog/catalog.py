@@ -22,6 +22,7 @@ from sizewright_catalog.capacity import overheads
 from sizewright_catalog.devices import devices
 from sizewright_catalog.snapshot import Arrays, SnapshotError, read_snapshot, read_text
 from sizewright_catalog.values import (
+    AVAILABILITIES,
     CPU_ARCHITECTURES,
     PRICE_KINDS,
     TERMS,
@@ -54,21 +55,31 @@ class TypeColumns:
     slice: Ints
     gpu_usable_bytes: Ints
     reason: Ints
+    availability: Ints
 
 
 @dataclass(frozen=True, slots=True)
 class OfferColumns:
-    """One entry per offer. `nanos` per node and hour; `day` counts from 1970-01-01."""
+    """One entry per offer. `nanos` per node and hour; `day` counts from 1970-01-01.
+
+    `zone` 0 means the whole region, `commitment` 0 none, `availability` 0 that it can be bought.
+    """
 
     type: Ints
     region: Ints
     zones: Ints
+    zone: Ints
     term: Ints
+    commitment: Ints
     nanos: Ints
     currency: Ints
     kind: Ints
     day: Ints
+    second: Ints
     source: Ints
+    availability: Ints
+    spot_low_nanos: Ints
+    spot_median_nanos: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,7 @@ class Catalog:
 
     def __init__(self, arrays: Arrays, meta: dict[str, Any]) -> None:
         self._arrays = arrays
+        self.meta = meta
         self.version: str = meta["version"]
         self.build_day = date.fromisoformat(meta["build_day"])
         self.dropped: dict[str, int] = meta["dropped"]
@@ -119,6 +131,11 @@ class Catalog:
             raise SnapshotError(f"{path} lacks {missing.args[0]}") from missing
 
     @property
+    def arrays(self) -> Arrays:
+        """Every array of the file, as `columns.py` takes them."""
+        return self._arrays
+
+    @property
     def type_count(self) -> int:
         """Instance types in all."""
         return len(self.types.vcpus)
@@ -137,6 +154,16 @@ class Catalog:
     def zone_sets(self) -> list[frozenset[str]]:
         """The zones an offer's `zones` index stands for; empty where they are not known."""
         return [frozenset(text.split()) for text in read_text(self._arrays["zone_sets"])]
+
+    @cached_property
+    def zones(self) -> list[str]:
+        """Names of the zones that have a price of their own; the first stands for none."""
+        return read_text(self._arrays["zones"])
+
+    @cached_property
+    def commitments(self) -> list[str]:
+        """What committed prices ask for; the first stands for nothing."""
+        return read_text(self._arrays["commitments"])
 
     @cached_property
     def sources(self) -> list[str]:
@@ -202,6 +229,7 @@ class Catalog:
             slice=float(columns.slice[index]),
             gpu_usable_bytes=int(columns.gpu_usable_bytes[index]),
             unsizable_reason=self.reasons[int(columns.reason[index])],
+            availability=AVAILABILITIES[int(columns.availability[index])],
         )
 
     def offer(self, index: int) -> Offer:
@@ -216,14 +244,22 @@ class Catalog:
             kind=PRICE_KINDS[int(columns.kind[index])],
             day=EPOCH_DAY + timedelta(days=int(columns.day[index])),
             source=self.sources[int(columns.source[index])],
+            second=int(columns.second[index]),
+            spot_low_nanos=int(columns.spot_low_nanos[index]),
+            spot_median_nanos=int(columns.spot_median_nanos[index]),
         )
+        zone = self.zones[int(columns.zone[index])]
+        commitment = self.commitments[int(columns.commitment[index])]
         return Offer(
-            name=offer_name(made.provider, region, made.type, term),
+            name=offer_name(made.provider, region, made.type, commitment or term, zone),
             instance_type=made,
             region=region,
             zones=tuple(sorted(self.zone_sets[int(columns.zones[index])])),
             term=term,
             price=price,
+            zone=zone,
+            commitment=commitment,
+            availability=AVAILABILITIES[int(columns.availability[index])],
         )
 
     def statuses(self) -> Iterator[ProviderStatus]:

@@ -1,17 +1,21 @@
 """The catalog's file: one uncompressed `.npz`, immutable, named by the hash of its content.
 
 Members are plain `.npy` arrays, so the file is read by any NumPy; this module maps them in place
-instead of copying. Strings are dictionaries of UTF-8, one per line; `meta` is JSON.
+instead of copying. Strings are dictionaries of UTF-8, a line each; `meta` is JSON.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import struct
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +25,10 @@ Arrays = dict[str, NDArray[Any]]
 #: Fixed time stamp of the members, so that equal content gives equal bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 #: What this code reads and writes; another number is another meaning of the arrays.
-FORMAT = 1
+FORMAT = 2
+
+#: Sizes in a ZIP file (APPNOTE.TXT 4.3.7, 4.5.1), and the id of the extra field that pads.
+LOCAL_HEADER, EXTRA_HEADER, PADDING_FIELD, ALIGNMENT = 30, 4, 0xD935, 64
 
 #: What a torn file can raise while its headers are read.
 UNREADABLE = (
@@ -56,31 +63,65 @@ def text_array(lines: list[str]) -> NDArray[np.uint8]:
     """Strings as one array of UTF-8, a line each. Raises ValueError for a string with a newline."""
     if any("\n" in line for line in lines):
         raise ValueError("a dictionary entry must be one line")
-    return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)
+    return np.frombuffer("".join(f"{line}\n" for line in lines).encode(), dtype=np.uint8)
 
 
 def read_text(array: NDArray[Any]) -> list[str]:
     """The strings of a text array."""
-    text = array.tobytes().decode()
-    return text.split("\n") if text else []
+    return array.tobytes().decode().split("\n")[:-1]
 
 
 def write_snapshot(path: Path, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> str:
     """Writes a snapshot in one step and returns its version, the content hash.
 
-    A reader sees the old file or the whole new one, never a part.
+    A reader sees the old file or the whole new one, never a part, whatever happens to this process
+    or the power. Raises OSError, and leaves nothing behind, when it cannot be written.
     """
     version = content_hash(arrays)
     document = json.dumps({**meta, "version": version}, sort_keys=True, indent=1)
     members = {**arrays, "meta": np.frombuffer(document.encode(), dtype=np.uint8)}
-    temporary = path.with_suffix(".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
-            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
-            with archive.open(info, "w") as member:
+            with archive.open(_aligned(f"{name}.npy", file.tell()), "w") as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(members[name]))
-    temporary.replace(path)
     return version
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` in one step, once it is whole and on the disk.
+
+    Raises OSError; then, and for any other error inside, the old file stays and the new one goes.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _aligned(name: str, at: int) -> zipfile.ZipInfo:
+    """A member whose content starts at a multiple of 64 bytes, so that its numbers are aligned."""
+    info = zipfile.ZipInfo(name, EPOCH)
+    start = at + LOCAL_HEADER + len(name.encode()) + EXTRA_HEADER
+    padding = -start % ALIGNMENT
+    info.extra = struct.pack("<HH", PADDING_FIELD, padding) + bytes(padding)
+    return info
 
 
 def read_snapshot(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -136,3 +177,18 @@ def _describe(header: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         .replace(", }", "}")
     )
     return tuple(fields["shape"]), np.dtype(fields["descr"])
+
+
+def metadata(arrays: Arrays, dropped: Mapping[str, int], build_time: str) -> dict[str, Any]:
+    """What a snapshot says of itself. `build_time` is an ISO day or an ISO time in UTC."""
+    owners = arrays["type_provider"][arrays["offer_type"]]
+    counts = np.bincount(owners, minlength=len(read_text(arrays["providers"])))
+    return {
+        "format": FORMAT,
+        "build_day": build_time[:10],
+        "build_time": build_time,
+        "offers_by_provider": dict(
+            zip(read_text(arrays["providers"]), counts.tolist(), strict=True)
+        ),
+        "dropped": dict(sorted(dropped.items())),
+    }

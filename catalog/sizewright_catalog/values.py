@@ -57,6 +57,7 @@ class InstanceType:
     """A machine a provider rents. `slice` is the share of one device for fractional GPUs.
 
     `unsizable_reason` says why nothing can be promised for it; empty when something can.
+    `availability` says whether it can be bought by the hour at all.
     """
 
     name: str
@@ -72,22 +73,34 @@ class InstanceType:
     slice: float
     gpu_usable_bytes: int
     unsizable_reason: str
+    availability: Availability = "available"
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Nano-units of `currency` per node and hour, true on `day` at `source`."""
+    """Nano-units of `currency` per node and hour, true at `source` on `day`.
+
+    `second` is the second of that day, 0 where the source states the day alone. The lowest and
+    the median spot price are over the source's history; 0 where unknown.
+    """
 
     per_hour_nanos: int
     currency: str
     kind: PriceKind
     day: date
     source: str
+    second: int = 0
+    spot_low_nanos: int = 0
+    spot_median_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An instance type in a region, on a term, at a price. `zones` are where it is offered."""
+    """An instance type in a region, on a term, at a price. `zones` are where it is offered.
+
+    `zone` is set where the price holds there alone; `commitment` names what a committed price
+    asks for. What is not "available" is shown and never ranked.
+    """
 
     name: str
     instance_type: InstanceType
@@ -95,6 +108,9 @@ class Offer:
     zones: tuple[str, ...]
     term: Term
     price: Price
+    zone: str = ""
+    commitment: str = ""
+    availability: Availability = "available"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +136,10 @@ def instance_type_name(provider: str, type_name: str) -> str:
     return f"providers/{provider}/instanceTypes/{type_name}"
 
 
-def offer_name(provider: str, region: str, type_name: str, term: str) -> str:
-    """The resource name of an offer that holds for a whole region."""
-    return f"providers/{provider}/regions/{region}/zones/-/instanceTypes/{type_name}/terms/{term}"
+def offer_name(provider: str, region: str, type_name: str, term: str, zone: str = "") -> str:
+    """The resource name of an offer; without a zone, one that holds for a whole region."""
+    place = f"providers/{provider}/regions/{region}/zones/{zone or '-'}"
+    return f"{place}/instanceTypes/{type_name}/terms/{term}"
 
 
 def parse_instance_type_name(name: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from sizewright_catalog.rows import (
     nanos,
     read_csv,
 )
-from sizewright_catalog.values import MIB, PriceKind
+from sizewright_catalog.values import MIB, Availability, PriceKind
 
 PROVIDER = "aws"
 ARCHITECTURES = {"x86_64": "x86_64", "arm64": "arm64"}
@@ -62,7 +62,14 @@ def _type(row: dict[str, str]) -> TypeRow:
         slice=share,
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
+        availability=_availability(row["usage_classes"]),
     )
+
+
+def _availability(classes: str) -> Availability:
+    if "on-demand" in classes or "spot" in classes:
+        return "available"
+    return "capacity-block-only" if "capacity-block" in classes else "reservation-only"
 
 
 def _accelerator(row: dict[str, str]) -> tuple[str, int, float, int, str]:

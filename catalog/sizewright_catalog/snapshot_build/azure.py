@@ -25,12 +25,11 @@ def collect(folder: Path, into: Collected, today: str) -> None:
     """Adds Azure's types and offers; `today` decides which sizes are retired."""
     known: set[str] = set()
     for row in read_csv(folder, "azure_vm_sizes.csv"):
-        if _retired(row["retirement_date"], today):
-            into.dropped["azure: retired"] += 1
-            continue
-        made = _type(row)
+        retired = _retired(row["retirement_date"], today)
+        made = _type(row, retired)
         into.types.append(made)
-        known.add(made.type)
+        if not retired:
+            known.add(made.type)
     for row in read_csv(folder, "azure_prices.csv"):
         # Some names arrive with trailing blanks.
         name = row["size"].strip()
@@ -46,7 +45,7 @@ def _retired(text: str, today: str) -> bool:
     return datetime.strptime(text, "%m/%d/%Y").date().isoformat() <= today
 
 
-def _type(row: dict[str, str]) -> TypeRow:
+def _type(row: dict[str, str], retired: bool) -> TypeRow:
     nominal = int(float(row["memory_gib_api"]) * GIB)
     visible, measured = host_bytes(nominal, "")
     named = row["accelerator"]
@@ -67,6 +66,7 @@ def _type(row: dict[str, str]) -> TypeRow:
         slice=share,
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
+        availability="retired" if retired else "available",
     )
 
 

@@ -14,7 +14,7 @@ from sizewright_catalog.rows import (
     nanos,
     read_csv,
 )
-from sizewright_catalog.values import MIB, PriceKind, Term
+from sizewright_catalog.values import MIB, Availability, PriceKind, Term
 
 PROVIDER = "gcp"
 #: Sold as spot, reservation or flex-start alone, whatever the on-demand SKU says.
@@ -25,15 +25,14 @@ def collect(folder: Path, into: Collected) -> None:
     """Adds Google Cloud's types and offers."""
     places: dict[str, tuple[set[str], list[str]]] = {}
     for row in read_csv(folder, "gcp_machine_types.csv"):
-        if row["deprecated"]:
-            into.dropped["gcp: deprecated"] += 1
-            continue
         into.types.append(_type(row))
+        if row["deprecated"]:
+            continue
         places[row["machine_type"]] = (set(row["regions"].split(";")), row["zones"].split(";"))
     for row in read_csv(folder, "gcp_prices.csv"):
         known = places.get(row["machine_type"])
         if known is None or row["region"] not in known[0]:
-            into.dropped["gcp: not offered in that region"] += 1
+            into.dropped["gcp: retired or not offered in that region"] += 1
             continue
         zones = " ".join(z for z in known[1] if z.rsplit("-", 1)[0] == row["region"])
         _offers(row, zones, into)
@@ -59,6 +58,7 @@ def _type(row: dict[str, str]) -> TypeRow:
         slice=share,
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
+        availability="retired" if row["deprecated"] else "available",
     )
 
 
@@ -66,10 +66,10 @@ def _offers(row: dict[str, str], zones: str, into: Collected) -> None:
     composed = row["composed"] == "True"
     kind: PriceKind = "composed" if composed else "list"
     name = row["machine_type"]
-    if row["on_demand_usd_h"] and name.startswith(NO_ON_DEMAND):
-        into.dropped["gcp: cannot be ordered on demand"] += 1
-    elif row["on_demand_usd_h"]:
-        _add(row, zones, "on-demand", row["on_demand_usd_h"], kind, into)
+    if row["on_demand_usd_h"]:
+        reserved = name.startswith(NO_ON_DEMAND)
+        sale: Availability = "reservation-only" if reserved else "available"
+        _add(row, zones, "on-demand", row["on_demand_usd_h"], kind, into, sale)
     if row["spot_usd_h"] and row["spot_usd_h"] == row["on_demand_usd_h"]:
         into.dropped["gcp: spot price is a placeholder"] += 1
     elif row["spot_usd_h"]:
@@ -77,7 +77,13 @@ def _offers(row: dict[str, str], zones: str, into: Collected) -> None:
 
 
 def _add(
-    row: dict[str, str], zones: str, term: Term, price: str, kind: PriceKind, into: Collected
+    row: dict[str, str],
+    zones: str,
+    term: Term,
+    price: str,
+    kind: PriceKind,
+    into: Collected,
+    sale: Availability = "available",
 ) -> None:
     value = nanos(price)
     if value <= 0:
@@ -95,5 +101,6 @@ def _add(
             kind,
             row["date"],
             row["source"],
+            availability=sale,
         )
     )

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from sizewright_catalog.catalog import Catalog, Ints
+from sizewright_catalog.values import AVAILABILITIES
 from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
@@ -30,8 +31,12 @@ class OfferIndex:
         reason = self._type_reasons()
         runs = np.array([text == "" for text in reason])
         offers = catalog.offers
-        usable = runs[offers.type]
-        lost = Counter(reason[i] for i in offers.type[~usable].tolist())
+        for_sale = (offers.availability == 0) & (types.availability[offers.type] == 0)
+        usable = runs[offers.type] & for_sale
+        lost = Counter(reason[i] for i in offers.type[~runs[offers.type]].tolist())
+        marks = np.maximum(offers.availability, types.availability[offers.type])
+        not_for_sale = marks[runs[offers.type] & ~for_sale].tolist()
+        lost.update(f"not-for-sale|{AVAILABILITIES[mark]}" for mark in not_for_sale)
         self.static_rejections = _rejections(lost)
         self.offers = np.nonzero(usable)[0]
         self.type = offers.type[self.offers]
@@ -134,6 +139,7 @@ def _rejections(lost: Counter[str]) -> tuple[Rejection, ...]:
         "no-accelerator": "have no GPU",
         "unsizable": "cannot be sized",
         "device-unsupported": "have accelerators the framework does not run on",
+        "not-for-sale": "cannot be bought by the hour",
     }
     made = []
     for constraint, text in words.items():

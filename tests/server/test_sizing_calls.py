@@ -5,11 +5,18 @@ from __future__ import annotations
 import pytest
 
 from running_server import example
-from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2
+from sizewright.v1 import (
+    catalog_pb2,
+    catalog_service_pb2,
+    estimate_pb2,
+    plan_pb2,
+    sizing_service_pb2,
+)
 from sizewright_client import SizingClient
 
 LLAMA3_8B_PARAMETERS = 8_030_261_248
 GIB = 2**30
+RESERVATION_ONLY = catalog_pb2.AVAILABILITY_RESERVATION_ONLY
 
 
 def every_part(parts: list[estimate_pb2.Part]) -> list[estimate_pb2.Part]:
@@ -202,3 +209,33 @@ def test_headroom_asked_for_is_kept_free(client: SizingClient) -> None:
     assert client.check_fit(request).verdict == plan_pb2.VERDICT_TIGHT
     request.headroom = 1 - pool.peak.best_bytes / pool.usable_bytes + 1e-6
     assert client.check_fit(request).verdict == plan_pb2.VERDICT_NO
+
+
+def test_a_price_older_than_asked_for_is_refused_or_flagged(client: SizingClient) -> None:
+    request = example("llama3-8b-sft")
+    request.constraints.max_price_age.FromSeconds(86_400)
+
+    refused = client.recommend(request)
+    request.constraints.stale_prices = plan_pb2.STALE_PRICES_FLAG
+    flagged = client.recommend(request)
+
+    assert not refused.recommendations
+    assert {r.constraint for r in refused.rejections} >= {"price-age"}
+    assert flagged.recommendations
+    for plan in flagged.recommendations:
+        assert "price-stale" in {warning.code for warning in plan.warnings}
+    assert flagged.catalog.oldest_price_time.seconds > 0
+
+
+def test_what_needs_a_reservation_is_listed_and_never_ranked(client: SizingClient) -> None:
+    wanted = catalog_service_pb2.ListOffersRequest(provider="gcp", type="a4-highgpu-8g")
+    offers = list(client.offers(wanted))
+    request = example("llama3-8b-sft")
+    request.constraints.instance_types.append("a4-highgpu-8g")
+
+    answer = client.recommend(request)
+
+    reserved = {o.name for o in offers if o.availability == RESERVATION_ONLY}
+    assert reserved
+    assert not reserved & {plan.offer.name for plan in answer.recommendations}
+    assert "not-for-sale" in {rejection.constraint for rejection in answer.rejections}

@@ -141,9 +141,9 @@ WRONG: list[tuple[Change, str, str]] = [
         "did you mean",
     ),
     (
-        lambda request: request.constraints.purchase.append(catalog_pb2.PURCHASE_TERM_COMMITTED),
+        lambda request: request.constraints.purchase.append(catalog_pb2.PURCHASE_TERM_OWNED),
         "constraints.purchase.2",
-        "use 'on-demand' or 'spot'",
+        "use 'on-demand', 'spot' or 'committed'",
     ),
     (
         lambda request: setattr(request.constraints, "headroom", float("nan")),

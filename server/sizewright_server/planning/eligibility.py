@@ -62,7 +62,7 @@ def _checks(
     yield from _device_checks(index, asked, features)
     if asked.list_prices_only:
         yield "price-kind", index.kind == 0, "have an estimated or composed price"
-    if asked.max_price_age_days is not None:
+    if asked.max_price_age_days is not None and not asked.flag_stale_prices:
         oldest = (today - EPOCH_DAY).days - asked.max_price_age_days
         words = f"have a price older than {asked.max_price_age_days:g} days"
         yield "price-age", index.day >= oldest, words

@@ -30,6 +30,7 @@ class Constraints:
     min_vcpus: int = 0
     headroom: float = 0.0
     max_price_age_days: float | None = None
+    flag_stale_prices: bool = False
     max_cost_per_hour_nanos_usd: int | None = None
     list_prices_only: bool = False
 

@@ -143,7 +143,11 @@ class _Ranked:
             kind = int(self.kind[at])
             choice = self.decisions.tight(kind) if tight else self.decisions.fits(kind)
             offer = self.index.catalog.offer(int(self.index.offers[self.positions[at]]))
-            plans.append(plan_of(offer, choice, int(nanos[at]), self.question.today))
+            plans.append(
+                plan_of(
+                    offer, choice, int(nanos[at]), self.question.today, self.question.constraints
+                )
+            )
         return plans
 
     def _sizes(self, per_node_counts: Ints) -> list[tuple[int, int]]:

@@ -18,11 +18,19 @@ from sizewright_server.planning.search import Choice
 
 GIB = 2**30
 NANOS = 10**9
+#: What a price is that nobody published for this very offer.
+KIND_WORDS = {
+    "estimate": "an estimate",
+    "composed": "added up from components",
+    "override": "stated by its buyer",
+}
 #: Prices older than this get a warning.
 OLD_PRICE_DAYS = 180
 
 
-def plan_of(offer: Offer, choice: Choice, nanos: int, today: date) -> Plan:
+def plan_of(
+    offer: Offer, choice: Choice, nanos: int, today: date, constraints: Constraints
+) -> Plan:
     """A plan on a rented machine."""
     return Plan(
         offer=offer,
@@ -33,7 +41,7 @@ def plan_of(offer: Offer, choice: Choice, nanos: int, today: date) -> Plan:
         pools=choice.pools,
         cost_per_hour_nanos_usd=nanos,
         reasons=reasons_of(offer.instance_type, choice),
-        notices=price_notices(offer, today),
+        notices=price_notices(offer, today, constraints.max_price_age_days),
     )
 
 
@@ -94,14 +102,19 @@ def memory_rejection(constraint: str, count: int, constraints: Constraints) -> R
     return Rejection(constraint, count, f"{count:,} offers {words[constraint]}.")
 
 
-def price_notices(offer: Offer, today: date) -> tuple[Notice, ...]:
-    """What to know of a price before buying."""
+def price_notices(
+    offer: Offer, today: date, max_age_days: float | None = None
+) -> tuple[Notice, ...]:
+    """What to know of a price before buying; one older than was asked for is flagged."""
     made = []
     age = (today - offer.price.day).days
     if offer.price.kind != "list":
-        words = "an estimate" if offer.price.kind == "estimate" else "added up from components"
+        words = KIND_WORDS[offer.price.kind]
         made.append(Notice("price-not-list", f"The price is {words}: {offer.price.source}."))
-    if age > OLD_PRICE_DAYS:
+    if max_age_days is not None and age > max_age_days:
+        words = f"The price is {age} days old, older than the {max_age_days:g} days asked for."
+        made.append(Notice("price-stale", words))
+    elif age > OLD_PRICE_DAYS:
         made.append(Notice("price-old", f"The price is {age} days old."))
     if offer.term == "spot":
         made.append(Notice("spot", "Spot capacity can be taken away while the job runs."))

@@ -29,6 +29,13 @@ KIND_NUMBERS = {
     "composed": pb.PRICE_KIND_COMPOSED,
     "override": pb.PRICE_KIND_OVERRIDE,
 }
+AVAILABILITY_NUMBERS = {
+    "available": pb.AVAILABILITY_AVAILABLE,
+    "capacity-block-only": pb.AVAILABILITY_CAPACITY_BLOCK_ONLY,
+    "reservation-only": pb.AVAILABILITY_RESERVATION_ONLY,
+    "retired": pb.AVAILABILITY_RETIRED,
+    "unpriced": pb.AVAILABILITY_UNPRICED,
+}
 
 
 def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> Machine | None:
@@ -119,6 +126,7 @@ def instance_type_message(value: InstanceType) -> pb.InstanceType:
         host_memory=_host_memory(value),
         accelerators=_accelerators(value),
         unsizable_reason=value.unsizable_reason,
+        availability=AVAILABILITY_NUMBERS[value.availability],
     )
 
 
@@ -142,16 +150,21 @@ def offer_message(value: Offer, today: date) -> pb.Offer:
         name=value.name,
         provider=value.instance_type.provider,
         region=value.region,
-        zone="",
+        zone=value.zone,
         term=TERM_NUMBERS[value.term],
         price=pb.Price(
             per_hour_nanos_usd=price.per_hour_nanos if price.currency == "USD" else 0,
             kind=KIND_NUMBERS[price.kind],
-            effective_time=timestamp(price.day),
+            effective_time=timestamp(price.day, price.second),
             age=Duration(seconds=max(0, (today - price.day).days) * SECONDS_PER_DAY),
             source=price.source,
+            spot_low_nanos_usd=price.spot_low_nanos,
+            spot_median_nanos_usd=price.spot_median_nanos,
         ),
         instance_type=instance_type_message(value.instance_type),
+        zones=value.zones,
+        commitment=value.commitment,
+        availability=AVAILABILITY_NUMBERS[value.availability],
     )
 
 
@@ -167,10 +180,10 @@ def status_message(value: ProviderStatus) -> pb.ProviderStatus:
     )
 
 
-def timestamp(day: date) -> Timestamp:
-    """Midnight UTC of a day."""
+def timestamp(day: date, second: int = 0) -> Timestamp:
+    """A second of a day UTC, midnight unless told."""
     moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return Timestamp(seconds=int(moment.timestamp()))
+    return Timestamp(seconds=int(moment.timestamp()) + second)
 
 
 def _host_memory(value: InstanceType | Machine) -> pb.HostMemory:

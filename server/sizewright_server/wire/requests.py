@@ -119,13 +119,11 @@ def read_constraints(
     section = _numbers(message, problems)
     purchase = tuple(TERMS.get(number, "owned") for number in message.purchase)
     for i, term in enumerate(purchase):
-        if term not in ("on-demand", "spot"):
-            problems.append(
-                Violation(
-                    f"constraints.purchase.{i}",
-                    f"{term!r} is not built yet; use 'on-demand' or 'spot'",
-                )
-            )
+        if term not in TERMS.values():
+            words = f"{term!r} is not bought; use 'on-demand', 'spot' or 'committed'"
+            problems.append(Violation(f"constraints.purchase.{i}", words))
+    if message.stale_prices not in plan_pb2.StalePrices.values():
+        problems.append(Violation("constraints.stale_prices", "must be 'refuse' or 'flag'"))
     if section is None or len(problems) > before:
         return None
     age = section.max_price_age_seconds
@@ -144,6 +142,7 @@ def read_constraints(
         min_vcpus=section.min_vcpus,
         headroom=section.headroom,
         max_price_age_days=None if age is None else age / SECONDS_PER_DAY,
+        flag_stale_prices=message.stale_prices == plan_pb2.STALE_PRICES_FLAG,
         max_cost_per_hour_nanos_usd=section.max_cost_per_hour_nanos_usd or None,
         list_prices_only=message.list_prices_only,
     )

@@ -26,33 +26,45 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsizewright/v1/catalog.proto\x12\rsizewright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\x05Price\x12\x1a\n\x12per_hour_nanos_usd\x18\x01 \x01(\x03\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.sizewright.v1.PriceKind\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06source\x18\x05 \x01(\t\"\xa7\x01\n\x0c\x41\x63\x63\x65lerators\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\r\n\x05slice\x18\x03 \x01(\x01\x12\x1a\n\x12\x64river_total_bytes\x18\x04 \x01(\x03\x12\x15\n\rnominal_bytes\x18\x05 \x01(\x03\x12\x1a\n\x12\x63ompute_capability\x18\x06 \x01(\t\x12\x1a\n\x12link_gb_per_second\x18\x07 \x01(\x01\"e\n\nHostMemory\x12\x15\n\rnominal_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cusable_bytes\x18\x02 \x01(\x03\x12*\n\toverheads\x18\x03 \x03(\x0b\x32\x17.sizewright.v1.Overhead\"<\n\x08Overhead\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\"\xe2\x01\n\x0cInstanceType\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05vcpus\x18\x04 \x01(\x05\x12\x18\n\x10\x63pu_architecture\x18\x05 \x01(\t\x12.\n\x0bhost_memory\x18\x06 \x01(\x0b\x32\x19.sizewright.v1.HostMemory\x12\x31\n\x0c\x61\x63\x63\x65lerators\x18\x07 \x01(\x0b\x32\x1b.sizewright.v1.Accelerators\x12\x18\n\x10unsizable_reason\x18\x08 \x01(\t\"\xc9\x01\n\x05Offer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12)\n\x04term\x18\x05 \x01(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12#\n\x05price\x18\x06 \x01(\x0b\x32\x14.sizewright.v1.Price\x12\x32\n\rinstance_type\x18\x07 \x01(\x0b\x32\x1b.sizewright.v1.InstanceType\"\xd3\x01\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05vcpus\x18\x02 \x01(\x05\x12\x18\n\x10\x63pu_architecture\x18\x03 \x01(\t\x12.\n\x0bhost_memory\x18\x04 \x01(\x0b\x32\x19.sizewright.v1.HostMemory\x12\x31\n\x0c\x61\x63\x63\x65lerators\x18\x05 \x01(\x0b\x32\x1b.sizewright.v1.Accelerators\x12\x1f\n\x17\x63ost_per_hour_nanos_usd\x18\x06 \x01(\x03\x12\r\n\x05\x63ount\x18\x07 \x01(\x05\"\x88\x01\n\x0e\x43\x61talogVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nbuild_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11oldest_price_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe1\x01\n\x0eProviderStatus\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x13\n\x0boffer_count\x18\x02 \x01(\x03\x12\x1b\n\x13instance_type_count\x18\x03 \x01(\x03\x12\x35\n\x11oldest_price_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11newest_price_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x65stimated_offer_count\x18\x06 \x01(\x03*\x98\x01\n\x0cPurchaseTerm\x12\x1d\n\x19PURCHASE_TERM_UNSPECIFIED\x10\x00\x12\x1b\n\x17PURCHASE_TERM_ON_DEMAND\x10\x01\x12\x16\n\x12PURCHASE_TERM_SPOT\x10\x02\x12\x1b\n\x17PURCHASE_TERM_COMMITTED\x10\x03\x12\x17\n\x13PURCHASE_TERM_OWNED\x10\x04*\x87\x01\n\tPriceKind\x12\x1a\n\x16PRICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRICE_KIND_LIST\x10\x01\x12\x17\n\x13PRICE_KIND_ESTIMATE\x10\x02\x12\x17\n\x13PRICE_KIND_COMPOSED\x10\x03\x12\x17\n\x13PRICE_KIND_OVERRIDE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsizewright/v1/catalog.proto\x12\rsizewright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x01\n\x05Price\x12\x1a\n\x12per_hour_nanos_usd\x18\x01 \x01(\x03\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.sizewright.v1.PriceKind\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x1a\n\x12spot_low_nanos_usd\x18\x06 \x01(\x03\x12\x1d\n\x15spot_median_nanos_usd\x18\x07 \x01(\x03\"\xa7\x01\n\x0c\x41\x63\x63\x65lerators\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\r\n\x05slice\x18\x03 \x01(\x01\x12\x1a\n\x12\x64river_total_bytes\x18\x04 \x01(\x03\x12\x15\n\rnominal_bytes\x18\x05 \x01(\x03\x12\x1a\n\x12\x63ompute_capability\x18\x06 \x01(\t\x12\x1a\n\x12link_gb_per_second\x18\x07 \x01(\x01\"e\n\nHostMemory\x12\x15\n\rnominal_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cusable_bytes\x18\x02 \x01(\x03\x12*\n\toverheads\x18\x03 \x03(\x0b\x32\x17.sizewright.v1.Overhead\"<\n\x08Overhead\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\"\x95\x02\n\x0cInstanceType\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05vcpus\x18\x04 \x01(\x05\x12\x18\n\x10\x63pu_architecture\x18\x05 \x01(\t\x12.\n\x0bhost_memory\x18\x06 \x01(\x0b\x32\x19.sizewright.v1.HostMemory\x12\x31\n\x0c\x61\x63\x63\x65lerators\x18\x07 \x01(\x0b\x32\x1b.sizewright.v1.Accelerators\x12\x18\n\x10unsizable_reason\x18\x08 \x01(\t\x12\x31\n\x0c\x61vailability\x18\t \x01(\x0e\x32\x1b.sizewright.v1.Availability\"\x9f\x02\n\x05Offer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12)\n\x04term\x18\x05 \x01(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12#\n\x05price\x18\x06 \x01(\x0b\x32\x14.sizewright.v1.Price\x12\x32\n\rinstance_type\x18\x07 \x01(\x0b\x32\x1b.sizewright.v1.InstanceType\x12\r\n\x05zones\x18\x08 \x03(\t\x12\x12\n\ncommitment\x18\t \x01(\t\x12\x31\n\x0c\x61vailability\x18\n \x01(\x0e\x32\x1b.sizewright.v1.Availability\"\xd3\x01\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05vcpus\x18\x02 \x01(\x05\x12\x18\n\x10\x63pu_architecture\x18\x03 \x01(\t\x12.\n\x0bhost_memory\x18\x04 \x01(\x0b\x32\x19.sizewright.v1.HostMemory\x12\x31\n\x0c\x61\x63\x63\x65lerators\x18\x05 \x01(\x0b\x32\x1b.sizewright.v1.Accelerators\x12\x1f\n\x17\x63ost_per_hour_nanos_usd\x18\x06 \x01(\x03\x12\r\n\x05\x63ount\x18\x07 \x01(\x05\"\x88\x01\n\x0e\x43\x61talogVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nbuild_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11oldest_price_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x05\n\x0eProviderStatus\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x13\n\x0boffer_count\x18\x02 \x01(\x03\x12\x1b\n\x13instance_type_count\x18\x03 \x01(\x03\x12\x35\n\x11oldest_price_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11newest_price_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x65stimated_offer_count\x18\x06 \x01(\x03\x12\x32\n\rrefresh_state\x18\x07 \x01(\x0e\x32\x1b.sizewright.v1.RefreshState\x12\x35\n\x11last_success_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x11last_attempt_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x0b \x01(\t\x12\x33\n\x0flast_error_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailure_count\x18\r \x01(\x05\x12\x31\n\rnext_try_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0bquarantines\x18\x0f \x03(\x0b\x32\x19.sizewright.v1.Quarantine\x12\x31\n\rfailed_scopes\x18\x10 \x03(\x0b\x32\x1a.sizewright.v1.FailedScope\"A\n\nQuarantine\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\trow_count\x18\x02 \x01(\x03\x12\x10\n\x08\x65xamples\x18\x03 \x03(\t\",\n\x0b\x46\x61iledScope\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xee\x01\n\x0bPriceChange\x12\r\n\x05offer\x18\x01 \x01(\t\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0c\x62\x65\x66ore_nanos\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x61\x66ter_nanos\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12&\n\x04kind\x18\x06 \x01(\x0e\x32\x18.sizewright.v1.PriceKind\x12\x0f\n\x07version\x18\x07 \x01(\tB\x0f\n\r_before_nanosB\x0e\n\x0c_after_nanos\"\xa5\x01\n\x0cOfferChanges\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x02 \x01(\x03\x12\x15\n\rremoved_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x64\x65\x61rer_count\x18\x04 \x01(\x03\x12\x15\n\rcheaper_count\x18\x05 \x01(\x03\x12\x13\n\x0b\x61\x64\x64\x65\x64_types\x18\x06 \x03(\t\x12\x15\n\rremoved_types\x18\x07 \x03(\t*\x98\x01\n\x0cPurchaseTerm\x12\x1d\n\x19PURCHASE_TERM_UNSPECIFIED\x10\x00\x12\x1b\n\x17PURCHASE_TERM_ON_DEMAND\x10\x01\x12\x16\n\x12PURCHASE_TERM_SPOT\x10\x02\x12\x1b\n\x17PURCHASE_TERM_COMMITTED\x10\x03\x12\x17\n\x13PURCHASE_TERM_OWNED\x10\x04*\x87\x01\n\tPriceKind\x12\x1a\n\x16PRICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRICE_KIND_LIST\x10\x01\x12\x17\n\x13PRICE_KIND_ESTIMATE\x10\x02\x12\x17\n\x13PRICE_KIND_COMPOSED\x10\x03\x12\x17\n\x13PRICE_KIND_OVERRIDE\x10\x04*\xc6\x01\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x01\x12$\n AVAILABILITY_CAPACITY_BLOCK_ONLY\x10\x02\x12!\n\x1d\x41VAILABILITY_RESERVATION_ONLY\x10\x03\x12\x18\n\x14\x41VAILABILITY_RETIRED\x10\x04\x12\x19\n\x15\x41VAILABILITY_UNPRICED\x10\x05*\xaf\x01\n\x0cRefreshState\x12\x1d\n\x19REFRESH_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REFRESH_STATE_BUNDLED\x10\x01\x12\x14\n\x10REFRESH_STATE_OK\x10\x02\x12\x19\n\x15REFRESH_STATE_PARTIAL\x10\x03\x12\x19\n\x15REFRESH_STATE_FAILING\x10\x04\x12\x19\n\x15REFRESH_STATE_RUNNING\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sizewright.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURCHASETERM']._serialized_start=1647
-  _globals['_PURCHASETERM']._serialized_end=1799
-  _globals['_PRICEKIND']._serialized_start=1802
-  _globals['_PRICEKIND']._serialized_end=1937
+  _globals['_PURCHASETERM']._serialized_start=2813
+  _globals['_PURCHASETERM']._serialized_end=2965
+  _globals['_PRICEKIND']._serialized_start=2968
+  _globals['_PRICEKIND']._serialized_end=3103
+  _globals['_AVAILABILITY']._serialized_start=3106
+  _globals['_AVAILABILITY']._serialized_end=3304
+  _globals['_REFRESHSTATE']._serialized_start=3307
+  _globals['_REFRESHSTATE']._serialized_end=3482
   _globals['_PRICE']._serialized_start=112
-  _globals['_PRICE']._serialized_end=295
-  _globals['_ACCELERATORS']._serialized_start=298
-  _globals['_ACCELERATORS']._serialized_end=465
-  _globals['_HOSTMEMORY']._serialized_start=467
-  _globals['_HOSTMEMORY']._serialized_end=568
-  _globals['_OVERHEAD']._serialized_start=570
-  _globals['_OVERHEAD']._serialized_end=630
-  _globals['_INSTANCETYPE']._serialized_start=633
-  _globals['_INSTANCETYPE']._serialized_end=859
-  _globals['_OFFER']._serialized_start=862
-  _globals['_OFFER']._serialized_end=1063
-  _globals['_MACHINE']._serialized_start=1066
-  _globals['_MACHINE']._serialized_end=1277
-  _globals['_CATALOGVERSION']._serialized_start=1280
-  _globals['_CATALOGVERSION']._serialized_end=1416
-  _globals['_PROVIDERSTATUS']._serialized_start=1419
-  _globals['_PROVIDERSTATUS']._serialized_end=1644
+  _globals['_PRICE']._serialized_end=354
+  _globals['_ACCELERATORS']._serialized_start=357
+  _globals['_ACCELERATORS']._serialized_end=524
+  _globals['_HOSTMEMORY']._serialized_start=526
+  _globals['_HOSTMEMORY']._serialized_end=627
+  _globals['_OVERHEAD']._serialized_start=629
+  _globals['_OVERHEAD']._serialized_end=689
+  _globals['_INSTANCETYPE']._serialized_start=692
+  _globals['_INSTANCETYPE']._serialized_end=969
+  _globals['_OFFER']._serialized_start=972
+  _globals['_OFFER']._serialized_end=1259
+  _globals['_MACHINE']._serialized_start=1262
+  _globals['_MACHINE']._serialized_end=1473
+  _globals['_CATALOGVERSION']._serialized_start=1476
+  _globals['_CATALOGVERSION']._serialized_end=1612
+  _globals['_PROVIDERSTATUS']._serialized_start=1615
+  _globals['_PROVIDERSTATUS']._serialized_end=2288
+  _globals['_QUARANTINE']._serialized_start=2290
+  _globals['_QUARANTINE']._serialized_end=2355
+  _globals['_FAILEDSCOPE']._serialized_start=2357
+  _globals['_FAILEDSCOPE']._serialized_end=2401
+  _globals['_PRICECHANGE']._serialized_start=2404
+  _globals['_PRICECHANGE']._serialized_end=2642
+  _globals['_OFFERCHANGES']._serialized_start=2645
+  _globals['_OFFERCHANGES']._serialized_end=2810
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,78 @@ PRICE_KIND_OVERRIDE: PriceKind.ValueType  # 4
 """Stated by the asker: a contract, a discount, an owned machine."""
 Global___PriceKind: _TypeAlias = PriceKind  # noqa: Y015
 
+class _Availability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AvailabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Availability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AVAILABILITY_UNSPECIFIED: _Availability.ValueType  # 0
+    """Never sent."""
+    AVAILABILITY_AVAILABLE: _Availability.ValueType  # 1
+    """Anyone can."""
+    AVAILABILITY_CAPACITY_BLOCK_ONLY: _Availability.ValueType  # 2
+    """In blocks of days that are bought ahead."""
+    AVAILABILITY_RESERVATION_ONLY: _Availability.ValueType  # 3
+    """With a reservation, or by a queue, alone."""
+    AVAILABILITY_RETIRED: _Availability.ValueType  # 4
+    """No longer."""
+    AVAILABILITY_UNPRICED: _Availability.ValueType  # 5
+    """Perhaps: no price of it is known."""
+
+class Availability(_Availability, metaclass=_AvailabilityEnumTypeWrapper):
+    """Whether it can be bought by the hour. What cannot is shown and never ranked."""
+
+AVAILABILITY_UNSPECIFIED: Availability.ValueType  # 0
+"""Never sent."""
+AVAILABILITY_AVAILABLE: Availability.ValueType  # 1
+"""Anyone can."""
+AVAILABILITY_CAPACITY_BLOCK_ONLY: Availability.ValueType  # 2
+"""In blocks of days that are bought ahead."""
+AVAILABILITY_RESERVATION_ONLY: Availability.ValueType  # 3
+"""With a reservation, or by a queue, alone."""
+AVAILABILITY_RETIRED: Availability.ValueType  # 4
+"""No longer."""
+AVAILABILITY_UNPRICED: Availability.ValueType  # 5
+"""Perhaps: no price of it is known."""
+Global___Availability: _TypeAlias = Availability  # noqa: Y015
+
+class _RefreshState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefreshStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefreshState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFRESH_STATE_UNSPECIFIED: _RefreshState.ValueType  # 0
+    """Never sent."""
+    REFRESH_STATE_BUNDLED: _RefreshState.ValueType  # 1
+    """Never refreshed: what the package ships."""
+    REFRESH_STATE_OK: _RefreshState.ValueType  # 2
+    """The last refresh went in whole."""
+    REFRESH_STATE_PARTIAL: _RefreshState.ValueType  # 3
+    """The last refresh went in, less what was held back or failed."""
+    REFRESH_STATE_FAILING: _RefreshState.ValueType  # 4
+    """The last refresh failed; the last good rows are served."""
+    REFRESH_STATE_RUNNING: _RefreshState.ValueType  # 5
+    """One runs."""
+
+class RefreshState(_RefreshState, metaclass=_RefreshStateEnumTypeWrapper):
+    """How a provider's refreshes go."""
+
+REFRESH_STATE_UNSPECIFIED: RefreshState.ValueType  # 0
+"""Never sent."""
+REFRESH_STATE_BUNDLED: RefreshState.ValueType  # 1
+"""Never refreshed: what the package ships."""
+REFRESH_STATE_OK: RefreshState.ValueType  # 2
+"""The last refresh went in whole."""
+REFRESH_STATE_PARTIAL: RefreshState.ValueType  # 3
+"""The last refresh went in, less what was held back or failed."""
+REFRESH_STATE_FAILING: RefreshState.ValueType  # 4
+"""The last refresh failed; the last good rows are served."""
+REFRESH_STATE_RUNNING: RefreshState.ValueType  # 5
+"""One runs."""
+Global___RefreshState: _TypeAlias = RefreshState  # noqa: Y015
+
 @_typing.final
 class Price(_message.Message):
     """What one node costs for one hour."""
@@ -96,12 +168,18 @@ class Price(_message.Message):
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    SPOT_LOW_NANOS_USD_FIELD_NUMBER: _builtins.int
+    SPOT_MEDIAN_NANOS_USD_FIELD_NUMBER: _builtins.int
     per_hour_nanos_usd: _builtins.int
     """Nano-dollars (1e-9 USD) per node and hour."""
     kind: Global___PriceKind.ValueType
     """How it came about."""
     source: _builtins.str
     """Where it was read."""
+    spot_low_nanos_usd: _builtins.int
+    """Lowest spot price of the source's history, in nano-dollars; 0 where unknown."""
+    spot_median_nanos_usd: _builtins.int
+    """Median spot price of the source's history, in nano-dollars; 0 where unknown."""
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
         """Day the price was true at its source."""
@@ -118,10 +196,12 @@ class Price(_message.Message):
         effective_time: _timestamp_pb2.Timestamp | None = ...,
         age: _duration_pb2.Duration | None = ...,
         source: _builtins.str = ...,
+        spot_low_nanos_usd: _builtins.int = ...,
+        spot_median_nanos_usd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "effective_time", b"effective_time", "kind", b"kind", "per_hour_nanos_usd", b"per_hour_nanos_usd", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "effective_time", b"effective_time", "kind", b"kind", "per_hour_nanos_usd", b"per_hour_nanos_usd", "source", b"source", "spot_low_nanos_usd", b"spot_low_nanos_usd", "spot_median_nanos_usd", b"spot_median_nanos_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,6 +329,7 @@ class InstanceType(_message.Message):
     HOST_MEMORY_FIELD_NUMBER: _builtins.int
     ACCELERATORS_FIELD_NUMBER: _builtins.int
     UNSIZABLE_REASON_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "providers/{provider}/instanceTypes/{type}"."""
     provider: _builtins.str
@@ -261,6 +342,8 @@ class InstanceType(_message.Message):
     """CPU architecture: "x86_64" or "arm64"."""
     unsizable_reason: _builtins.str
     """Why the type cannot be sized, where it cannot; empty else."""
+    availability: Global___Availability.ValueType
+    """Whether it can be bought by the hour."""
     @_builtins.property
     def host_memory(self) -> Global___HostMemory:
         """Host memory."""
@@ -280,10 +363,11 @@ class InstanceType(_message.Message):
         host_memory: Global___HostMemory | None = ...,
         accelerators: Global___Accelerators | None = ...,
         unsizable_reason: _builtins.str = ...,
+        availability: Global___Availability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "host_memory", b"host_memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "name", b"name", "provider", b"provider", "type", b"type", "unsizable_reason", b"unsizable_reason", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "availability", b"availability", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "name", b"name", "provider", b"provider", "type", b"type", "unsizable_reason", b"unsizable_reason", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,6 +386,9 @@ class Offer(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    ZONES_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name,
     "providers/{provider}/regions/{region}/zones/{zone or -}/instanceTypes/{type}/terms/{term}".
@@ -314,6 +401,10 @@ class Offer(_message.Message):
     """Zone, or empty where the price holds for the region."""
     term: Global___PurchaseTerm.ValueType
     """Purchase term."""
+    commitment: _builtins.str
+    """What a committed price asks for, such as "reserved-1y-no-upfront"; empty else."""
+    availability: Global___Availability.ValueType
+    """Whether it can be bought by the hour."""
     @_builtins.property
     def price(self) -> Global___Price:
         """Price of one node."""
@@ -321,6 +412,10 @@ class Offer(_message.Message):
     @_builtins.property
     def instance_type(self) -> Global___InstanceType:
         """The machine."""
+
+    @_builtins.property
+    def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Zones in which it is offered, where that is known."""
 
     def __init__(
         self,
@@ -332,10 +427,13 @@ class Offer(_message.Message):
         term: Global___PurchaseTerm.ValueType = ...,
         price: Global___Price | None = ...,
         instance_type: Global___InstanceType | None = ...,
+        zones: _abc.Iterable[_builtins.str] | None = ...,
+        commitment: _builtins.str = ...,
+        availability: Global___Availability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "name", b"name", "price", b"price", "provider", b"provider", "region", b"region", "term", b"term", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "commitment", b"commitment", "instance_type", b"instance_type", "name", b"name", "price", b"price", "provider", b"provider", "region", b"region", "term", b"term", "zone", b"zone", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -437,6 +535,16 @@ class ProviderStatus(_message.Message):
     OLDEST_PRICE_TIME_FIELD_NUMBER: _builtins.int
     NEWEST_PRICE_TIME_FIELD_NUMBER: _builtins.int
     ESTIMATED_OFFER_COUNT_FIELD_NUMBER: _builtins.int
+    REFRESH_STATE_FIELD_NUMBER: _builtins.int
+    LAST_SUCCESS_TIME_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    LAST_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_TIME_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_TRY_TIME_FIELD_NUMBER: _builtins.int
+    QUARANTINES_FIELD_NUMBER: _builtins.int
+    FAILED_SCOPES_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider."""
     offer_count: _builtins.int
@@ -445,6 +553,12 @@ class ProviderStatus(_message.Message):
     """Instance types."""
     estimated_offer_count: _builtins.int
     """Offers whose price is an estimate or composed."""
+    refresh_state: Global___RefreshState.ValueType
+    """How its refreshes go."""
+    last_error: _builtins.str
+    """What went wrong last; stays after a success, so that one can look it up."""
+    failure_count: _builtins.int
+    """Refreshes that failed since the last success."""
     @_builtins.property
     def oldest_price_time(self) -> _timestamp_pb2.Timestamp:
         """Oldest price."""
@@ -452,6 +566,34 @@ class ProviderStatus(_message.Message):
     @_builtins.property
     def newest_price_time(self) -> _timestamp_pb2.Timestamp:
         """Newest price."""
+
+    @_builtins.property
+    def last_success_time(self) -> _timestamp_pb2.Timestamp:
+        """Last refresh that went into the catalog; unset before the first."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """Time since then, or since the version was built where none ever was."""
+
+    @_builtins.property
+    def last_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the last refresh, whatever came of it."""
+
+    @_builtins.property
+    def last_error_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was."""
+
+    @_builtins.property
+    def next_try_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next refresh is due; unset where nothing schedules one."""
+
+    @_builtins.property
+    def quarantines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quarantine]:
+        """What the last refresh held back, the last good rows staying in its place."""
+
+    @_builtins.property
+    def failed_scopes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedScope]:
+        """Scopes (such as regions) that failed in the last refresh; their last good rows stay."""
 
     def __init__(
         self,
@@ -462,11 +604,184 @@ class ProviderStatus(_message.Message):
         oldest_price_time: _timestamp_pb2.Timestamp | None = ...,
         newest_price_time: _timestamp_pb2.Timestamp | None = ...,
         estimated_offer_count: _builtins.int = ...,
+        refresh_state: Global___RefreshState.ValueType = ...,
+        last_success_time: _timestamp_pb2.Timestamp | None = ...,
+        age: _duration_pb2.Duration | None = ...,
+        last_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        last_error: _builtins.str = ...,
+        last_error_time: _timestamp_pb2.Timestamp | None = ...,
+        failure_count: _builtins.int = ...,
+        next_try_time: _timestamp_pb2.Timestamp | None = ...,
+        quarantines: _abc.Iterable[Global___Quarantine] | None = ...,
+        failed_scopes: _abc.Iterable[Global___FailedScope] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["newest_price_time", b"newest_price_time", "oldest_price_time", b"oldest_price_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "last_attempt_time", b"last_attempt_time", "last_error_time", b"last_error_time", "last_success_time", b"last_success_time", "newest_price_time", b"newest_price_time", "next_try_time", b"next_try_time", "oldest_price_time", b"oldest_price_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_offer_count", b"estimated_offer_count", "instance_type_count", b"instance_type_count", "newest_price_time", b"newest_price_time", "offer_count", b"offer_count", "oldest_price_time", b"oldest_price_time", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "estimated_offer_count", b"estimated_offer_count", "failed_scopes", b"failed_scopes", "failure_count", b"failure_count", "instance_type_count", b"instance_type_count", "last_attempt_time", b"last_attempt_time", "last_error", b"last_error", "last_error_time", b"last_error_time", "last_success_time", b"last_success_time", "newest_price_time", b"newest_price_time", "next_try_time", b"next_try_time", "offer_count", b"offer_count", "oldest_price_time", b"oldest_price_time", "provider", b"provider", "quarantines", b"quarantines", "refresh_state", b"refresh_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
+
+@_typing.final
+class Quarantine(_message.Message):
+    """Rows that a check held back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What is wrong with them."""
+    row_count: _builtins.int
+    """How many."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A few of them, by name."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        examples: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "reason", b"reason", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quarantine: _TypeAlias = Quarantine  # noqa: Y015
+
+@_typing.final
+class FailedScope(_message.Message):
+    """A part of a provider that could not be fetched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """The scope, such as a region."""
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedScope: _TypeAlias = FailedScope  # noqa: Y015
+
+@_typing.final
+class PriceChange(_message.Message):
+    """A change of one offer's price between two versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    BEFORE_NANOS_FIELD_NUMBER: _builtins.int
+    AFTER_NANOS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    offer: _builtins.str
+    """The offer's resource name."""
+    before_nanos: _builtins.int
+    """Price before, in nano-units per node and hour; unset when the offer is new."""
+    after_nanos: _builtins.int
+    """Price after; unset when the offer is gone."""
+    currency: _builtins.str
+    """Currency of both."""
+    kind: Global___PriceKind.ValueType
+    """How the price came about, after the change or else before it."""
+    version: _builtins.str
+    """The version with the change."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When the version with the change was made."""
+
+    def __init__(
+        self,
+        *,
+        offer: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        before_nanos: _builtins.int | None = ...,
+        after_nanos: _builtins.int | None = ...,
+        currency: _builtins.str = ...,
+        kind: Global___PriceKind.ValueType = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_nanos", b"_after_nanos", "_before_nanos", b"_before_nanos", "after_nanos", b"after_nanos", "before_nanos", b"before_nanos", "change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_nanos", b"_after_nanos", "_before_nanos", b"_before_nanos", "after_nanos", b"after_nanos", "before_nanos", b"before_nanos", "change_time", b"change_time", "currency", b"currency", "kind", b"kind", "offer", b"offer", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after_nanos: _TypeAlias = _typing.Literal["after_nanos"]  # noqa: Y015
+    _WhichOneofArgType__after_nanos: _TypeAlias = _typing.Literal["_after_nanos", b"_after_nanos"]  # noqa: Y015
+    _WhichOneofReturnType__before_nanos: _TypeAlias = _typing.Literal["before_nanos"]  # noqa: Y015
+    _WhichOneofArgType__before_nanos: _TypeAlias = _typing.Literal["_before_nanos", b"_before_nanos"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_nanos) -> _WhichOneofReturnType__after_nanos | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before_nanos) -> _WhichOneofReturnType__before_nanos | None: ...
+
+Global___PriceChange: _TypeAlias = PriceChange  # noqa: Y015
+
+@_typing.final
+class OfferChanges(_message.Message):
+    """How a provider's offers differ between two versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ADDED_COUNT_FIELD_NUMBER: _builtins.int
+    REMOVED_COUNT_FIELD_NUMBER: _builtins.int
+    DEARER_COUNT_FIELD_NUMBER: _builtins.int
+    CHEAPER_COUNT_FIELD_NUMBER: _builtins.int
+    ADDED_TYPES_FIELD_NUMBER: _builtins.int
+    REMOVED_TYPES_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Provider."""
+    added_count: _builtins.int
+    """Offers that are new."""
+    removed_count: _builtins.int
+    """Offers that are gone."""
+    dearer_count: _builtins.int
+    """Offers at a higher price."""
+    cheaper_count: _builtins.int
+    """Offers at a lower price."""
+    @_builtins.property
+    def added_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Instance types that are new."""
+
+    @_builtins.property
+    def removed_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Instance types that are gone or retired."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        added_count: _builtins.int = ...,
+        removed_count: _builtins.int = ...,
+        dearer_count: _builtins.int = ...,
+        cheaper_count: _builtins.int = ...,
+        added_types: _abc.Iterable[_builtins.str] | None = ...,
+        removed_types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "added_types", b"added_types", "cheaper_count", b"cheaper_count", "dearer_count", b"dearer_count", "provider", b"provider", "removed_count", b"removed_count", "removed_types", b"removed_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferChanges: _TypeAlias = OfferChanges  # noqa: Y015

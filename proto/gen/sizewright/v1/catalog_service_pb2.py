@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sizewright.v1 import catalog_pb2 as sizewright_dot_v1_dot_catalog__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#sizewright/v1/catalog_service.proto\x12\rsizewright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsizewright/v1/catalog.proto\"\x19\n\x17GetCatalogStatusRequest\"\xbf\x01\n\x18GetCatalogStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nbuild_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0boffer_count\x18\x03 \x01(\x03\x12\x1b\n\x13instance_type_count\x18\x04 \x01(\x03\x12\x30\n\tproviders\x18\x05 \x03(\x0b\x32\x1d.sizewright.v1.ProviderStatus\"c\n\x18ListInstanceTypesRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"i\n\x19ListInstanceTypesResponse\x12\x33\n\x0einstance_types\x18\x01 \x03(\x0b\x32\x1b.sizewright.v1.InstanceType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetInstanceTypeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x17GetInstanceTypeResponse\x12\x32\n\rinstance_type\x18\x01 \x01(\x0b\x32\x1b.sizewright.v1.InstanceType\"\xa6\x01\n\x11ListOffersRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12*\n\x05terms\x18\x05 \x03(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"S\n\x12ListOffersResponse\x12$\n\x06offers\x18\x01 \x03(\x0b\x32\x14.sizewright.v1.Offer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x92\x03\n\x0e\x43\x61talogService\x12\x63\n\x10GetCatalogStatus\x12&.sizewright.v1.GetCatalogStatusRequest\x1a\'.sizewright.v1.GetCatalogStatusResponse\x12\x66\n\x11ListInstanceTypes\x12\'.sizewright.v1.ListInstanceTypesRequest\x1a(.sizewright.v1.ListInstanceTypesResponse\x12`\n\x0fGetInstanceType\x12%.sizewright.v1.GetInstanceTypeRequest\x1a&.sizewright.v1.GetInstanceTypeResponse\x12Q\n\nListOffers\x12 .sizewright.v1.ListOffersRequest\x1a!.sizewright.v1.ListOffersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#sizewright/v1/catalog_service.proto\x12\rsizewright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsizewright/v1/catalog.proto\"\x19\n\x17GetCatalogStatusRequest\"\xd1\x01\n\x18GetCatalogStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nbuild_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0boffer_count\x18\x03 \x01(\x03\x12\x1b\n\x13instance_type_count\x18\x04 \x01(\x03\x12\x30\n\tproviders\x18\x05 \x03(\x0b\x32\x1d.sizewright.v1.ProviderStatus\x12\x10\n\x08problems\x18\x06 \x03(\t\"c\n\x18ListInstanceTypesRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x99\x01\n\x19ListInstanceTypesResponse\x12\x33\n\x0einstance_types\x18\x01 \x03(\x0b\x32\x1b.sizewright.v1.InstanceType\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\x07\x63\x61talog\x18\x03 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion\"&\n\x16GetInstanceTypeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"}\n\x17GetInstanceTypeResponse\x12\x32\n\rinstance_type\x18\x01 \x01(\x0b\x32\x1b.sizewright.v1.InstanceType\x12.\n\x07\x63\x61talog\x18\x02 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion\"\xa6\x01\n\x11ListOffersRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12*\n\x05terms\x18\x05 \x03(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\x83\x01\n\x12ListOffersResponse\x12$\n\x06offers\x18\x01 \x03(\x0b\x32\x14.sizewright.v1.Offer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\x07\x63\x61talog\x18\x03 \x01(\x0b\x32\x1d.sizewright.v1.CatalogVersion\"B\n\x15RefreshCatalogRequest\x12\x11\n\tproviders\x18\x01 \x03(\t\x12\x16\n\x0e\x61\x63\x63\x65pt_changes\x18\x02 \x01(\x08\"\xcd\x02\n\x16RefreshCatalogResponse\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x18\n\x10\x64one_scope_count\x18\x03 \x01(\x05\x12\x13\n\x0bscope_count\x18\x04 \x01(\x05\x12\x13\n\x0boffer_count\x18\x05 \x01(\x03\x12\x1b\n\x13instance_type_count\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12.\n\x0bquarantines\x18\t \x03(\x0b\x32\x19.sizewright.v1.Quarantine\x12\x31\n\rfailed_scopes\x18\n \x03(\x0b\x32\x1a.sizewright.v1.FailedScope\x12,\n\x07\x63hanges\x18\x0b \x01(\x0b\x32\x1b.sizewright.v1.OfferChanges\"\x15\n\x13WatchCatalogRequest\"\xd1\x01\n\x14WatchCatalogResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\x12.\n\nbuild_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tproviders\x18\x04 \x03(\x0b\x32\x1d.sizewright.v1.ProviderStatus\x12,\n\x07\x63hanges\x18\x05 \x03(\x0b\x32\x1b.sizewright.v1.OfferChanges\"C\n\x1aListCatalogVersionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"l\n\x1bListCatalogVersionsResponse\x12\x34\n\x08versions\x18\x01 \x03(\x0b\x32\".sizewright.v1.CatalogVersionEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x01\n\x13\x43\x61talogVersionEntry\x12\x0f\n\x07version\x18\x01 \x01(\t\x12-\n\tswap_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0boffer_count\x18\x03 \x01(\x03\x12\x1b\n\x13instance_type_count\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\"Z\n\x12\x44iffCatalogRequest\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x13\n\x0bmax_changes\x18\x04 \x01(\x05\"\x95\x01\n\x13\x44iffCatalogResponse\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12,\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x1b.sizewright.v1.OfferChanges\x12\x31\n\rprice_changes\x18\x04 \x03(\x0b\x32\x1a.sizewright.v1.PriceChange\"\x93\x01\n\x17ListPriceChangesRequest\x12\x15\n\rinstance_type\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12*\n\x05terms\x18\x03 \x03(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"`\n\x18ListPriceChangesResponse\x12+\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1a.sizewright.v1.PriceChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf7\x06\n\x0e\x43\x61talogService\x12\x63\n\x10GetCatalogStatus\x12&.sizewright.v1.GetCatalogStatusRequest\x1a\'.sizewright.v1.GetCatalogStatusResponse\x12\x66\n\x11ListInstanceTypes\x12\'.sizewright.v1.ListInstanceTypesRequest\x1a(.sizewright.v1.ListInstanceTypesResponse\x12`\n\x0fGetInstanceType\x12%.sizewright.v1.GetInstanceTypeRequest\x1a&.sizewright.v1.GetInstanceTypeResponse\x12Q\n\nListOffers\x12 .sizewright.v1.ListOffersRequest\x1a!.sizewright.v1.ListOffersResponse\x12_\n\x0eRefreshCatalog\x12$.sizewright.v1.RefreshCatalogRequest\x1a%.sizewright.v1.RefreshCatalogResponse0\x01\x12Y\n\x0cWatchCatalog\x12\".sizewright.v1.WatchCatalogRequest\x1a#.sizewright.v1.WatchCatalogResponse0\x01\x12l\n\x13ListCatalogVersions\x12).sizewright.v1.ListCatalogVersionsRequest\x1a*.sizewright.v1.ListCatalogVersionsResponse\x12T\n\x0b\x44iffCatalog\x12!.sizewright.v1.DiffCatalogRequest\x1a\".sizewright.v1.DiffCatalogResponse\x12\x63\n\x10ListPriceChanges\x12&.sizewright.v1.ListPriceChangesRequest\x1a\'.sizewright.v1.ListPriceChangesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCATALOGSTATUSREQUEST']._serialized_start=116
   _globals['_GETCATALOGSTATUSREQUEST']._serialized_end=141
   _globals['_GETCATALOGSTATUSRESPONSE']._serialized_start=144
-  _globals['_GETCATALOGSTATUSRESPONSE']._serialized_end=335
-  _globals['_LISTINSTANCETYPESREQUEST']._serialized_start=337
-  _globals['_LISTINSTANCETYPESREQUEST']._serialized_end=436
-  _globals['_LISTINSTANCETYPESRESPONSE']._serialized_start=438
-  _globals['_LISTINSTANCETYPESRESPONSE']._serialized_end=543
-  _globals['_GETINSTANCETYPEREQUEST']._serialized_start=545
-  _globals['_GETINSTANCETYPEREQUEST']._serialized_end=583
-  _globals['_GETINSTANCETYPERESPONSE']._serialized_start=585
-  _globals['_GETINSTANCETYPERESPONSE']._serialized_end=662
-  _globals['_LISTOFFERSREQUEST']._serialized_start=665
-  _globals['_LISTOFFERSREQUEST']._serialized_end=831
-  _globals['_LISTOFFERSRESPONSE']._serialized_start=833
-  _globals['_LISTOFFERSRESPONSE']._serialized_end=916
-  _globals['_CATALOGSERVICE']._serialized_start=919
-  _globals['_CATALOGSERVICE']._serialized_end=1321
+  _globals['_GETCATALOGSTATUSRESPONSE']._serialized_end=353
+  _globals['_LISTINSTANCETYPESREQUEST']._serialized_start=355
+  _globals['_LISTINSTANCETYPESREQUEST']._serialized_end=454
+  _globals['_LISTINSTANCETYPESRESPONSE']._serialized_start=457
+  _globals['_LISTINSTANCETYPESRESPONSE']._serialized_end=610
+  _globals['_GETINSTANCETYPEREQUEST']._serialized_start=612
+  _globals['_GETINSTANCETYPEREQUEST']._serialized_end=650
+  _globals['_GETINSTANCETYPERESPONSE']._serialized_start=652
+  _globals['_GETINSTANCETYPERESPONSE']._serialized_end=777
+  _globals['_LISTOFFERSREQUEST']._serialized_start=780
+  _globals['_LISTOFFERSREQUEST']._serialized_end=946
+  _globals['_LISTOFFERSRESPONSE']._serialized_start=949
+  _globals['_LISTOFFERSRESPONSE']._serialized_end=1080
+  _globals['_REFRESHCATALOGREQUEST']._serialized_start=1082
+  _globals['_REFRESHCATALOGREQUEST']._serialized_end=1148
+  _globals['_REFRESHCATALOGRESPONSE']._serialized_start=1151
+  _globals['_REFRESHCATALOGRESPONSE']._serialized_end=1484
+  _globals['_WATCHCATALOGREQUEST']._serialized_start=1486
+  _globals['_WATCHCATALOGREQUEST']._serialized_end=1507
+  _globals['_WATCHCATALOGRESPONSE']._serialized_start=1510
+  _globals['_WATCHCATALOGRESPONSE']._serialized_end=1719
+  _globals['_LISTCATALOGVERSIONSREQUEST']._serialized_start=1721
+  _globals['_LISTCATALOGVERSIONSREQUEST']._serialized_end=1788
+  _globals['_LISTCATALOGVERSIONSRESPONSE']._serialized_start=1790
+  _globals['_LISTCATALOGVERSIONSRESPONSE']._serialized_end=1898
+  _globals['_CATALOGVERSIONENTRY']._serialized_start=1901
+  _globals['_CATALOGVERSIONENTRY']._serialized_end=2052
+  _globals['_DIFFCATALOGREQUEST']._serialized_start=2054
+  _globals['_DIFFCATALOGREQUEST']._serialized_end=2144
+  _globals['_DIFFCATALOGRESPONSE']._serialized_start=2147
+  _globals['_DIFFCATALOGRESPONSE']._serialized_end=2296
+  _globals['_LISTPRICECHANGESREQUEST']._serialized_start=2299
+  _globals['_LISTPRICECHANGESREQUEST']._serialized_end=2446
+  _globals['_LISTPRICECHANGESRESPONSE']._serialized_start=2448
+  _globals['_LISTPRICECHANGESRESPONSE']._serialized_end=2544
+  _globals['_CATALOGSERVICE']._serialized_start=2547
+  _globals['_CATALOGSERVICE']._serialized_end=3434
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,7 @@ class GetCatalogStatusResponse(_message.Message):
     OFFER_COUNT_FIELD_NUMBER: _builtins.int
     INSTANCE_TYPE_COUNT_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Content hash of the version served."""
     offer_count: _builtins.int
@@ -62,6 +63,10 @@ class GetCatalogStatusResponse(_message.Message):
     def providers(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.ProviderStatus]:
         """Provider by provider, ordered by name."""
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with the catalog itself, such as a version that cannot be read; empty else."""
+
     def __init__(
         self,
         *,
@@ -70,10 +75,11 @@ class GetCatalogStatusResponse(_message.Message):
         offer_count: _builtins.int = ...,
         instance_type_count: _builtins.int = ...,
         providers: _abc.Iterable[_catalog_pb2.ProviderStatus] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build_time", b"build_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_time", b"build_time", "instance_type_count", b"instance_type_count", "offer_count", b"offer_count", "providers", b"providers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_time", b"build_time", "instance_type_count", b"instance_type_count", "offer_count", b"offer_count", "problems", b"problems", "providers", b"providers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -121,21 +127,27 @@ class ListInstanceTypesResponse(_message.Message):
 
     INSTANCE_TYPES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CATALOG_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
     def instance_types(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.InstanceType]:
         """The types."""
 
+    @_builtins.property
+    def catalog(self) -> _catalog_pb2.CatalogVersion:
+        """The catalog version that was used."""
+
     def __init__(
         self,
         *,
         instance_types: _abc.Iterable[_catalog_pb2.InstanceType] | None = ...,
         next_page_token: _builtins.str = ...,
+        catalog: _catalog_pb2.CatalogVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_types", b"instance_types", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "instance_types", b"instance_types", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,18 +182,24 @@ class GetInstanceTypeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    CATALOG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def instance_type(self) -> _catalog_pb2.InstanceType:
         """The type."""
+
+    @_builtins.property
+    def catalog(self) -> _catalog_pb2.CatalogVersion:
+        """The catalog version that was used."""
 
     def __init__(
         self,
         *,
         instance_type: _catalog_pb2.InstanceType | None = ...,
+        catalog: _catalog_pb2.CatalogVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "instance_type", b"instance_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "instance_type", b"instance_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,22 +261,423 @@ class ListOffersResponse(_message.Message):
 
     OFFERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CATALOG_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
     def offers(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Offer]:
         """The offers."""
 
+    @_builtins.property
+    def catalog(self) -> _catalog_pb2.CatalogVersion:
+        """The catalog version that was used."""
+
     def __init__(
         self,
         *,
         offers: _abc.Iterable[_catalog_pb2.Offer] | None = ...,
         next_page_token: _builtins.str = ...,
+        catalog: _catalog_pb2.CatalogVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "offers", b"offers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "next_page_token", b"next_page_token", "offers", b"offers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOffersResponse: _TypeAlias = ListOffersResponse  # noqa: Y015
+
+@_typing.final
+class RefreshCatalogRequest(_message.Message):
+    """Asks for a refresh."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    ACCEPT_CHANGES_FIELD_NUMBER: _builtins.int
+    accept_changes: _builtins.bool
+    """Take what the checks against the last good version hold back (a price that jumped, a region
+    that shrank), after someone has looked. Rows that are wrong in themselves stay out.
+    """
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Providers to refresh; empty means those that the engine is set up to refresh."""
+
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[_builtins.str] | None = ...,
+        accept_changes: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_changes", b"accept_changes", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshCatalogRequest: _TypeAlias = RefreshCatalogRequest  # noqa: Y015
+
+@_typing.final
+class RefreshCatalogResponse(_message.Message):
+    """How a refresh goes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    DONE_SCOPE_COUNT_FIELD_NUMBER: _builtins.int
+    SCOPE_COUNT_FIELD_NUMBER: _builtins.int
+    OFFER_COUNT_FIELD_NUMBER: _builtins.int
+    INSTANCE_TYPE_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    QUARANTINES_FIELD_NUMBER: _builtins.int
+    FAILED_SCOPES_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider this is about."""
+    stage: _builtins.str
+    """What it is at: "start", "fetch", "check", "merge", "write", "commit", "publish", "done",
+    "failed" or "cancelled". The last three end a provider.
+    """
+    done_scope_count: _builtins.int
+    """Scopes that are finished."""
+    scope_count: _builtins.int
+    """Scopes in all; 0 before they are known."""
+    offer_count: _builtins.int
+    """Offers that have come."""
+    instance_type_count: _builtins.int
+    """Instance types that have come."""
+    message: _builtins.str
+    """One sentence; of a failure, what went wrong."""
+    version: _builtins.str
+    """With "done": the version that holds the result."""
+    @_builtins.property
+    def quarantines(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Quarantine]:
+        """With "done": what was held back."""
+
+    @_builtins.property
+    def failed_scopes(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.FailedScope]:
+        """With "done": scopes that failed."""
+
+    @_builtins.property
+    def changes(self) -> _catalog_pb2.OfferChanges:
+        """With "done": what changed against the version before."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        stage: _builtins.str = ...,
+        done_scope_count: _builtins.int = ...,
+        scope_count: _builtins.int = ...,
+        offer_count: _builtins.int = ...,
+        instance_type_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+        version: _builtins.str = ...,
+        quarantines: _abc.Iterable[_catalog_pb2.Quarantine] | None = ...,
+        failed_scopes: _abc.Iterable[_catalog_pb2.FailedScope] | None = ...,
+        changes: _catalog_pb2.OfferChanges | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "done_scope_count", b"done_scope_count", "failed_scopes", b"failed_scopes", "instance_type_count", b"instance_type_count", "message", b"message", "offer_count", b"offer_count", "provider", b"provider", "quarantines", b"quarantines", "scope_count", b"scope_count", "stage", b"stage", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshCatalogResponse: _TypeAlias = RefreshCatalogResponse  # noqa: Y015
+
+@_typing.final
+class WatchCatalogRequest(_message.Message):
+    """Asks to be told of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchCatalogRequest: _TypeAlias = WatchCatalogRequest  # noqa: Y015
+
+@_typing.final
+class WatchCatalogResponse(_message.Message):
+    """The catalog as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    BUILD_TIME_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Content hash of the version served."""
+    previous_version: _builtins.str
+    """The version before, where this is a new one."""
+    @_builtins.property
+    def build_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was built."""
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.ProviderStatus]:
+        """Provider by provider, ordered by name."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.OfferChanges]:
+        """How the offers differ from those of the version before, provider by provider."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        previous_version: _builtins.str = ...,
+        build_time: _timestamp_pb2.Timestamp | None = ...,
+        providers: _abc.Iterable[_catalog_pb2.ProviderStatus] | None = ...,
+        changes: _abc.Iterable[_catalog_pb2.OfferChanges] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_time", b"build_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_time", b"build_time", "changes", b"changes", "previous_version", b"previous_version", "providers", b"providers", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchCatalogResponse: _TypeAlias = WatchCatalogResponse  # noqa: Y015
+
+@_typing.final
+class ListCatalogVersionsRequest(_message.Message):
+    """Asks for versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most versions on a page; 0 means 100, at most 1000."""
+    page_token: _builtins.str
+    """Token of the page, from the answer before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCatalogVersionsRequest: _TypeAlias = ListCatalogVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListCatalogVersionsResponse(_message.Message):
+    """A page of versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogVersionEntry]:
+        """The versions."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___CatalogVersionEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCatalogVersionsResponse: _TypeAlias = ListCatalogVersionsResponse  # noqa: Y015
+
+@_typing.final
+class CatalogVersionEntry(_message.Message):
+    """A version that is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SWAP_TIME_FIELD_NUMBER: _builtins.int
+    OFFER_COUNT_FIELD_NUMBER: _builtins.int
+    INSTANCE_TYPE_COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Content hash."""
+    offer_count: _builtins.int
+    """Priced offers in all."""
+    instance_type_count: _builtins.int
+    """Instance types in all."""
+    reason: _builtins.str
+    """Why it was made, such as "refresh of aws"."""
+    @_builtins.property
+    def swap_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took its place."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        swap_time: _timestamp_pb2.Timestamp | None = ...,
+        offer_count: _builtins.int = ...,
+        instance_type_count: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["swap_time", b"swap_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_type_count", b"instance_type_count", "offer_count", b"offer_count", "reason", b"reason", "swap_time", b"swap_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CatalogVersionEntry: _TypeAlias = CatalogVersionEntry  # noqa: Y015
+
+@_typing.final
+class DiffCatalogRequest(_message.Message):
+    """Asks how two versions differ."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MAX_CHANGES_FIELD_NUMBER: _builtins.int
+    before: _builtins.str
+    """The version before, or the first characters of it; empty means the one before the newest."""
+    after: _builtins.str
+    """The version after; empty means the newest."""
+    provider: _builtins.str
+    """Provider, or empty for all."""
+    max_changes: _builtins.int
+    """Most price changes in the answer, the largest first; 0 means 100, at most 1000."""
+    def __init__(
+        self,
+        *,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        max_changes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "max_changes", b"max_changes", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffCatalogRequest: _TypeAlias = DiffCatalogRequest  # noqa: Y015
+
+@_typing.final
+class DiffCatalogResponse(_message.Message):
+    """How two versions differ."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    PRICE_CHANGES_FIELD_NUMBER: _builtins.int
+    before: _builtins.str
+    """The version before."""
+    after: _builtins.str
+    """The version after."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.OfferChanges]:
+        """Provider by provider."""
+
+    @_builtins.property
+    def price_changes(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.PriceChange]:
+        """The largest changes of price, as a share; those of new and gone offers are not among them."""
+
+    def __init__(
+        self,
+        *,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        changes: _abc.Iterable[_catalog_pb2.OfferChanges] | None = ...,
+        price_changes: _abc.Iterable[_catalog_pb2.PriceChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "changes", b"changes", "price_changes", b"price_changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffCatalogResponse: _TypeAlias = DiffCatalogResponse  # noqa: Y015
+
+@_typing.final
+class ListPriceChangesRequest(_message.Message):
+    """Asks for the history of an instance type's prices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    instance_type: _builtins.str
+    """Resource name, "providers/{provider}/instanceTypes/{type}"."""
+    region: _builtins.str
+    """Region, or empty for all."""
+    page_size: _builtins.int
+    """Most changes on a page; 0 means 100, at most 1000."""
+    page_token: _builtins.str
+    """Token of the page, from the answer before."""
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedScalarFieldContainer[_catalog_pb2.PurchaseTerm.ValueType]:
+        """Purchase terms, or none for all."""
+
+    def __init__(
+        self,
+        *,
+        instance_type: _builtins.str = ...,
+        region: _builtins.str = ...,
+        terms: _abc.Iterable[_catalog_pb2.PurchaseTerm.ValueType] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "page_size", b"page_size", "page_token", b"page_token", "region", b"region", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceChangesRequest: _TypeAlias = ListPriceChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceChangesResponse(_message.Message):
+    """A page of price changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.PriceChange]:
+        """The changes."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[_catalog_pb2.PriceChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceChangesResponse: _TypeAlias = ListPriceChangesResponse  # noqa: Y015

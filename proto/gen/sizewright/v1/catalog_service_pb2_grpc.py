@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Reads the catalog of instance types and offers.
+    """Reads the catalog of instance types and offers, and keeps it fresh.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,35 @@ class CatalogServiceStub:
                 request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListOffersRequest.SerializeToString,
                 response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListOffersResponse.FromString,
                 _registered_method=True)
+        self.RefreshCatalog = channel.unary_stream(
+                '/sizewright.v1.CatalogService/RefreshCatalog',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.RefreshCatalogRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.RefreshCatalogResponse.FromString,
+                _registered_method=True)
+        self.WatchCatalog = channel.unary_stream(
+                '/sizewright.v1.CatalogService/WatchCatalog',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.WatchCatalogRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.WatchCatalogResponse.FromString,
+                _registered_method=True)
+        self.ListCatalogVersions = channel.unary_unary(
+                '/sizewright.v1.CatalogService/ListCatalogVersions',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListCatalogVersionsRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListCatalogVersionsResponse.FromString,
+                _registered_method=True)
+        self.DiffCatalog = channel.unary_unary(
+                '/sizewright.v1.CatalogService/DiffCatalog',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.DiffCatalogRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.DiffCatalogResponse.FromString,
+                _registered_method=True)
+        self.ListPriceChanges = channel.unary_unary(
+                '/sizewright.v1.CatalogService/ListPriceChanges',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
-    """Reads the catalog of instance types and offers.
+    """Reads the catalog of instance types and offers, and keeps it fresh.
     """
 
     def GetCatalogStatus(self, request, context):
@@ -89,6 +114,43 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefreshCatalog(self, request, context):
+        """Refreshes providers in processes of their own and tells how it goes. Cancelling the call
+        cancels what still runs; nothing half done is ever served. Needs the admin token where one is
+        configured. ABORTED when a provider is being refreshed already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchCatalog(self, request, context):
+        """Tells the version that is served, at once and again whenever it or a provider's status changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCatalogVersions(self, request, context):
+        """The versions that are kept, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffCatalog(self, request, context):
+        """How two versions differ. NOT_FOUND for a version that is not kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriceChanges(self, request, context):
+        """What changed in the prices of an instance type, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +174,31 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListOffersRequest.FromString,
                     response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListOffersResponse.SerializeToString,
             ),
+            'RefreshCatalog': grpc.unary_stream_rpc_method_handler(
+                    servicer.RefreshCatalog,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.RefreshCatalogRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.RefreshCatalogResponse.SerializeToString,
+            ),
+            'WatchCatalog': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCatalog,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.WatchCatalogRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.WatchCatalogResponse.SerializeToString,
+            ),
+            'ListCatalogVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCatalogVersions,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListCatalogVersionsRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListCatalogVersionsResponse.SerializeToString,
+            ),
+            'DiffCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffCatalog,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.DiffCatalogRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.DiffCatalogResponse.SerializeToString,
+            ),
+            'ListPriceChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriceChanges,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'sizewright.v1.CatalogService', rpc_method_handlers)
@@ -121,7 +208,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Reads the catalog of instance types and offers.
+    """Reads the catalog of instance types and offers, and keeps it fresh.
     """
 
     @staticmethod
@@ -222,6 +309,141 @@ class CatalogService:
             '/sizewright.v1.CatalogService/ListOffers',
             sizewright_dot_v1_dot_catalog__service__pb2.ListOffersRequest.SerializeToString,
             sizewright_dot_v1_dot_catalog__service__pb2.ListOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/RefreshCatalog',
+            sizewright_dot_v1_dot_catalog__service__pb2.RefreshCatalogRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.RefreshCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/WatchCatalog',
+            sizewright_dot_v1_dot_catalog__service__pb2.WatchCatalogRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.WatchCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCatalogVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/ListCatalogVersions',
+            sizewright_dot_v1_dot_catalog__service__pb2.ListCatalogVersionsRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.ListCatalogVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/DiffCatalog',
+            sizewright_dot_v1_dot_catalog__service__pb2.DiffCatalogRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.DiffCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriceChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/ListPriceChanges',
+            sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

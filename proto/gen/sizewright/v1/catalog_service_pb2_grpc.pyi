@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Reads the catalog of instance types and offers."""
+    """Reads the catalog of instance types and offers, and keeps it fresh."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,10 +41,23 @@ class CatalogServiceStub:
     """One instance type. NOT_FOUND with near names when there is none."""
     ListOffers: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListOffersRequest, _catalog_service_pb2.ListOffersResponse]
     """Priced offers, cheapest first."""
+    RefreshCatalog: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.RefreshCatalogRequest, _catalog_service_pb2.RefreshCatalogResponse]
+    """Refreshes providers in processes of their own and tells how it goes. Cancelling the call
+    cancels what still runs; nothing half done is ever served. Needs the admin token where one is
+    configured. ABORTED when a provider is being refreshed already.
+    """
+    WatchCatalog: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchCatalogRequest, _catalog_service_pb2.WatchCatalogResponse]
+    """Tells the version that is served, at once and again whenever it or a provider's status changes."""
+    ListCatalogVersions: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogVersionsRequest, _catalog_service_pb2.ListCatalogVersionsResponse]
+    """The versions that are kept, newest first."""
+    DiffCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DiffCatalogRequest, _catalog_service_pb2.DiffCatalogResponse]
+    """How two versions differ. NOT_FOUND for a version that is not kept."""
+    ListPriceChanges: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPriceChangesRequest, _catalog_service_pb2.ListPriceChangesResponse]
+    """What changed in the prices of an instance type, newest first."""
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """Reads the catalog of instance types and offers."""
+    """Reads the catalog of instance types and offers, and keeps it fresh."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCatalogStatus: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetCatalogStatusRequest, _catalog_service_pb2.GetCatalogStatusResponse]  # type: ignore[assignment]
@@ -55,9 +68,22 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """One instance type. NOT_FOUND with near names when there is none."""
     ListOffers: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListOffersRequest, _catalog_service_pb2.ListOffersResponse]  # type: ignore[assignment]
     """Priced offers, cheapest first."""
+    RefreshCatalog: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.RefreshCatalogRequest, _catalog_service_pb2.RefreshCatalogResponse]  # type: ignore[assignment]
+    """Refreshes providers in processes of their own and tells how it goes. Cancelling the call
+    cancels what still runs; nothing half done is ever served. Needs the admin token where one is
+    configured. ABORTED when a provider is being refreshed already.
+    """
+    WatchCatalog: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchCatalogRequest, _catalog_service_pb2.WatchCatalogResponse]  # type: ignore[assignment]
+    """Tells the version that is served, at once and again whenever it or a provider's status changes."""
+    ListCatalogVersions: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogVersionsRequest, _catalog_service_pb2.ListCatalogVersionsResponse]  # type: ignore[assignment]
+    """The versions that are kept, newest first."""
+    DiffCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DiffCatalogRequest, _catalog_service_pb2.DiffCatalogResponse]  # type: ignore[assignment]
+    """How two versions differ. NOT_FOUND for a version that is not kept."""
+    ListPriceChanges: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPriceChangesRequest, _catalog_service_pb2.ListPriceChangesResponse]  # type: ignore[assignment]
+    """What changed in the prices of an instance type, newest first."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the catalog of instance types and offers."""
+    """Reads the catalog of instance types and offers, and keeps it fresh."""
 
     @_abc_1.abstractmethod
     def GetCatalogStatus(
@@ -90,5 +116,48 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListOffersResponse, _abc.Awaitable[_catalog_service_pb2.ListOffersResponse]]:
         """Priced offers, cheapest first."""
+
+    @_abc_1.abstractmethod
+    def RefreshCatalog(
+        self,
+        request: _catalog_service_pb2.RefreshCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.RefreshCatalogResponse], _abc.AsyncIterator[_catalog_service_pb2.RefreshCatalogResponse]]:
+        """Refreshes providers in processes of their own and tells how it goes. Cancelling the call
+        cancels what still runs; nothing half done is ever served. Needs the admin token where one is
+        configured. ABORTED when a provider is being refreshed already.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchCatalog(
+        self,
+        request: _catalog_service_pb2.WatchCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.WatchCatalogResponse], _abc.AsyncIterator[_catalog_service_pb2.WatchCatalogResponse]]:
+        """Tells the version that is served, at once and again whenever it or a provider's status changes."""
+
+    @_abc_1.abstractmethod
+    def ListCatalogVersions(
+        self,
+        request: _catalog_service_pb2.ListCatalogVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListCatalogVersionsResponse, _abc.Awaitable[_catalog_service_pb2.ListCatalogVersionsResponse]]:
+        """The versions that are kept, newest first."""
+
+    @_abc_1.abstractmethod
+    def DiffCatalog(
+        self,
+        request: _catalog_service_pb2.DiffCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DiffCatalogResponse, _abc.Awaitable[_catalog_service_pb2.DiffCatalogResponse]]:
+        """How two versions differ. NOT_FOUND for a version that is not kept."""
+
+    @_abc_1.abstractmethod
+    def ListPriceChanges(
+        self,
+        request: _catalog_service_pb2.ListPriceChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListPriceChangesResponse, _abc.Awaitable[_catalog_service_pb2.ListPriceChangesResponse]]:
+        """What changed in the prices of an instance type, newest first."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

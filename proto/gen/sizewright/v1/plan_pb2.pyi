@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _StalePrices:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StalePricesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StalePrices.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STALE_PRICES_UNSPECIFIED: _StalePrices.ValueType  # 0
+    """As REFUSE."""
+    STALE_PRICES_REFUSE: _StalePrices.ValueType  # 1
+    """It does not rank."""
+    STALE_PRICES_FLAG: _StalePrices.ValueType  # 2
+    """It ranks, with a warning."""
+
+class StalePrices(_StalePrices, metaclass=_StalePricesEnumTypeWrapper):
+    """What becomes of an offer whose price is too old."""
+
+STALE_PRICES_UNSPECIFIED: StalePrices.ValueType  # 0
+"""As REFUSE."""
+STALE_PRICES_REFUSE: StalePrices.ValueType  # 1
+"""It does not rank."""
+STALE_PRICES_FLAG: StalePrices.ValueType  # 2
+"""It ranks, with a warning."""
+Global___StalePrices: _TypeAlias = StalePrices  # noqa: Y015
+
 class _Objective:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -101,6 +125,7 @@ class Constraints(_message.Message):
     MAX_COST_PER_HOUR_NANOS_USD_FIELD_NUMBER: _builtins.int
     LIST_PRICES_ONLY_FIELD_NUMBER: _builtins.int
     MIN_NODES_FIELD_NUMBER: _builtins.int
+    STALE_PRICES_FIELD_NUMBER: _builtins.int
     max_nodes: _builtins.int
     """Most nodes of one plan; 0 means 1."""
     min_gpus: _builtins.int
@@ -117,6 +142,8 @@ class Constraints(_message.Message):
     """Rank list prices only, no estimates."""
     min_nodes: _builtins.int
     """Fewest nodes of one plan; 0 means 1."""
+    stale_prices: Global___StalePrices.ValueType
+    """What becomes of an offer whose price is older than max_price_age."""
     @_builtins.property
     def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Providers to look at."""
@@ -173,10 +200,11 @@ class Constraints(_message.Message):
         max_cost_per_hour_nanos_usd: _builtins.int = ...,
         list_prices_only: _builtins.bool = ...,
         min_nodes: _builtins.int = ...,
+        stale_prices: Global___StalePrices.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_price_age", b"max_price_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_architectures", b"cpu_architectures", "devices", b"devices", "exclude_devices", b"exclude_devices", "headroom", b"headroom", "instance_types", b"instance_types", "list_prices_only", b"list_prices_only", "max_cost_per_hour_nanos_usd", b"max_cost_per_hour_nanos_usd", "max_gpus", b"max_gpus", "max_nodes", b"max_nodes", "max_price_age", b"max_price_age", "min_gpus", b"min_gpus", "min_nodes", b"min_nodes", "min_vcpus", b"min_vcpus", "providers", b"providers", "purchase", b"purchase", "regions", b"regions", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_architectures", b"cpu_architectures", "devices", b"devices", "exclude_devices", b"exclude_devices", "headroom", b"headroom", "instance_types", b"instance_types", "list_prices_only", b"list_prices_only", "max_cost_per_hour_nanos_usd", b"max_cost_per_hour_nanos_usd", "max_gpus", b"max_gpus", "max_nodes", b"max_nodes", "max_price_age", b"max_price_age", "min_gpus", b"min_gpus", "min_nodes", b"min_nodes", "min_vcpus", b"min_vcpus", "providers", b"providers", "purchase", b"purchase", "regions", b"regions", "stale_prices", b"stale_prices", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 OUT ?= report.json
+PEERS ?= gpuhunt==0.1.34
 CASES ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-extras lint format proto proto-baseline check-generated accuracy bench image lock clean
+.PHONY: help install demo test test-extras lint format proto proto-baseline check-generated accuracy bench peers image lock clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -59,7 +60,15 @@ accuracy: $(STAMP) ## score the estimator: make accuracy CASES="a.jsonl b.jsonl"
 	$(BIN)/python -m tests.accuracy $(CASES) --out $(OUT)
 
 bench: $(STAMP) ## measure speed and memory: make bench OUT=bench.json
+	$(MAKE) peers || echo "the peers do not install here; their figures are left out"
 	$(BIN)/python -m tests.bench --out $(OUT)
+
+peers: .venv-peers/.installed ## install what make bench compares with, apart from everything else
+
+.venv-peers/.installed:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PEERS)
+	touch $@
 
 image: ## run the Dockerfile's build steps in a clean virtual environment
 	PYTHON=$(PYTHON) docker/build.sh .venv-image
@@ -69,4 +78,4 @@ lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-emit-index-url --group dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove what was built
-	rm -rf .venv .venv-extras dist build .generated
+	rm -rf .venv .venv-extras .venv-peers dist build .generated

@@ -84,7 +84,7 @@ class Sizing:
         gpu = uses_gpu(question.workload)
         result = recommend(asked, self.index if gpu else self.host_index)
         shown = result.plans if question.explain else result.plans[:1]
-        return Recommended(result, tuple(_estimate_of(prepared, plan) for plan in shown))
+        return Recommended(result, tuple(estimate_of(prepared, plan) for plan in shown))
 
     def check(self, question: CheckQuestion) -> Checked:
         """Whether a workload fits a machine. Raises UnsupportedWorkload."""
@@ -128,7 +128,8 @@ class Sizing:
         return overhead_of(device)
 
 
-def _estimate_of(prepared: AnyPrepared, plan: Plan) -> MemoryEstimate:
+def estimate_of(prepared: AnyPrepared, plan: Plan) -> MemoryEstimate:
+    """A plan's estimate, explained, on its own machine."""
     target = plan.machine if plan.offer is None else plan.offer.instance_type
     if target is None:
         raise LookupError("a plan names no machine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sizewright_server.estimation.profile import Column
@@ -27,6 +28,10 @@ class LayoutColumns:
     host_node_high_bytes: Column
     communicator_count: Column
     largest_group: Column
+
+    def take(self, rows: Sequence[int]) -> LayoutColumns:
+        """The columns with an entry per given row."""
+        return LayoutColumns(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, slots=True)

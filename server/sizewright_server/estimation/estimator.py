@@ -83,7 +83,10 @@ class PreparedWorkload:
         key = tuple(layouts)
         if key not in self._columns:
             _make_room(self._columns)
-            self._columns[key] = self._make_columns(key)
+            # Node counts share layouts: eight GPUs are one node of eight or two of four.
+            row = {layout: i for i, layout in enumerate(dict.fromkeys(key))}
+            made = self._make_columns(tuple(row))
+            self._columns[key] = made.take([row[layout] for layout in key])
         return self._columns[key]
 
     def _make_columns(self, layouts: Sequence[Layout]) -> LayoutColumns:

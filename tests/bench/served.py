@@ -1,0 +1,186 @@
+"""Served throughput beside an empty echo with the same message sizes, in turns in the same run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import psutil
+from tests.bench import echo_server, load
+from tests.bench.figures import Figure
+from tests.bench.in_process import RECOMMEND
+from tests.bench.questions import Request, new_workloads, seen_before
+
+from sizewright_server.service import Sizing
+from sizewright_server.servicer import dispatch
+from sizewright_server.settings import ServerSettings
+
+GENERATORS = 2
+IN_FLIGHT = 8
+MIB = 2**20
+
+
+@dataclass
+class Server:
+    """A server process, its address, and what it has used."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def resident_mib(self) -> float:
+        """Its resident memory."""
+        return float(psutil.Process(self.process.pid).memory_info().rss / MIB)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time it has used so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+@contextmanager
+def service() -> Iterator[Server]:
+    """`sizewright serve` on a free port, its log of every call written away."""
+    command = [sys.executable, "-m", "sizewright_client", "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            entry = next(json.loads(line) for line in process.stderr if '"serving"' in line)
+            with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
+                yield Server(process, int(entry["port"]))
+                process.terminate()
+                process.wait(60)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def echo() -> Iterator[Server]:
+    """The echo server, with as many threads as the service has."""
+    threads = ServerSettings().max_concurrency + 8
+    command = [sys.executable, "-m", "tests.bench.echo_server", str(threads)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield Server(process, int(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Calls a second, and the server's processor milliseconds for each."""
+
+    per_second: float
+    cpu_ms: float
+
+
+def drive(server: Server, method: str, files: Sequence[Path], seconds: float) -> Rate:
+    """Runs a generator per file against a server. Raises RuntimeError when a call fails."""
+    cpu = server.cpu_seconds
+    running = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.bench.load", f"127.0.0.1:{server.port}", method),
+                *(str(file), str(seconds), str(IN_FLIGHT)),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for file in files
+    ]
+    results = [json.loads(process.communicate()[0]) for process in running]
+    failed = [result for result in results if result["failed"]]
+    if failed:
+        raise RuntimeError(f"calls failed under load: {failed[0]}")
+    calls = sum(result["answered"] for result in results)
+    return Rate(
+        per_second=sum(result["answered"] / result["seconds"] for result in results),
+        cpu_ms=1e3 * (server.cpu_seconds - cpu) / max(calls, 1),
+    )
+
+
+def served_figures(app: Sizing, folder: Path, seconds: float) -> list[Figure]:
+    """Throughput of both kinds of question, and the server's memory before and after."""
+    made = []
+    with service() as ours, echo() as floor:
+        before = ours.resident_mib
+        for name, budget, questions in (
+            ("served: seen workload, share of an empty echo", 0.60, seen_before()),
+            ("served: new workloads, share of an empty echo", 0.35, new_workloads(explicit=True)),
+        ):
+            # More than a run can use up, so that no workload comes twice.
+            count = 400 if "seen" in name else int(1200 * seconds)
+            sets = _write(app, list(islice(questions, count)), folder)
+            made.append(_compared(name, budget, ours, floor, sets, seconds))
+        after = ours.resident_mib
+        made.append(
+            Figure(
+                "server resident memory, full catalog",
+                after,
+                "MiB",
+                250,
+                beside={"before_load_mib": before, "echo_mib": floor.resident_mib},
+                basis="RSS of the serving process after the load of this run",
+            )
+        )
+    return made
+
+
+def _write(app: Sizing, requests: Sequence[Request], folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files of requests for each generator, and of echoes of the same sizes."""
+    sizes = [_answer_size(app, request) for request in requests[:: max(1, len(requests) // 40)]]
+    typical = sorted(sizes)[len(sizes) // 2].to_bytes(echo_server.LENGTH_BYTES, "big")
+    real, echoed = [], []
+    for number in range(GENERATORS):
+        sent = [request.SerializeToString() for request in requests[number::GENERATORS]]
+        real.append(folder / f"requests-{number}")
+        echoed.append(folder / f"echoes-{number}")
+        load.write_messages(real[-1], sent)
+        pad = echo_server.LENGTH_BYTES
+        load.write_messages(echoed[-1], [typical + message[pad:] for message in sent])
+    return real, echoed
+
+
+def _answer_size(app: Sizing, request: Request) -> int:
+    return dispatch(app, RECOMMEND, request).ByteSize()
+
+
+def _compared(
+    name: str,
+    budget: float,
+    ours: Server,
+    floor: Server,
+    sets: tuple[list[Path], list[Path]],
+    seconds: float,
+) -> Figure:
+    """Both servers in turns, twice, so that a busy moment of the machine falls on both."""
+    real, echoed = sets
+    drive(floor, echo_server.METHOD, echoed, 0.5)
+    floors, mine = [], []
+    for _ in range(2):
+        floors.append(drive(floor, echo_server.METHOD, echoed, seconds / 2))
+        mine.append(drive(ours, RECOMMEND, real, seconds / 2))
+    served = sum(rate.per_second for rate in mine) / 2
+    empty = sum(rate.per_second for rate in floors) / 2
+    return Figure(
+        name,
+        served / empty,
+        "x",
+        budget,
+        "at-least",
+        beside={
+            "served_per_second": served,
+            "echo_per_second": empty,
+            "served_cpu_ms": sum(rate.cpu_ms for rate in mine) / 2,
+            "echo_cpu_ms": sum(rate.cpu_ms for rate in floors) / 2,
+        },
+        basis=f"{GENERATORS} generators with {IN_FLIGHT} calls in flight each, one server process",
+    )

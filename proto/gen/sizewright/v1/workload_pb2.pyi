@@ -60,7 +60,7 @@ class _ActivationCheckpointingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrappe
     ACTIVATION_CHECKPOINTING_FULL: _ActivationCheckpointing.ValueType  # 2
     """Each block keeps its input only and runs again in the backward pass."""
     ACTIVATION_CHECKPOINTING_SELECTIVE: _ActivationCheckpointing.ValueType  # 3
-    """A policy decides op by op (refused until built)."""
+    """A policy decides what is kept; see CheckpointPolicy."""
 
 class ActivationCheckpointing(_ActivationCheckpointing, metaclass=_ActivationCheckpointingEnumTypeWrapper):
     """What is recomputed in the backward pass."""
@@ -72,7 +72,7 @@ ACTIVATION_CHECKPOINTING_NONE: ActivationCheckpointing.ValueType  # 1
 ACTIVATION_CHECKPOINTING_FULL: ActivationCheckpointing.ValueType  # 2
 """Each block keeps its input only and runs again in the backward pass."""
 ACTIVATION_CHECKPOINTING_SELECTIVE: ActivationCheckpointing.ValueType  # 3
-"""A policy decides op by op (refused until built)."""
+"""A policy decides what is kept; see CheckpointPolicy."""
 Global___ActivationCheckpointing: _TypeAlias = ActivationCheckpointing  # noqa: Y015
 
 class _PipelineSchedule:
@@ -679,9 +679,19 @@ class Training(_message.Message):
     GRADIENT_REDUCE_DTYPE_FIELD_NUMBER: _builtins.int
     EXPANDABLE_SEGMENTS_FIELD_NUMBER: _builtins.int
     VARIABLE_LENGTHS_FIELD_NUMBER: _builtins.int
+    MODELING_CODE_FIELD_NUMBER: _builtins.int
+    KERNELS_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    BASE_WEIGHTS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_POLICY_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
+    SEQ_LEN_IS_LIMIT_FIELD_NUMBER: _builtins.int
     precision: _builtins.str
-    """"fp32", "bf16", "fp16" (all tensors of that type), "bf16-mixed" or "fp16-mixed" (autocast over
-    fp32 weights). Required.
+    """"fp32", "tf32" (fp32 tensors, TF32 products), "bf16", "fp16" (all tensors of that type),
+    "bf16-mixed" or "fp16-mixed" (autocast over fp32 weights, or 16-bit weights with an fp32 master
+    copy where the sharding library works so), "fp8", "mxfp8", "nvfp4" (bf16 with linear layers
+    multiplied in that type). Required.
     """
     micro_batch: _builtins.int
     """Samples per data-parallel rank and forward pass. Required, at least 1."""
@@ -713,6 +723,14 @@ class Training(_message.Message):
     """Batches differ in length from step to step, which leaves holes in the allocator's segments;
     unset means they are padded or packed to seq_len, or it is not known.
     """
+    modeling_code: _builtins.str
+    """Whose modelling code runs: "transformers" or "litgpt". It decides which operators
+    are written out, how adapters are added and how the loss is taken. Empty means "transformers".
+    """
+    packed: _builtins.bool
+    """Rows are filled with several samples, kept apart by the attention kernel or its mask."""
+    seq_len_is_limit: _builtins.bool
+    """seq_len is a limit that samples need not reach, so that a run may take less."""
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """The optimizer. Required."""
@@ -724,6 +742,26 @@ class Training(_message.Message):
     @_builtins.property
     def adapter(self) -> Global___Adapter:
         """Low-rank or other adapters trained in place of the whole model."""
+
+    @_builtins.property
+    def kernels(self) -> Global___Kernels:
+        """Kernels that replace the modelling code's own operators."""
+
+    @_builtins.property
+    def preference(self) -> Global___Preference:
+        """Preference tuning: pairs of answers, and a reference model."""
+
+    @_builtins.property
+    def states(self) -> Global___StateTypes:
+        """Types and copies of the model states, where they are not what the precision implies."""
+
+    @_builtins.property
+    def base_weights(self) -> Global___BaseWeights:
+        """How the frozen weights under an adapter are stored."""
+
+    @_builtins.property
+    def checkpoint_policy(self) -> Global___CheckpointPolicy:
+        """Details of activation checkpointing."""
 
     def __init__(
         self,
@@ -743,10 +781,18 @@ class Training(_message.Message):
         gradient_reduce_dtype: _builtins.str = ...,
         expandable_segments: _builtins.bool = ...,
         variable_lengths: _builtins.bool | None = ...,
+        modeling_code: _builtins.str = ...,
+        kernels: Global___Kernels | None = ...,
+        preference: Global___Preference | None = ...,
+        states: Global___StateTypes | None = ...,
+        base_weights: Global___BaseWeights | None = ...,
+        checkpoint_policy: Global___CheckpointPolicy | None = ...,
+        packed: _builtins.bool = ...,
+        seq_len_is_limit: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "adapter", b"adapter", "optimizer", b"optimizer", "parallelism", b"parallelism", "variable_lengths", b"variable_lengths"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "adapter", b"adapter", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "kernels", b"kernels", "optimizer", b"optimizer", "parallelism", b"parallelism", "preference", b"preference", "states", b"states", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "micro_batch", b"micro_batch", "optimizer", b"optimizer", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "seq_len", b"seq_len", "target_seq_len", b"target_seq_len", "variable_lengths", b"variable_lengths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__variable_lengths: _TypeAlias = _typing.Literal["variable_lengths"]  # noqa: Y015
     _WhichOneofArgType__variable_lengths: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths"]  # noqa: Y015
@@ -762,23 +808,227 @@ class Optimizer(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    IN_BACKWARD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"sgd", "sgd-momentum", "adam", "adamw". Required."""
+    """A name in lower-kebab case, such as "adamw", "adamw-8bit", "paged-adamw-8bit", "adafactor",
+    "lion", "muon", "galore-adamw". Required.
+    """
     step: Global___OptimizerStep.ValueType
-    """How the step walks the parameters; unspecified means PyTorch's default, foreach on GPU."""
+    """How the step walks the parameters; unspecified means PyTorch's default, foreach on GPU, where
+    the optimizer has one.
+    """
+    rank: _builtins.int
+    """Rank of the gradient's projection, for optimizers that project (GaLore); 0 means 128."""
+    in_backward: _builtins.bool
+    """The step of a parameter runs as soon as its gradient is there, which is freed at once."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         step: Global___OptimizerStep.ValueType = ...,
+        rank: _builtins.int = ...,
+        in_backward: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_backward", b"in_backward", "name", b"name", "rank", b"rank", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
+
+@_typing.final
+class Kernels(_message.Message):
+    """Kernels that replace the modelling code's own operators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOSS_FIELD_NUMBER: _builtins.int
+    LOSS_CHUNK_TOKENS_FIELD_NUMBER: _builtins.int
+    NORM_FIELD_NUMBER: _builtins.int
+    MLP_FIELD_NUMBER: _builtins.int
+    ROPE_FIELD_NUMBER: _builtins.int
+    COMPILE_FIELD_NUMBER: _builtins.int
+    loss: _builtins.str
+    """Loss: "full" (all logits, upcast to fp32 as transformers does), "native" (all logits, in their
+    own type), "chunked" (logits in chunks of tokens), "fused" (all logits, the gradient written in
+    their place), "fused-linear" (the head's product and the loss in chunks, logits never whole) or
+    "cut" (no logits at all). Empty means the modelling code's own.
+    """
+    loss_chunk_tokens: _builtins.int
+    """Tokens of a chunk for "chunked" and "fused-linear"; 0 means the library's own rule."""
+    norm: _builtins.str
+    """Norms: "eager" or "fused". Empty means the modelling code's own."""
+    mlp: _builtins.str
+    """The feed-forward's activation and gate: "eager" or "fused". Empty means the modelling code's."""
+    rope: _builtins.str
+    """Rotary embedding: "eager" or "fused". Empty means the modelling code's own."""
+    compile: _builtins.str
+    """torch.compile: "none", "blocks" (each block by itself) or "model". Empty means "none"."""
+    def __init__(
+        self,
+        *,
+        loss: _builtins.str = ...,
+        loss_chunk_tokens: _builtins.int = ...,
+        norm: _builtins.str = ...,
+        mlp: _builtins.str = ...,
+        rope: _builtins.str = ...,
+        compile: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compile", b"compile", "loss", b"loss", "loss_chunk_tokens", b"loss_chunk_tokens", "mlp", b"mlp", "norm", b"norm", "rope", b"rope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Kernels: _TypeAlias = Kernels  # noqa: Y015
+
+@_typing.final
+class Preference(_message.Message):
+    """Preference tuning: chosen and rejected answers go through the model together, so a step holds
+    twice the micro-batch.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """"dpo", "ipo", "kto", "orpo", "simpo" or "cpo". Required."""
+    reference: _builtins.str
+    """The reference model: "model" (a second copy of the weights), "adapter-off" (the trained model
+    with its adapter switched off), "precomputed" (log-probabilities made before the run) or
+    "none". Empty means the method's own: "adapter-off" or "model" for "dpo", "ipo" and "kto".
+    """
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preference: _TypeAlias = Preference  # noqa: Y015
+
+@_typing.final
+class StateTypes(_message.Message):
+    """Types and copies of the model states."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_WEIGHTS_FIELD_NUMBER: _builtins.int
+    GRADIENTS_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_STATE_FIELD_NUMBER: _builtins.int
+    MOVING_AVERAGE_FIELD_NUMBER: _builtins.int
+    master_weights: _builtins.str
+    """A separate fp32 copy of 16-bit weights in the optimizer: "fp32" or "none". Empty means what
+    the precision and the sharding library do.
+    """
+    gradients: _builtins.str
+    """Type in which gradients are kept: "fp32", "bf16", "fp16". Empty means what the precision
+    implies.
+    """
+    optimizer_state: _builtins.str
+    """Type of the optimizer's states: "fp32", "bf16", "fp16". Empty means the trained weights' type,
+    or fp32 where there is a master copy.
+    """
+    moving_average: _builtins.str
+    """An exponential moving average of the trained weights on the GPU: "fp32", "bf16", "fp16" or
+    "none". Empty means "none".
+    """
+    def __init__(
+        self,
+        *,
+        master_weights: _builtins.str = ...,
+        gradients: _builtins.str = ...,
+        optimizer_state: _builtins.str = ...,
+        moving_average: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "master_weights", b"master_weights", "moving_average", b"moving_average", "optimizer_state", b"optimizer_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateTypes: _TypeAlias = StateTypes  # noqa: Y015
+
+@_typing.final
+class BaseWeights(_message.Message):
+    """How the frozen weights under an adapter are stored. Linear layers alone are quantised."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    GROUP_SIZE_FIELD_NUMBER: _builtins.int
+    DOUBLE_QUANTIZATION_FIELD_NUMBER: _builtins.int
+    UPCAST_OTHERS_FIELD_NUMBER: _builtins.int
+    QUANTIZED_HEAD_FIELD_NUMBER: _builtins.int
+    format: _builtins.str
+    """"fp32", "bf16", "fp16", "nf4", "fp4", "int8", "gptq-int4", "gptq-int8", "awq-int4", "fp8".
+    Required.
+    """
+    group_size: _builtins.int
+    """Elements that share a scale; 0 means the format's own."""
+    double_quantization: _builtins.bool
+    """The scales of "nf4" and "fp4" are quantised themselves."""
+    upcast_others: _builtins.bool
+    """Norms, embeddings and the head are kept in fp32, as PEFT's prepare_model_for_kbit_training does."""
+    quantized_head: _builtins.bool
+    """The head is quantised with the other linear layers."""
+    def __init__(
+        self,
+        *,
+        format: _builtins.str = ...,
+        group_size: _builtins.int = ...,
+        double_quantization: _builtins.bool = ...,
+        upcast_others: _builtins.bool = ...,
+        quantized_head: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["double_quantization", b"double_quantization", "format", b"format", "group_size", b"group_size", "quantized_head", b"quantized_head", "upcast_others", b"upcast_others"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BaseWeights: _TypeAlias = BaseWeights  # noqa: Y015
+
+@_typing.final
+class CheckpointPolicy(_message.Message):
+    """Details of activation checkpointing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_LAYERS_FIELD_NUMBER: _builtins.int
+    SELECTIVE_FIELD_NUMBER: _builtins.int
+    OFFLOAD_FIELD_NUMBER: _builtins.int
+    every_layers: _builtins.int
+    """One block in this many is recomputed; 0 means every one."""
+    selective: _builtins.str
+    """What selective checkpointing keeps: "matmuls" (every other matrix product and attention),
+    "attention" (all but the attention core) or "mlp" (all but the feed-forward). Empty means
+    "matmuls".
+    """
+    offload: _builtins.bool
+    """What is kept goes to pinned host memory, not the GPU."""
+    def __init__(
+        self,
+        *,
+        every_layers: _builtins.int = ...,
+        selective: _builtins.str = ...,
+        offload: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_layers", b"every_layers", "offload", b"offload", "selective", b"selective"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointPolicy: _TypeAlias = CheckpointPolicy  # noqa: Y015
 
 @_typing.final
 class Adapter(_message.Message):
@@ -789,13 +1039,31 @@ class Adapter(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
+    DROPOUT_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    TRAINED_MODULES_FIELD_NUMBER: _builtins.int
+    VIRTUAL_TOKENS_FIELD_NUMBER: _builtins.int
     method: _builtins.str
-    """Method: "lora" (refused until built)."""
+    """"lora", "rslora", "lora-fa", "dora", "adalora", "vera", "loha", "lokr", "boft", "oft", "ia3",
+    "layernorm-tuning", "prompt-tuning", "prefix-tuning" or "p-tuning". Required.
+    """
     rank: _builtins.int
-    """Rank of the adapter matrices."""
+    """Rank of the adapter matrices; block size of "boft" and "oft". 0 means PEFT's default."""
+    dropout: _builtins.float
+    """Dropout before the adapter, from 0 to below 1."""
+    dtype: _builtins.str
+    """Type of the adapter's weights: "fp32", "bf16" or "fp16". Empty means fp32, as PEFT does."""
+    virtual_tokens: _builtins.int
+    """Tokens of "prompt-tuning", "prefix-tuning" and "p-tuning"; 0 means 20."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the linear layers that get one, such as "q_proj"."""
+        """Names of the linear layers that get one, such as "q_proj", "c_attn" or "all-linear". Empty
+        means PEFT's default for the method.
+        """
+
+    @_builtins.property
+    def trained_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whole modules that are trained beside the adapter: "embeddings", "head", "norms"."""
 
     def __init__(
         self,
@@ -803,10 +1071,14 @@ class Adapter(_message.Message):
         method: _builtins.str = ...,
         rank: _builtins.int = ...,
         targets: _abc.Iterable[_builtins.str] | None = ...,
+        dropout: _builtins.float = ...,
+        dtype: _builtins.str = ...,
+        trained_modules: _abc.Iterable[_builtins.str] | None = ...,
+        virtual_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "rank", b"rank", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout", b"dropout", "dtype", b"dtype", "method", b"method", "rank", b"rank", "targets", b"targets", "trained_modules", b"trained_modules", "virtual_tokens", b"virtual_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,9 +96,9 @@ WRONG: list[tuple[Change, str, str]] = [
         "did you mean 'bf16'?",
     ),
     (
-        lambda request: setattr(request.workload.training.optimizer, "name", "lion"),
+        lambda request: setattr(request.workload.training.optimizer, "name", "lian"),
         "workload.training.optimizer.name",
-        "'lion' is not built yet; use 'sgd'",
+        "'lian' is not known; did you mean 'lion'?",
     ),
     (
         lambda request: setattr(request.workload.model, "preset", "meta-llama/Meta-Llama-3-8"),

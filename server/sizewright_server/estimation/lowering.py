@@ -120,8 +120,8 @@ class Dims:
 def parameter_count(segment: Segment, dims: dict[str, Column]) -> Column:
     """Parameters of one instance."""
     total = np.zeros(1, dtype=np.int64)
-    for shape, _ in segment.program.parameters:
-        total = total + elements(shape, dims)
+    for parameter in segment.program.parameters:
+        total = total + elements(parameter.shape, dims)
     return total
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.tape import Shape, Tape, Value
+from sizewright_server.estimation.weight_formats import WeightFormat
 
 FP32 = 4
 BOOL = 1
@@ -14,11 +15,20 @@ INT64 = 8
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """Bytes per element: of stored weights and of computed activations, and autocast on or off."""
+    """Bytes per element: of stored weights and of computed activations, and autocast on or off.
+
+    `frozen` weights take no gradients; what an adapter adds has `trained` bytes. Linear layers'
+    frozen weights may be `quantized`; `product` names the narrow type they are multiplied in.
+    """
 
     weight: int
     compute: int
     autocast: bool
+    frozen: bool = False
+    trained: int = 0
+    quantized: WeightFormat | None = None
+    quantized_head: bool = False
+    product: str = ""
 
 
 class Pointwise:

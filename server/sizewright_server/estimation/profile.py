@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.backward import run_backward
-from sizewright_server.estimation.tape import Event, Shape, Tape
+from sizewright_server.estimation.tape import Event, Parameter, Shape, Tape
+from sizewright_server.estimation.weight_formats import WeightFormat
 
 Column = NDArray[np.int64]
 
@@ -31,6 +32,15 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ParameterGroup:
+    """The parameters of one kind, by their rows: trained or not, and in which format."""
+
+    trained: bool
+    stored: WeightFormat | None
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A compiled tape."""
 
@@ -44,7 +54,9 @@ class Program:
     backward: Pass
     backward_accumulating: Pass
     recompute_accumulating: Pass
-    parameters: tuple[tuple[Shape, int], ...]
+    parameters: tuple[Parameter, ...]
+    parameter_groups: tuple[ParameterGroup, ...]
+    trained: NDArray[np.bool_]
     output_storages: tuple[int, ...]
     input_storages: tuple[int, ...]
     output_grads: tuple[int, ...]
@@ -76,6 +88,9 @@ def compile_program(tape: Tape) -> Program:
     released = [
         Event(-1, value.storage) for value in tape.inputs if not tape.storages[value.storage].saves
     ]
+    parameters = tuple(
+        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored) for p in tape.parameters
+    )
     return Program(
         kinds=tuple(kinds),
         kind_of_storage=np.array(kind_of, dtype=np.int64),
@@ -87,13 +102,22 @@ def compile_program(tape: Tape) -> Program:
         backward=_pass(backward),
         backward_accumulating=_pass(adding),
         recompute_accumulating=_pass([*tape.recompute_events(), *adding, *released]),
-        parameters=tuple((p.shape, p.itemsize) for p in tape.parameters),
+        parameters=parameters,
+        parameter_groups=_groups(parameters),
+        trained=np.array([parameter.trained for parameter in parameters], dtype=bool),
         output_storages=tuple(v.storage for v in tape.outputs),
         input_storages=tuple(v.storage for v in tape.inputs),
         output_grads=tuple(run.output_grads),
         input_grads=tuple(run.input_grads),
         parameter_grads=tuple(run.parameter_grads),
     )
+
+
+def _groups(parameters: Sequence[Parameter]) -> tuple[ParameterGroup, ...]:
+    kinds: dict[tuple[bool, WeightFormat | None], list[int]] = {}
+    for row, parameter in enumerate(parameters):
+        kinds.setdefault((parameter.trained, parameter.stored), []).append(row)
+    return tuple(ParameterGroup(*kind, np.array(rows)) for kind, rows in kinds.items())
 
 
 def _pass(events: Sequence[Event]) -> Pass:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.lowering import Segment
-from sizewright_server.estimation.profile import elements, round_up
+from sizewright_server.estimation.profile import Column, elements, round_up
+from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -116,8 +117,8 @@ class Expansion:
         for number, segment in enumerate(self.group.segments):
             dims = self.group.dims_of.of(segment.sizes)
             one = [
-                int(round_up(elements(shape, dims) * width)[0])
-                for shape, width in segment.program.parameters
+                int(round_up(_stored_bytes(parameter, dims))[0])
+                for parameter in segment.program.parameters
             ]
             sizes += one * self.group.counts[number]
         tied = self._tied_bytes()
@@ -131,8 +132,15 @@ class Expansion:
         if not (head.tied and head.kind in ("causal-lm", "masked-lm")):
             return 0
         first = self.group.segments[0]
-        width = first.program.parameters[0][1]
+        width = first.program.parameters[0].itemsize
         return int(round_up(elements(("V", "E"), self.group.dims_of.of(first.sizes)) * width)[0])
+
+
+def _stored_bytes(parameter: Parameter, dims: dict[str, Column]) -> Column:
+    count = elements(parameter.shape, dims)
+    if parameter.stored is not None:
+        return parameter.stored.stored_bytes(count)
+    return count * parameter.itemsize
 
 
 def _backward_passes(segment: Segment) -> tuple[object, ...]:

@@ -17,28 +17,10 @@ import numpy as np
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.ops import FP32, Types
 from sizewright_server.estimation.profile import Column, elements, round_up
-from sizewright_server.estimation.workload import Precision, Sharding
+from sizewright_server.estimation.weight_formats import WeightFormat, weight_format
+from sizewright_server.estimation.workload import Precision, Sharding, Training
 
 HALF = 2
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizerKind:
-    """State tensors per parameter and lists the foreach step makes, in units of the parameters."""
-
-    states: int
-    foreach_temporaries: int
-    source: str
-
-
-@cache
-def optimizers() -> dict[str, OptimizerKind]:
-    """Every optimizer by name."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/optimizers.json")
-    table = json.loads(text.read_text(encoding="utf-8"))
-    return {
-        name: OptimizerKind(**entry) for name, entry in table.items() if not name.startswith("_")
-    }
 
 
 @cache
@@ -55,7 +37,11 @@ def buffer_elements(name: str, bound: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """Bytes per element of each model state. `master` 0 means no separate copy."""
+    """Bytes per element of each model state. `master` 0 means no separate copy.
+
+    `stored` is of the weights at rest; under an adapter that is the frozen ones, and `trained`,
+    `gradient`, `state` and `master` are of what is trained.
+    """
 
     types: Types
     stored: int
@@ -63,29 +49,80 @@ class Widths:
     reduced: int
     state: int
     master: int
+    trained: int = 0
 
 
-def state_widths(
-    precision: Precision, sharding: Sharding, reduce_dtype: str | None = None
-) -> Widths:
-    """How a precision keeps its states under a sharding library, and in what it reduces.
+ITEMSIZES = {"fp32": FP32, "bf16": HALF, "fp16": HALF}
+
+
+def state_widths(training: Training, sharding: Sharding) -> Widths:
+    """How a run keeps its states under a sharding library, and in what it reduces.
 
     Mixed precision means three things: autocast over fp32 weights (DDP or one GPU), a
     MixedPrecisionPolicy over fp32 shards reducing in fp32 (FSDP2), and 16-bit weights with an fp32
-    master copy in the optimizer (DeepSpeed).
+    master copy in the optimizer (DeepSpeed). What the run states of its types overrides these.
     """
-    widths = _widths(precision, sharding)
-    if reduce_dtype is None:
-        return widths
-    return replace(widths, reduced=FP32 if reduce_dtype == "fp32" else HALF)
+    widths = _widths(training.precision, sharding)
+    widths = replace(widths, trained=widths.stored)
+    if training.adapter is not None:
+        widths = _under_adapter(widths, training)
+    if training.gradient_reduce_dtype is not None:
+        widths = replace(widths, reduced=ITEMSIZES[training.gradient_reduce_dtype])
+    stated = training.states
+    if stated.master_weights is not None:
+        widths = replace(widths, master=FP32 if stated.master_weights == "fp32" else 0)
+        widths = replace(widths, state=FP32 if widths.master else widths.trained)
+    if stated.gradients is not None:
+        widths = replace(widths, gradient=ITEMSIZES[stated.gradients])
+    if stated.optimizer_state is not None:
+        widths = replace(widths, state=ITEMSIZES[stated.optimizer_state])
+    return widths
+
+
+def _under_adapter(widths: Widths, training: Training) -> Widths:
+    """The frozen weights in the type or format the run states, the adapter in its own.
+
+    The frozen weights of a quantised model that are not quantised are of the computing type, or
+    fp32 where they are upcast.
+    """
+    assert training.adapter is not None
+    base, types = training.base_weights, widths.types
+    adapter = ITEMSIZES[training.adapter.dtype]
+    stored = widths.stored
+    quantized: WeightFormat | None = None
+    if base is not None and base.format in ITEMSIZES:
+        stored = ITEMSIZES[base.format]
+    elif base is not None:
+        quantized = weight_format(base.format, base.group_size, double=base.double_quantization)
+        stored = FP32 if base.upcast_others else types.compute
+    types = replace(
+        types,
+        weight=stored,
+        frozen=True,
+        trained=adapter,
+        quantized=quantized,
+        quantized_head=base is not None and base.quantized_head,
+    )
+    return replace(
+        widths,
+        types=types,
+        stored=stored,
+        trained=adapter,
+        gradient=adapter,
+        reduced=adapter,
+        state=FP32 if widths.master else adapter,
+        master=widths.master if adapter != FP32 else 0,
+    )
 
 
 def _widths(precision: Precision, sharding: Sharding) -> Widths:
-    if precision == "fp32":
+    if precision in ("fp32", "tf32"):
         plain = Types(FP32, FP32, autocast=False)
         master = FP32 if sharding == "deepspeed" else 0
         return Widths(plain, FP32, FP32, FP32, FP32, master)
     half = Types(HALF, HALF, autocast=False)
+    if precision in ("fp8", "mxfp8", "nvfp4"):
+        half = replace(half, product=precision)
     if sharding == "deepspeed":
         return Widths(half, HALF, HALF, HALF, FP32, FP32)
     if precision in ("bf16", "fp16"):
@@ -100,6 +137,6 @@ def tensor_bytes(
 ) -> Column:
     """Bytes of one instance's parameter tensors at a width, each split `ways` and rounded up."""
     total = np.zeros(1, dtype=np.int64)
-    for shape, _ in segment.program.parameters:
-        total = total + round_up(-(-elements(shape, dims) // ways) * itemsize)
+    for parameter in segment.program.parameters:
+        total = total + round_up(-(-elements(parameter.shape, dims) // ways) * itemsize)
     return total

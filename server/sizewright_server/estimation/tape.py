@@ -18,7 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from sizewright_server.estimation.weight_formats import WeightFormat
 
 if TYPE_CHECKING:
     from sizewright_server.estimation.backward import Backward
@@ -50,6 +52,21 @@ class Value:
     needs_grad: bool
     #: Set for parameters: the gradient accumulates instead of flowing on.
     parameter: bool = False
+    #: For a frozen parameter: the format it is stored in, where that is not its own type.
+    stored: WeightFormat | None = None
+
+
+class Parameter(NamedTuple):
+    """A parameter tensor: its shape, bytes per element as the tape reads it, and whether it trains.
+
+    `stored` is the format of a frozen weight that is kept in fewer bits; None where it is kept as
+    it is read.
+    """
+
+    shape: Shape
+    itemsize: int
+    trained: bool
+    stored: WeightFormat | None
 
 
 @dataclass(slots=True)

@@ -16,8 +16,9 @@ from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.model_states import ALWAYS, ModelStates, ParallelColumns
 from sizewright_server.estimation.ops import FP32, INT64
+from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.profile import Column, Pass, elements, round_up, storage_bytes
-from sizewright_server.estimation.states import OptimizerKind, Widths, optimizers, state_widths
+from sizewright_server.estimation.states import Widths, state_widths
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Sharding, Training
@@ -59,9 +60,7 @@ class TrainingGroup:
         self.training = training
         self._given = tuple(layouts)
         self.sharding: Sharding = layouts[0].sharding
-        self.widths: Widths = state_widths(
-            training.precision, self.sharding, training.gradient_reduce_dtype
-        )
+        self.widths: Widths = state_widths(training, self.sharding)
         self.dp = np.array([layout.dp for layout in layouts], dtype=np.int64)
         self.tp = np.array([layout.tp for layout in layouts], dtype=np.int64)
         self.zero = np.array([layout.zero for layout in layouts], dtype=np.int64)
@@ -103,7 +102,7 @@ class TrainingGroup:
         if self.adding:
             kept = states.total(self.widths.gradient, 2)
         return Resident(
-            weights=states.total(self.widths.stored, 3),
+            weights=states.weights(3),
             optimizer=states.optimizer(self.training.optimizer),
             gradients_kept=kept,
             buckets=states.buckets(),
@@ -116,6 +115,8 @@ class TrainingGroup:
     def schedule(self) -> Schedule:
         """One optimizer step: forward, loss, backward, and the step itself."""
         whole = self.states.total(self.widths.gradient, 2)
+        if self.training.optimizer.in_backward:
+            whole = np.zeros_like(whole)
         gradients = np.where(self.resident.gradients_kept > 0, 0, whole)
         return Schedule(
             resident=self.resident,
@@ -135,7 +136,7 @@ class TrainingGroup:
         dp, tp = int(self.dp[0]), int(self.tp[0])
         ways = [f"over {(dp if zero >= stage else 1) * tp}" for stage in (1, 2, 3)]
         kind = optimizers()[self.training.optimizer.name]
-        per_parameter = kind.states * widths.state + widths.master
+        per_parameter = (kind.whole_states or 0) * widths.state + widths.master
         resident = self.resident
         batch = f"2 x {self.training.micro_batch} x {self.training.seq_len} x {INT64} B"
         return [
@@ -247,7 +248,9 @@ class TrainingGroup:
         root = not self.segments[index].repeats
         if self.adding or (root and index):
             return np.zeros_like(self.dp)
-        states, width = self.states, self.widths.types.weight
+        if self.training.optimizer.in_backward:
+            return -self._whole_gradients(index)
+        states, width = self.states, self.widths.types.trained or self.widths.types.weight
         shards = states.per_segment(self.widths.gradient, ALWAYS)
         sharded = (self.zero >= 2) & (self.dp > 1)
         if root:
@@ -255,6 +258,16 @@ class TrainingGroup:
             shrunk = sum(shards[i] - states.whole(i, width) for i in of_root)
             return np.where(sharded, shrunk, -states.tied(width))
         return np.where(sharded, shards[index] - states.whole(index, width), 0)
+
+    def _whole_gradients(self, index: int) -> Column:
+        """The gradients of a segment as the tape makes them; of the whole root at its last."""
+        types = self.widths.types
+        width = types.trained or types.weight
+        if self.segments[index].repeats:
+            return self.states.whole(index, width)
+        of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
+        total: Column = np.sum([self.states.whole(i, width) for i in of_root], axis=0)
+        return total
 
     def _held_outputs(self) -> Column:
         """The model's output object keeps the logits until the step is over."""
@@ -276,11 +289,11 @@ class TrainingGroup:
         if self.training.optimizer.step == "foreach":
             return self._foreach(kind) * self.states.total(widths.state, 1)
         if self.training.optimizer.step == "for-loop":
-            return kind.foreach_temporaries * self.states.largest_tensor(widths.state, 1)
+            return kind.loop * self.states.largest_tensor(widths.state, 1)
         return np.zeros_like(self.dp)
 
     def _foreach(self, kind: OptimizerKind) -> int:
-        return kind.foreach_temporaries if self.training.optimizer.step == "foreach" else 0
+        return (kind.foreach or 0) if self.training.optimizer.step == "foreach" else 0
 
     # -- doubt ----------------------------------------------------------------------------------
 

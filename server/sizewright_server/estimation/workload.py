@@ -10,10 +10,21 @@ from typing import Any, Literal, TypeAlias
 
 from sizewright_server.estimation.layout import Layout as Layout
 from sizewright_server.estimation.layout import Sharding as Sharding
+from sizewright_server.estimation.techniques import (
+    Adapter,
+    BaseWeights,
+    CheckpointPolicy,
+    Kernels,
+    ModelingCode,
+    Preference,
+    StateTypes,
+)
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
-Attention: TypeAlias = Literal["eager", "sdpa", "flash-attention-2"]
-Checkpointing: TypeAlias = Literal["none", "full"]
+Precision: TypeAlias = Literal[
+    "fp32", "tf32", "bf16", "fp16", "bf16-mixed", "fp16-mixed", "fp8", "mxfp8", "nvfp4"
+]
+Attention: TypeAlias = Literal["eager", "sdpa", "flash-attention-2", "flash-attention-3"]
+Checkpointing: TypeAlias = Literal["none", "full", "selective"]
 StepKind: TypeAlias = Literal["foreach", "fused", "for-loop"]
 Cache: TypeAlias = Literal["dynamic", "static", "none"]
 Head: TypeAlias = Literal[
@@ -52,10 +63,16 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """An optimizer by name (an entry of `data/optimizers.json`) and how its step runs."""
+    """An optimizer by name (an entry of `data/optimizers.json`) and how its step runs.
+
+    `rank` is that of a projected gradient; `in_backward` steps a parameter when its gradient is
+    there and frees the gradient.
+    """
 
     name: str
     step: StepKind = "foreach"
+    rank: int = 128
+    in_backward: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +92,15 @@ class Training:
     layout: Layout | None = None
     expandable_segments: bool = False
     variable_lengths: bool | None = None
+    modeling_code: ModelingCode = "transformers"
+    kernels: Kernels = field(default_factory=Kernels)
+    preference: Preference | None = None
+    states: StateTypes = field(default_factory=StateTypes)
+    adapter: Adapter | None = None
+    base_weights: BaseWeights | None = None
+    checkpoint_policy: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    packed: bool = False
+    seq_len_is_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,18 +24,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class OptimizerSection(Section):
-    """`training.optimizer`."""
-
-    name: Literal["sgd", "sgd-momentum", "adam", "adamw"]
-    step: Literal["foreach", "fused", "for-loop"]
-
-
 class TrainingSection(Section):
     """`training`."""
 
-    precision: Literal["fp32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
-    optimizer: OptimizerSection
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
     micro_batch: Count
     seq_len: Tokens
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=MAX_BATCH)]

@@ -16,7 +16,6 @@ from sizewright_server.estimation.workload import (
     Inference,
     Layout,
     ModelSource,
-    Optimizer,
     Training,
     Workload,
 )
@@ -24,6 +23,7 @@ from sizewright_server.wire import models
 from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.layouts import read_layout
 from sizewright_server.wire.surroundings import read_dataset, read_host
+from sizewright_server.wire.techniques import TechniquesReader
 from sizewright_server.wire.violations import echoed, from_pydantic, one_of
 
 MAX_CONFIG_BYTES = 256 * 1024
@@ -35,7 +35,6 @@ HEADS = (
     "image-classification",
     "none",
 )
-STEPS = {0: "foreach", 1: "foreach", 2: "fused", 3: "for-loop"}
 
 SectionT = TypeVar("SectionT", bound=models.Section)
 
@@ -144,10 +143,6 @@ class WorkloadReader:
             models.TrainingSection,
             {
                 "precision": message.precision,
-                "optimizer": {
-                    "name": message.optimizer.name,
-                    "step": STEPS.get(message.optimizer.step, "unknown"),
-                },
                 "micro_batch": message.micro_batch,
                 "seq_len": message.seq_len,
                 "gradient_accumulation_steps": message.gradient_accumulation_steps or 1,
@@ -162,11 +157,12 @@ class WorkloadReader:
                 ),
             },
         )
+        techniques = TechniquesReader(self.problems, f"{self.path}.training")
+        optimizer = techniques.optimizer(message.optimizer, message.gradient_accumulation_steps)
         layout = self._layout(message.parallelism, "training")
-        if section is None:
+        if section is None or optimizer is None:
             return None
-        values = section.model_dump(exclude={"optimizer", "image_size"})
-        optimizer = Optimizer(section.optimizer.name, section.optimizer.step)
+        values = section.model_dump(exclude={"image_size"})
         return Training(
             **values, optimizer=optimizer, image_size=section.image_size or None, layout=layout
         )

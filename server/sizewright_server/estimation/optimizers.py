@@ -1,0 +1,143 @@
+"""Optimizers: what they keep of every parameter, and what a step makes beside it.
+
+The figures are data (`data/optimizers.json`), each with its source; here are their formulas.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_server.estimation.architecture import Role
+from sizewright_server.estimation.profile import Column, round_up
+
+StepKind: TypeAlias = Literal["foreach", "fused", "for-loop"]
+FP32 = 4
+BYTE = 8
+#: Tensors below this many elements keep whole states (bitsandbytes and torchao alike).
+SMALL_TENSOR_ELEMENTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTable:
+    """The parameter tensors of a segment: a row each, a column per layout."""
+
+    elements: Column
+    rows: Column
+    columns: Column
+    is_matrix: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class StateRule:
+    """One kind of state, `count` times; `bytes` None means the run's own state type."""
+
+    of: str
+    count: int = 1
+    bytes: int | None = None
+    bits: int = 8
+    block: int = 256
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerKind:
+    """An entry of `data/optimizers.json`."""
+
+    states: tuple[StateRule, ...]
+    foreach: int | None
+    loop: int
+    fused: bool
+    source: str
+    vectors: tuple[StateRule, ...] | None = None
+    embeddings: tuple[StateRule, ...] | None = None
+    heads: tuple[StateRule, ...] | None = None
+    paged: bool = False
+
+    @property
+    def steps(self) -> tuple[StepKind, ...]:
+        """The ways its step can run; the first is what its library does by default."""
+        first: tuple[StepKind, ...] = ("foreach",) if self.foreach is not None else ()
+        return (*first, "for-loop", *(("fused",) if self.fused else ()))
+
+    @property
+    def whole_states(self) -> int | None:
+        """State tensors per parameter where all are of the parameter's size; None else."""
+        own = (self.vectors, self.embeddings, self.heads)
+        if any(own) or any(rule.of != "elements" for rule in self.states):
+            return None
+        return sum(rule.count for rule in self.states)
+
+    def rules(self, role: Role, *, matrix: bool) -> tuple[StateRule, ...]:
+        """The states of a tensor by where it stands and whether it is a matrix."""
+        special = {"embedding": self.embeddings, "head": self.heads, "block": None}[role]
+        if not matrix:
+            special = self.vectors
+        return self.states if special is None else special
+
+
+@cache
+def optimizers() -> dict[str, OptimizerKind]:
+    """Every optimizer by name."""
+    text = resources.files("sizewright_server.estimation").joinpath("data/optimizers.json")
+    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    return {name: _kind(entry) for name, entry in table.items() if not name.startswith("_")}
+
+
+def _kind(entry: dict[str, Any]) -> OptimizerKind:
+    values = dict(entry)
+    for name in ("states", "vectors", "embeddings", "heads"):
+        if name in values:
+            values[name] = tuple(StateRule(**rule) for rule in values[name])
+    return OptimizerKind(**values)
+
+
+def state_bytes(
+    kind: OptimizerKind, table: TensorTable, role: Role, *, ways: Column, width: int, rank: int
+) -> Column:
+    """Bytes of a segment's optimizer states on one rank, split `ways`; a column per layout.
+
+    `width` is the run's state type in bytes, `rank` that of a projected gradient.
+    """
+    total: Column = np.zeros(table.elements.shape[1:], dtype=np.int64)
+    for matrix in (True, False):
+        chosen = table.is_matrix == matrix
+        if not chosen.any():
+            continue
+        part = TensorTable(
+            -(-table.elements[chosen] // ways),
+            -(-table.rows[chosen] // ways),
+            table.columns[chosen],
+            chosen,
+        )
+        for rule in kind.rules(role, matrix=matrix):
+            total = total + rule.count * _rule_bytes(rule, part, width, rank, matrix).sum(axis=0)
+    return total
+
+
+def _rule_bytes(rule: StateRule, part: TensorTable, width: int, rank: int, matrix: bool) -> Column:
+    item = rule.bytes or width
+    rows, columns, count = part.rows, part.columns, part.elements
+    if rule.of == "factored":
+        return (
+            round_up(rows * item) + round_up(columns * item) if matrix else round_up(count * item)
+        )
+    if rule.of == "rows":
+        return round_up(rows * item)
+    if rule.of == "quantized":
+        codes = round_up(-(-count * rule.bits // BYTE)) + round_up(-(-count // rule.block) * FP32)
+        return np.where(count < SMALL_TENSOR_ELEMENTS, round_up(count * FP32), codes)
+    if rule.of == "projected":
+        return round_up(np.minimum(rank * np.maximum(rows, columns), count) * item)
+    if rule.of == "projector":
+        return round_up(rank * np.minimum(rows, columns) * item)
+    if rule.of == "kronecker":
+        sides = [np.where(side <= rule.limit, side * side, 0) for side in (rows, columns)]
+        return round_up(sides[0] * item) + round_up(sides[1] * item)
+    return round_up(count * item)

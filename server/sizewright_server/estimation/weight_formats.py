@@ -1,0 +1,63 @@
+"""Formats in which frozen weights are stored in fewer bits than they are multiplied in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Bytes of an fp32 scale, of a scale that is quantised itself, and bits of a byte.
+FP32_SCALE, BYTE_SCALE, BYTE = 4, 1, 8
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """A format with its choices made."""
+
+    name: str
+    bits: int
+    group: int
+    half_scale_bytes: int
+    double_group: int
+    dequantized: bool
+
+    def stored_bytes(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes of matrices of so many elements: the codes, and the scales of their groups."""
+        codes = -(-elements * self.bits // BYTE)
+        if not self.group:
+            return codes
+        groups = -(-elements // self.group)
+        if not self.double_group:
+            return codes + -(-groups * self.half_scale_bytes // 2)
+        return codes + groups * BYTE_SCALE + -(-groups // self.double_group) * FP32_SCALE
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = resources.files("sizewright_server.estimation").joinpath("data/weight_formats.json")
+    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    return {name: entry for name, entry in table.items() if not name.startswith("_")}
+
+
+def weight_formats() -> tuple[str, ...]:
+    """Every format's name."""
+    return tuple(_table())
+
+
+@cache
+def weight_format(name: str, group_size: int = 0, *, double: bool = False) -> WeightFormat:
+    """A format; `group_size` 0 is its own. Raises KeyError for a name that is not known."""
+    entry = _table()[name]
+    return WeightFormat(
+        name=name,
+        bits=int(entry["bits"]),
+        group=group_size or int(entry["group"]),
+        half_scale_bytes=round(2 * float(entry["scale_bytes"])),
+        double_group=int(entry["double_group"]) if double else 0,
+        dequantized=bool(entry["dequantized"]),
+    )

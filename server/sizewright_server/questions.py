@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.planning.plan import Constraints
+from sizewright_server.planning.job import Job
+from sizewright_server.planning.plan import Constraints, Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class RecommendQuestion:
     max_results: int
     explain: bool
     machines: tuple[Machine, ...]
+    objective: Objective = "cost-per-hour"
+    techniques: tuple[str, ...] = ()
+    job: Job | None = None
+    advise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,4 @@ class CheckQuestion:
     target: InstanceType | Machine
     node_count: int
     headroom: float
+    advise: bool = False

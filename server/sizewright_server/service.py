@@ -19,8 +19,10 @@ from sizewright_server.estimation.workload import Inference, Layout, Training, W
 from sizewright_server.planning.devices import overhead_of, unsupported_reason, uses_gpu
 from sizewright_server.planning.index import HostIndex, OfferIndex
 from sizewright_server.planning.machines import Check, check_nodes
+from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.variants import combinations
 from sizewright_server.planning.words import reasons_of
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
 
@@ -79,12 +81,19 @@ class Sizing:
         """Plans cheapest first. Raises UnsupportedWorkload."""
         prepared = self._prepare(question.workload, question.key)
         asked = Question(
-            prepared, question.constraints, question.max_results, self.today(), question.machines
+            prepared,
+            question.constraints,
+            question.max_results,
+            self.today(),
+            prepare_any,
+            question.machines,
+            question.objective,
+            tuple(combinations(question.workload, question.techniques)),
         )
         gpu = uses_gpu(question.workload)
         result = recommend(asked, self.index if gpu else self.host_index)
         shown = result.plans if question.explain else result.plans[:1]
-        return Recommended(result, tuple(estimate_of(prepared, plan) for plan in shown))
+        return Recommended(result, tuple(estimate_of(plan) for plan in shown))
 
     def check(self, question: CheckQuestion) -> Checked:
         """Whether a workload fits a machine. Raises UnsupportedWorkload."""
@@ -128,16 +137,16 @@ class Sizing:
         return overhead_of(device)
 
 
-def estimate_of(prepared: AnyPrepared, plan: Plan) -> MemoryEstimate:
+def estimate_of(plan: Plan) -> MemoryEstimate:
     """A plan's estimate, explained, on its own machine."""
     target = plan.machine if plan.offer is None else plan.offer.instance_type
     if target is None:
         raise LookupError("a plan names no machine")
-    return _estimate_on(prepared, plan.layout, target)
+    return _estimate_on(plan.variant.prepared, plan.layout, target)
 
 
 def _estimate_on(
-    prepared: AnyPrepared, layout: Layout, target: InstanceType | Machine
+    prepared: Prepared, layout: Layout, target: InstanceType | Machine
 ) -> MemoryEstimate:
     """The estimate on a machine; a fit uses none of its devices."""
     if not uses_gpu(prepared.workload):

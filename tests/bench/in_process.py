@@ -76,7 +76,7 @@ class Steps:
 
     def explain(self) -> None:
         """The first plan's estimate as a tree of parts."""
-        self.estimates = [estimate_of(self.prepared, plan) for plan in self.result.plans[:1]]
+        self.estimates = [estimate_of(plan) for plan in self.result.plans[:1]]
 
     def word(self) -> None:
         """The answer as a message, and the message as bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ class KindColumns:
     """Kinds as columns. Axes of `overhead`: none, a pair's, a group's; low, best, high; kind."""
 
     def __init__(self, kinds: Sequence[NodeKind]) -> None:
-        self.kinds = kinds
+        self.kinds = tuple(kinds)
         self.per_node = _integers([kind.per_node for kind in kinds])
         self.whole: NDArray[np.bool_] = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
         self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
@@ -49,6 +50,17 @@ class KindColumns:
         self.overhead = np.moveaxis(
             np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2
         )
+
+    def extended(self, more: Sequence[NodeKind]) -> KindColumns:
+        """These kinds and some more behind them."""
+        if not more:
+            return self
+        made, tail = copy(self), KindColumns(more)
+        made.kinds = (*self.kinds, *tail.kinds)
+        for name in ("per_node", "whole", "count", "gpu_usable_bytes", "host_usable_bytes"):
+            setattr(made, name, np.concatenate((getattr(self, name), getattr(tail, name))))
+        made.overhead = np.concatenate((self.overhead, tail.overhead), axis=2)
+        return made
 
 
 def host_kind(usable_bytes: int, nominal_bytes: int, conditions: NodeConditions) -> NodeKind:

@@ -1,9 +1,11 @@
-"""Owned machines in the same list, and the check of one given machine."""
+"""The kind of node a given machine is, and the check of a workload against it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.planning.conditions import NodeConditions, conditions_of
@@ -14,10 +16,10 @@ from sizewright_server.planning.devices import (
     uses_gpu,
 )
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
-from sizewright_server.planning.needs import Needs, Prepared
-from sizewright_server.planning.plan import Constraints, Plan
-from sizewright_server.planning.search import NOTHING_TRIED, Choice, Decisions
-from sizewright_server.planning.words import machine_plan_of
+from sizewright_server.planning.needs import Prepared
+from sizewright_server.planning.plan import Constraints
+from sizewright_server.planning.search import Choice, Search
+from sizewright_server.planning.variants import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,6 @@ def node_kind(
     return NodeKind(target.device, target.device_count, target.slice, target.gpu_usable_bytes, host)
 
 
-def fitting_machines(
-    prepared: Prepared, machines: Sequence[Machine], constraints: Constraints
-) -> tuple[Plan, ...]:
-    """Plans on owned machines that fit or are tight. Constraints on offers do not apply to them."""
-    plans = []
-    for machine in machines:
-        check = check_nodes(prepared, machine, range(1, constraints.max_nodes + 1), constraints)
-        if check.choice is not None:
-            plan = machine_plan_of(machine, check.choice)
-            if plan.verdict != "no":
-                plans.append(plan)
-    return tuple(sorted(plans, key=lambda p: (p.cost_per_hour_nanos_usd, p.node_count)))
-
-
 def check_nodes(
     prepared: Prepared,
     target: InstanceType | Machine,
@@ -75,14 +63,12 @@ def check_nodes(
         return Check(None, missing)
     if isinstance(target, Machine):
         kind = replace(kind, count=target.count)
-    needs = Needs(prepared, [(kind.per_node, n) for n in nodes])
-    decisions = Decisions(needs, KindColumns([kind]), constraints)
-    if decisions.fit_nodes[0]:
-        return Check(decisions.fits(0), "")
-    if decisions.tight_nodes[0]:
-        return Check(decisions.tight(0), "")
-    if decisions.lack_bytes[0] < NOTHING_TRIED:
-        return Check(decisions.nearest(0), "")
+    columns = KindColumns([kind])
+    search = Search(columns, constraints, np.ones(1, dtype=np.bool_))
+    search.add(0, Variant(prepared), nodes)
+    for picks in (search.first_fit(), search.first_tight(), search.near):
+        if picks.found[0]:
+            return Check(search.choice(picks, 0), "")
     if not on_gpu:
         return Check(None, "it runs on the CPUs of one node")
     gpus = " or ".join(str(kind.per_node * n) for n in nodes)

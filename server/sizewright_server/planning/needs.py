@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.estimator import LayoutColumns
+from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.workload import Layout
 
 _BOUNDS = ("low", "best", "high")
@@ -31,6 +33,17 @@ class Prepared(Protocol):
 
     def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         """Every layout's needs at once."""
+        ...
+
+    def estimate(
+        self,
+        layout: Layout,
+        ranks_per_node: int,
+        overhead: DeviceOverhead,
+        *,
+        replay: bool = False,
+    ) -> MemoryEstimate:
+        """The whole explained tree for one layout."""
         ...
 
 

@@ -8,8 +8,11 @@ from typing import Literal, TypeAlias
 from sizewright_catalog.values import Machine, Offer
 from sizewright_server.estimation.memory import ByteRange, Notice
 from sizewright_server.estimation.workload import Layout
+from sizewright_server.planning.techniques import Applied
+from sizewright_server.planning.variants import Variant
 
 Verdict: TypeAlias = Literal["fits", "tight", "no"]
+Objective: TypeAlias = Literal["cost-per-hour", "cost-per-job", "time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Constraints:
     flag_stale_prices: bool = False
     max_cost_per_hour_nanos_usd: int | None = None
     list_prices_only: bool = False
+    min_nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,44 @@ class Plan:
     cost_per_hour_nanos_usd: int
     reasons: tuple[str, ...]
     notices: tuple[Notice, ...]
+    variant: Variant
+    job_hours: tuple[float, float, float] | None = None
+
+    @property
+    def cost_per_job_nanos_usd(self) -> int:
+        """Cost of the whole job by the best estimate of its hours; 0 where no job is stated."""
+        if self.job_hours is None:
+            return 0
+        return round(self.cost_per_hour_nanos_usd * self.job_hours[1])
+
+    @property
+    def free_share(self) -> float:
+        """Share of the usable memory that stays free in the fuller pool, by the high estimate."""
+        used = (pool.peak.high_bytes / max(pool.usable_bytes, 1) for pool in self.pools)
+        return 1 - max(used)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A change that would alter the answer. `plan` is the cheapest with it; bytes at most."""
+
+    steps: tuple[Applied, ...]
+    gpu_bytes_saved: int
+    host_bytes_saved: int
+    cost_per_hour_saved_nanos_usd: int
+    plan: Plan | None
+    verdict: Verdict | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FitLimit:
+    """The largest value of one field with which a workload still fits a machine."""
+
+    field: str
+    stated: int
+    largest: int
+    at_least: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +134,8 @@ class PlanningResult:
     considered_offer_count: int
     fitting_offer_count: int
     notices: tuple[Notice, ...]
+    pareto: tuple[Plan, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 def verdict_of(peak: ByteRange, usable_bytes: int, headroom: float) -> Verdict:

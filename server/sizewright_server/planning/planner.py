@@ -2,155 +2,205 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 
-from sizewright_catalog.catalog import Ints
 from sizewright_catalog.values import Machine
-from sizewright_server.planning.conditions import conditions_of
-from sizewright_server.planning.devices import native_features
+from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.devices import lacks, native_features
 from sizewright_server.planning.eligibility import eligible
+from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
-from sizewright_server.planning.machines import fitting_machines
-from sizewright_server.planning.needs import Needs, Prepared
+from sizewright_server.planning.needs import Prepared
+from sizewright_server.planning.pareto import front
 from sizewright_server.planning.plan import (
     Constraints,
     Miss,
+    Objective,
     Plan,
     PlanningResult,
     Rejection,
 )
-from sizewright_server.planning.search import NOTHING_TRIED, Decisions
-from sizewright_server.planning.words import memory_rejection, miss_of, notices_of, plan_of
+from sizewright_server.planning.ranking import Ranking
+from sizewright_server.planning.search import NOTHING_TRIED, Mask, Search
+from sizewright_server.planning.variants import Combination, Prepare, Variant
+from sizewright_server.planning.words import memory_rejection, miss_of, notices_of
+
+#: Node counts are tried in runs of this length, each run estimated in one walk.
+FIRST_RUN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of the planner."""
+    """What is asked of the planner. `combinations` are the techniques it may use, mildest first.
+
+    `hours` tells the hours of a variant's job; None where no job is stated.
+    """
 
     prepared: Prepared
     constraints: Constraints
     max_results: int
     today: date
+    prepare: Prepare
     machines: tuple[Machine, ...] = ()
+    objective: Objective = "cost-per-hour"
+    combinations: tuple[Combination, ...] = ()
+    hours: Callable[[Variant], Hours] | None = None
 
 
 def recommend(question: Question, index: OfferIndex) -> PlanningResult:
-    """Plans that fit, cheapest first; plans that are tight when none fits.
+    """Plans that fit, best first by the objective; plans that are tight when none fits.
 
-    Ties are broken by nodes, provider, region, type and term, the same way every time.
+    Ties are broken by cost, nodes, provider, region, type and term, the same way every time.
     """
-    prepared, constraints = question.prepared, question.constraints
-    positions, rejections = eligible(
-        index, constraints, native_features(prepared.workload), question.today
-    )
-    ranked = _Ranked(question, index, positions)
-    owned = fitting_machines(prepared, question.machines, constraints)
-    plans = ranked.plans(owned)
-    rejections = [*index.static_rejections, *rejections, *ranked.rejections()]
+    planning = Planning(question, index)
+    planning.try_variants()
+    plans = planning.plans()
     return PlanningResult(
         plans=plans,
-        rejections=tuple(rejections),
-        nearest_miss=ranked.nearest_miss(),
+        rejections=(*index.static_rejections, *planning.rejected, *planning.rejections()),
+        nearest_miss=planning.nearest_miss(),
         considered_offer_count=index.catalog.offer_count + len(question.machines),
-        fitting_offer_count=ranked.fitting + sum(p.verdict == "fits" for p in owned),
-        notices=notices_of(plans, ranked.cheapest_tight_nanos()),
+        fitting_offer_count=planning.fitting,
+        notices=notices_of(plans, planning.cheapest_tight_nanos()),
+        pareto=planning.pareto(),
     )
 
 
-class _Ranked:
-    """The eligible offers with the decision of their kind of node."""
+class Planning:
+    """One question being answered."""
 
-    def __init__(self, question: Question, index: OfferIndex, positions: Ints) -> None:
-        self.question, self.index, self.positions = question, index, positions
-        conditions = conditions_of(question.prepared.workload.host)
-        kinds, kind_of_offer = index.kinds(conditions)
-        self.kind = kind_of_offer[positions]
-        wanted = np.zeros(len(kinds.kinds), dtype=np.bool_)
-        wanted[self.kind] = True
-        needs = Needs(question.prepared, self._sizes(kinds.per_node[wanted]))
-        self.decisions = Decisions(needs, kinds, question.constraints, wanted)
-        nanos = index.nanos[positions]
-        self.fit_nanos = nanos * self.decisions.fit_nodes[self.kind]
-        self.tight_nanos = nanos * self.decisions.tight_nodes[self.kind]
-        budget = question.constraints.max_cost_per_hour_nanos_usd
-        within = np.ones(len(positions), dtype=np.bool_)
-        self.in_memory = self.fit_nanos > 0
-        self.affordable = within if budget is None else self.fit_nanos <= budget
-        self.fitting = int((self.in_memory & self.affordable).sum())
+    def __init__(self, question: Question, index: OfferIndex) -> None:
+        self.question, self.index = question, index
+        features = native_features(question.prepared.workload)
+        positions, self.rejected = eligible(index, question.constraints, features, question.today)
+        workload = question.prepared.workload
+        self.competitors = Competitors(index, positions, workload, question.machines)
+        self.search = Search(self.competitors.kinds, question.constraints, self.competitors.wanted)
+        self.base = Variant(question.prepared)
+        self._rankings: dict[tuple[bool, int], Ranking] = {}
+        self._try_base()
+        self.fitting = int(self._ranking().allowed.sum())
 
-    def plans(self, owned: Sequence[Plan]) -> tuple[Plan, ...]:
-        """The cheapest that fit, offers and machines together; the tight ones when none does."""
-        budget = self.question.constraints.max_cost_per_hour_nanos_usd
-        found = self._cheapest(self.fit_nanos, self.in_memory & self.affordable, tight=False)
-        machines = [plan for plan in owned if plan.verdict == "fits"]
-        if not found and not machines:
-            allowed = (self.tight_nanos > 0) & (budget is None or self.tight_nanos <= (budget or 0))
-            found = self._cheapest(self.tight_nanos, allowed, tight=True)
-            machines = [plan for plan in owned if plan.verdict == "tight"]
-        merged = sorted([*machines, *found], key=lambda plan: plan.cost_per_hour_nanos_usd)
-        return tuple(merged[: self.question.max_results])
+    def try_variants(self) -> None:
+        """Brings in each combination of techniques where it can still change the list."""
+        for number, (workload, steps) in enumerate(self.question.combinations, start=1):
+            variant = Variant(self.question.prepare(workload), steps)
+            hours = self._hours(variant)
+            supported = self._supported(variant)
+            for nodes in range(1, self.question.constraints.max_nodes + 1):
+                only = supported & self._can_improve(nodes)
+                if only.any():
+                    self.search.add(number, variant, [nodes], only=only, hours=hours)
+
+    def plans(self) -> tuple[Plan, ...]:
+        """The best that fit, offers and machines together; the tight ones when none does."""
+        question = self.question
+        ranked = self._ranking()
+        if not ranked.allowed.any():
+            ranked = self._ranking(tight=True)
+        return tuple(ranked.plan(at) for at in ranked.first(question.max_results))
+
+    def pareto(self) -> tuple[Plan, ...]:
+        """Plans that no other beats in cost, free memory and nodes at once."""
+        return front(self.search, self.competitors, self.question.constraints, self.question.today)
 
     def cheapest_tight_nanos(self) -> int | None:
         """Cost of the cheapest plan that is tight and does not fit."""
-        tight = (self.tight_nanos > 0) & (self.fit_nanos == 0)
-        return int(self.tight_nanos[tight].min()) if tight.any() else None
+        tight, fits = self._ranking(tight=True), self._ranking()
+        only = tight.allowed & ~fits.in_memory
+        return int(tight.cost_nanos[only].min()) if only.any() else None
 
     def rejections(self) -> list[Rejection]:
         """What the eligible offers failed: layouts, memory, budget."""
-        decisions, lost = self.decisions, self.fit_nanos == 0
-        untried = decisions.lack_bytes[self.kind] == NOTHING_TRIED
-        on_gpu = decisions.failed_gpu[self.kind]
-        made = []
+        ranked, search = self._ranking(), self.search
+        offers = np.arange(len(ranked.allowed)) < self.competitors.offer_count
+        kind = self.competitors.kind
+        lost = ~ranked.in_memory & offers
+        untried = search.near.score[kind] >= NOTHING_TRIED
+        on_gpu = search.near_on_gpu[kind]
         counts = {
-            "layout": int((lost & untried).sum()),
-            "gpu-memory": int((lost & ~untried & on_gpu).sum()),
-            "host-memory": int((lost & ~untried & ~on_gpu).sum()),
-            "budget": int((self.in_memory & ~self.affordable).sum()),
+            "layout": lost & untried,
+            "gpu-memory": lost & ~untried & on_gpu,
+            "host-memory": lost & ~untried & ~on_gpu,
+            "budget": ranked.in_memory & ~ranked.allowed & offers,
         }
-        for constraint, count in counts.items():
-            if count:
-                made.append(memory_rejection(constraint, count, self.question.constraints))
-        return made
+        return [
+            memory_rejection(constraint, int(mask.sum()), self.question.constraints)
+            for constraint, mask in counts.items()
+            if mask.any()
+        ]
 
     def nearest_miss(self) -> Miss | None:
         """Of the kinds that failed by memory alone, the one that lacks least, at its cheapest."""
-        decisions = self.decisions
-        lost = (decisions.fit_nodes == 0) & (decisions.lack_bytes < NOTHING_TRIED)
+        near, count = self.search.near, self.competitors.offer_count
+        offered = np.zeros(len(near.score), dtype=np.bool_)
+        offered[self.competitors.kind[:count]] = True
+        lost = ~self.search.first_fit().found & (near.score < NOTHING_TRIED) & offered
         if not lost.any():
             return None
-        kind = int(np.where(lost, decisions.lack_bytes, NOTHING_TRIED).argmin())
-        mine = np.nonzero(self.kind == kind)[0]
-        position = int(self.positions[mine[self.index.nanos[self.positions[mine]].argmin()]])
-        offer = self.index.catalog.offer(int(self.index.offers[position]))
-        return miss_of(offer, decisions.nearest(kind), int(decisions.lack_bytes[kind]))
+        kind = int(np.where(lost, near.score, NOTHING_TRIED).argmin())
+        mine = np.nonzero(self.competitors.kind[:count] == kind)[0]
+        at = int(mine[self.competitors.nanos[mine].argmin()])
+        offer = self.competitors.offer(at)
+        return miss_of(offer, self.search.choice(near, kind), int(near.score[kind]))
 
-    def _cheapest(self, nanos: Ints, allowed: Ints, *, tight: bool) -> list[Plan]:
-        """The first offers by cost and names. Enough are sorted to break every tie for real."""
-        chosen = np.nonzero(allowed)[0]
-        most = self.question.max_results
-        if len(chosen) > most:
-            limit = np.partition(nanos[chosen], most - 1)[most - 1]
-            chosen = chosen[nanos[chosen] <= limit]
-        nodes = self.decisions.tight_nodes if tight else self.decisions.fit_nodes
-        rank = self.index.order[self.positions[chosen]]
-        order = np.lexsort((rank, nodes[self.kind[chosen]], nanos[chosen]))
-        plans = []
-        for at in chosen[order][:most].tolist():
-            kind = int(self.kind[at])
-            choice = self.decisions.tight(kind) if tight else self.decisions.fits(kind)
-            offer = self.index.catalog.offer(int(self.index.offers[self.positions[at]]))
-            plans.append(
-                plan_of(
-                    offer, choice, int(nanos[at]), self.question.today, self.question.constraints
-                )
-            )
-        return plans
+    def _try_base(self) -> None:
+        """The request as it stands, on every node count that can matter."""
+        hours = self._hours(self.base)
+        most, start, length = self.question.constraints.max_nodes, 1, FIRST_RUN
+        while start <= most:
+            run = range(start, min(start + length, most + 1))
+            only = self._undecided() if start > 1 and hours is None else None
+            if only is not None and not only.any():
+                break
+            self.search.add(0, self.base, run, only=only, hours=hours)
+            start, length = start + length, length * 2
 
-    def _sizes(self, per_node_counts: Ints) -> list[tuple[int, int]]:
-        counts = sorted(set(per_node_counts.tolist()))
-        nodes = range(1, self.question.constraints.max_nodes + 1)
-        return [(per_node, n) for n in nodes for per_node in counts]
+    def _undecided(self) -> Mask:
+        """Kinds that do not fit on fewer nodes."""
+        return ~self.search.first_fit().found
+
+    def _can_improve(self, nodes: int) -> Mask:
+        """Kinds that on so many nodes could still enter the list.
+
+        By cost per hour: those whose cheapest competitor would cost no more than the last in the
+        list now, and that do not fit on as few nodes already. By hours: all.
+        """
+        if self.question.hours is not None:
+            return self.competitors.wanted
+        first = self.search.first_fit()
+        better = ~first.found | (first.nodes > nodes)
+        last = self._ranking().last_cost_nanos(self.question.max_results)
+        if last is None:
+            return better
+        cheapest: Mask = self.competitors.least_nanos * nodes <= last
+        return better & cheapest
+
+    def _supported(self, variant: Variant) -> Mask:
+        """Kinds whose device has what a variant asks for."""
+        features = native_features(variant.prepared.workload)
+        devices = [kind.device for kind in self.competitors.kinds.kinds]
+        return np.array([d is None or not lacks(d, features) for d in devices], dtype=np.bool_)
+
+    def _hours(self, variant: Variant) -> Hours | None:
+        return None if self.question.hours is None else self.question.hours(variant)
+
+    def _ranking(self, *, tight: bool = False) -> Ranking:
+        """The ranking of what was found so far."""
+        state = (tight, self.search.rounds)
+        if state not in self._rankings:
+            levels = self.search.tight if tight else self.search.fits
+            objective = self.question.objective
+            today = self.question.today
+            made = Ranking(self.search, levels, self.competitors, objective, today)
+            self._rankings[state] = made
+        return self._rankings[state]
+
+
+def cheapest_nanos(plans: Sequence[Plan]) -> int | None:
+    """Cost per hour of the cheapest plan that fits."""
+    return min((p.cost_per_hour_nanos_usd for p in plans if p.verdict == "fits"), default=None)

@@ -1,12 +1,12 @@
-"""The search: for every kind of node the fewest that fit, and the layout they fit with.
+"""The search: for every node count and kind of node, the layout and techniques it is best run with.
 
 Exact: a layout's memory depends on GPU counts and the device, never on the offer, so each kind of
-node (GPUs, device, GPU and host memory) is decided once. More of the same node only costs more, so
-its fewest nodes are its cheapest plan; offers are then sorted by price times nodes.
+node (GPUs, device, GPU and host memory) is decided once; offers are then ranked by their prices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,139 +15,227 @@ from numpy.typing import NDArray
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.workload import Layout
-from sizewright_server.planning.kinds import KindColumns
+from sizewright_server.planning.hours import Hours
+from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Candidates, Needs
 from sizewright_server.planning.plan import Constraints, PoolFit, verdict_of
+from sizewright_server.planning.variants import Variant
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 LOW, BEST, HIGH = 0, 1, 2
 #: Bytes no machine lacks: nothing was tried.
 NOTHING_TRIED = 2**62
+NEVER = np.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Nodes and layout of a kind of node, and its pools against their capacity."""
+    """How a kind of node runs the workload, and its pools against their capacity."""
 
     nodes: int
+    variant: Variant
     layout: Layout
     pools: tuple[PoolFit, ...]
+    hours: tuple[float, float, float] | None = None
 
 
-class Decisions:
-    """Per kind of node: nodes and layout row of the fewest that fit, that are tight, and nearest.
+class Picks:
+    """Per kind of node one way to run the workload, as columns. `variant` -1: none."""
 
-    Nodes 0 means none. `lack_bytes` is what the nearest one lacks; `failed_gpu` says in which pool.
+    def __init__(self, count: int) -> None:
+        self.variant = np.full(count, -1, dtype=np.int64)
+        self.nodes, self.row = np.zeros((2, count), dtype=np.int64)
+        #: What the pick is good for: the less, the better.
+        self.score: Floats = np.full(count, NEVER)
+
+    @property
+    def found(self) -> Mask:
+        """The kinds that have one."""
+        return self.variant >= 0
+
+    def offer(self, which: Column, score: Floats, variant: int, nodes: int, row: Column) -> None:
+        """Takes what is better than what there is, kind by kind; of equals the first stays."""
+        better = score < self.score[which]
+        mine = which[better]
+        self.score[mine] = score[better]
+        self.variant[mine], self.nodes[mine], self.row[mine] = variant, nodes, row[better]
+
+
+class Search:
+    """What was found so far; `add` brings in node counts of one variant.
+
+    `fits` has the pick of each node count by the hours of the job (the preferred layout where no
+    job is stated), `free` the one that leaves most memory free, `tight` the one that fits by the
+    best estimate. `near` is the pick that lacks least memory, `near.score` the bytes it lacks.
     """
 
-    def __init__(
-        self,
-        needs: Needs,
-        kinds: KindColumns,
-        constraints: Constraints,
-        wanted: NDArray[np.bool_] | None = None,
-    ) -> None:
-        self.needs, self.kinds, self.constraints = needs, kinds.kinds, constraints
-        count = len(self.kinds)
-        self._columns = kinds
-        self._wanted = np.ones(count, dtype=np.bool_) if wanted is None else wanted
+    def __init__(self, kinds: KindColumns, constraints: Constraints, wanted: Mask) -> None:
+        self.kinds, self.constraints, self.wanted = kinds, constraints, wanted
         keep = 1 - constraints.headroom
         self._gpu_limit = (kinds.gpu_usable_bytes * keep).astype(np.int64)
         self._host_limit = (kinds.host_usable_bytes * keep).astype(np.int64)
-        self.fit_nodes, self.fit_row = np.zeros((2, count), dtype=np.int64)
-        self.tight_nodes, self.tight_row = np.zeros((2, count), dtype=np.int64)
-        self.near_nodes, self.near_row = np.zeros((2, count), dtype=np.int64)
-        self.lack_bytes = np.full(count, NOTHING_TRIED, dtype=np.int64)
-        self.failed_gpu = np.zeros(count, dtype=np.bool_)
-        for candidates in sorted(needs.candidates, key=lambda c: c.nodes):
-            self._try(candidates)
+        count = len(kinds.kinds)
+        self.fits: dict[int, Picks] = {}
+        self.free: dict[int, Picks] = {}
+        self.tight: dict[int, Picks] = {}
+        self.near = Picks(count)
+        self.near_on_gpu = np.zeros(count, dtype=np.bool_)
+        #: How often something was brought in.
+        self.rounds = 0
+        self._needs: dict[tuple[int, int], Needs] = {}
+        self._variants: dict[int, Variant] = {}
+        self._hours: dict[int, Hours | None] = {}
 
-    def fits(self, kind: int) -> Choice:
-        """The choice of a kind that fits."""
-        return self._choice(kind, int(self.fit_nodes[kind]), int(self.fit_row[kind]))
-
-    def tight(self, kind: int) -> Choice:
-        """The choice of a kind that is tight."""
-        return self._choice(kind, int(self.tight_nodes[kind]), int(self.tight_row[kind]))
-
-    def nearest(self, kind: int) -> Choice:
-        """The choice of a kind that lacks least."""
-        return self._choice(kind, int(self.near_nodes[kind]), int(self.near_row[kind]))
-
-    def _try(self, candidates: Candidates) -> None:
-        """Every layout of one node count, on every kind of node with that many GPUs."""
-        gpus = candidates.per_node * candidates.nodes
-        most = self.constraints.max_gpus
-        if gpus < self.constraints.min_gpus or (most is not None and gpus > most):
-            return
-        which = np.nonzero(
-            self._wanted
-            & (self._columns.per_node == candidates.per_node)
-            & (self._columns.count >= candidates.nodes)
-            & (self._columns.whole | (gpus == 1))
-            & (self.fit_nodes == 0)
-        )[0]
-        if not len(which):
-            return
-        lack, gpu_lack = self._lack(candidates, which, HIGH)
-        best_lack, _ = self._lack(candidates, which, BEST)
-        row = lack.argmin(axis=0)
-        least = lack[row, np.arange(len(which))]
-        nearer = least < self.lack_bytes[which]
-        self._note(which[nearer], row[nearer], least[nearer], candidates, gpu_lack[:, nearer])
-        self._first(which, lack <= 0, candidates, self.fit_nodes, self.fit_row)
-        self._first(which, best_lack <= 0, candidates, self.tight_nodes, self.tight_row)
-
-    def _lack(self, candidates: Candidates, which: Column, bound: int) -> tuple[Column, Column]:
-        """Bytes lacking in the worst pool and on the GPU: a row per layout, a column per kind."""
-        reserved, count, larger, host = self.needs.bound(
-            candidates.rows, candidates.per_node, bound
-        )
-        none, pair, group = (self._columns.overhead[i, bound, which] for i in range(3))
-        each = np.where(larger[:, None], group, pair)
-        gpu = reserved[:, None] + none + count[:, None] * each - self._gpu_limit[which]
-        return np.maximum(gpu, host[:, None] - self._host_limit[which]), gpu
-
-    def _note(
-        self, which: Column, row: Column, lack: Column, candidates: Candidates, gpu_lack: Column
-    ) -> None:
-        self.lack_bytes[which] = lack
-        self.near_nodes[which] = candidates.nodes
-        self.near_row[which] = candidates.rows.start + row
-        self.failed_gpu[which] = gpu_lack[row, np.arange(len(row))] > 0
-
-    def _first(
+    def add(
         self,
-        which: Column,
-        good: NDArray[np.bool_],
-        candidates: Candidates,
-        nodes: Column,
-        rows: Column,
+        number: int,
+        variant: Variant,
+        node_counts: Sequence[int],
+        *,
+        only: Mask | None = None,
+        hours: Hours | None = None,
     ) -> None:
-        """Notes the preferred layout of kinds for which no fewer nodes were good."""
-        found = good.any(axis=0) & (nodes[which] == 0)
-        nodes[which[found]] = candidates.nodes
-        rows[which[found]] = candidates.rows.start + good.argmax(axis=0)[found]
+        """Tries every layout of a variant on `node_counts` nodes of the kinds in `only`."""
+        self.rounds += 1
+        open_kinds = self.wanted if only is None else self.wanted & only
+        per_node = sorted(set(self.kinds.per_node[open_kinds].tolist()))
+        needs = Needs(variant.prepared, [(size, n) for n in node_counts for size in per_node])
+        self._variants[number], self._hours[number] = variant, hours
+        for nodes in node_counts:
+            self._needs[number, nodes] = needs
+        for candidates in needs.candidates:
+            which = self._where(candidates, open_kinds)
+            if len(which):
+                self._try(number, needs, candidates, which, hours)
 
-    def _choice(self, kind: int, nodes: int, row: int) -> Choice:
-        node = self.kinds[kind]
+    def choice(self, picks: Picks, kind: int) -> Choice:
+        """A pick with its numbers."""
+        number, nodes = int(picks.variant[kind]), int(picks.nodes[kind])
+        row = int(picks.row[kind])
+        needs, node = self._needs[number, nodes], self.kinds.kinds[kind]
+        layout = needs.layouts[row]
+        hours = self._hours[number]
+        return Choice(
+            nodes,
+            self._variants[number],
+            layout,
+            self._pools(needs, row, kind, node),
+            None if hours is None else hours.of(layout, node),
+        )
+
+    def first_fit(self) -> Picks:
+        """Per kind the pick with the fewest nodes."""
+        return fewest(self.fits, len(self.kinds.kinds))
+
+    def first_tight(self) -> Picks:
+        """Per kind the tight pick with the fewest nodes."""
+        return fewest(self.tight, len(self.kinds.kinds))
+
+    def _where(self, candidates: Candidates, open_kinds: Mask) -> Column:
+        """The kinds of node that candidates can run on."""
+        gpus, kinds = candidates.per_node * candidates.nodes, self.kinds
+        asked = self.constraints
+        few = gpus < asked.min_gpus or candidates.nodes < asked.min_nodes
+        if few or (asked.max_gpus is not None and gpus > asked.max_gpus):
+            return np.zeros(0, dtype=np.int64)
+        return np.nonzero(
+            open_kinds
+            & (kinds.per_node == candidates.per_node)
+            & (kinds.count >= candidates.nodes)
+            & (kinds.whole | (gpus == 1))
+        )[0]
+
+    def _try(
+        self,
+        number: int,
+        needs: Needs,
+        candidates: Candidates,
+        which: Column,
+        hours: Hours | None,
+    ) -> None:
+        peaks = self._peaks(needs, candidates, which, HIGH)
+        lack, gpu_lack = self._lack(peaks, which)
+        tight_lack, _ = self._lack(self._peaks(needs, candidates, which, BEST), which)
+        self._note_nearest(number, candidates, which, lack, gpu_lack)
+        kinds = [self.kinds.kinds[kind] for kind in which.tolist()]
+        layouts = needs.layouts[candidates.rows]
+        score = np.zeros(lack.shape) if hours is None else hours.columns(layouts, kinds)
+        self._offer(self.fits, which, np.where(lack <= 0, score, NEVER), number, candidates)
+        self._offer(self.tight, which, np.where(tight_lack <= 0, score, NEVER), number, candidates)
+        used = self._used_share(peaks, which)
+        self._offer(self.free, which, np.where(lack <= 0, used, NEVER), number, candidates)
+
+    def _note_nearest(
+        self, number: int, candidates: Candidates, which: Column, lack: Column, gpu_lack: Column
+    ) -> None:
+        row = lack.argmin(axis=0)
+        at = np.arange(len(which))
+        before = self.near.score[which]
+        least = lack[row, at].astype(np.float64)
+        self.near.offer(which, least, number, candidates.nodes, candidates.rows.start + row)
+        changed = self.near.score[which] < before
+        self.near_on_gpu[which[changed]] = gpu_lack[row, at][changed] > 0
+
+    def _offer(
+        self,
+        levels: dict[int, Picks],
+        which: Column,
+        score: Floats,
+        number: int,
+        candidates: Candidates,
+    ) -> None:
+        row = score.argmin(axis=0)
+        nodes = candidates.nodes
+        picks = levels.setdefault(nodes, Picks(len(self.kinds.kinds)))
+        best = score[row, np.arange(len(which))]
+        picks.offer(which, best, number, nodes, candidates.rows.start + row)
+
+    def _peaks(
+        self, needs: Needs, candidates: Candidates, which: Column, bound: int
+    ) -> tuple[Column, Column]:
+        """Bytes on the GPU (a row per layout, a column per kind) and on the host (one column)."""
+        reserved, count, larger, host = needs.bound(candidates.rows, candidates.per_node, bound)
+        none, pair, group = (self.kinds.overhead[i, bound, which] for i in range(3))
+        each = np.where(larger[:, None], group, pair)
+        return reserved[:, None] + none + count[:, None] * each, host[:, None]
+
+    def _lack(self, peaks: tuple[Column, Column], which: Column) -> tuple[Column, Column]:
+        """Bytes lacking in the worst pool, and on the GPU."""
+        gpu = peaks[0] - self._gpu_limit[which]
+        return np.maximum(gpu, peaks[1] - self._host_limit[which]), gpu
+
+    def _used_share(self, peaks: tuple[Column, Column], which: Column) -> Floats:
+        """Share of what is usable that the fuller pool takes."""
+        usable_gpu = self.kinds.gpu_usable_bytes[which]
+        gpu = np.where(usable_gpu > 0, peaks[0] / np.maximum(usable_gpu, 1), 0.0)
+        return np.maximum(gpu, peaks[1] / np.maximum(self.kinds.host_usable_bytes[which], 1))
+
+    def _pools(self, needs: Needs, row: int, kind: int, node: NodeKind) -> tuple[PoolFit, ...]:
         headroom = self.constraints.headroom
         made = []
         for bound in (LOW, BEST, HIGH):
             rows = slice(row, row + 1)
-            reserved, count, larger, host = self.needs.bound(rows, node.per_node, bound)
-            none, pair, group = (int(self._columns.overhead[i, bound, kind]) for i in range(3))
+            reserved, count, larger, host = needs.bound(rows, node.per_node, bound)
+            none, pair, group = (int(self.kinds.overhead[i, bound, kind]) for i in range(3))
             each = group if larger[0] else pair
             made.append((int(reserved[0]) + none + int(count[0]) * each, int(host[0])))
         gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))
-        on_host = PoolFit(
-            "host",
-            host_range,
-            node.host_usable_bytes,
-            verdict_of(host_range, node.host_usable_bytes, headroom),
-        )
+        usable = node.host_usable_bytes
+        on_host = PoolFit("host", host_range, usable, verdict_of(host_range, usable, headroom))
         if node.device is None:
-            return Choice(nodes, self.needs.layouts[row], (on_host,))
-        on_gpu = PoolFit(
-            "gpu", gpu, node.gpu_usable_bytes, verdict_of(gpu, node.gpu_usable_bytes, headroom)
-        )
-        return Choice(nodes, self.needs.layouts[row], (on_gpu, on_host))
+            return (on_host,)
+        usable = node.gpu_usable_bytes
+        return PoolFit("gpu", gpu, usable, verdict_of(gpu, usable, headroom)), on_host
+
+
+def fewest(levels: dict[int, Picks], count: int) -> Picks:
+    """Per kind the pick of the fewest nodes."""
+    first = Picks(count)
+    for nodes in sorted(levels):
+        level = levels[nodes]
+        mine = np.nonzero(level.found & ~first.found)[0]
+        for name in ("variant", "nodes", "row", "score"):
+            getattr(first, name)[mine] = getattr(level, name)[mine]
+    return first

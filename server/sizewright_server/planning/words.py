@@ -42,6 +42,8 @@ def plan_of(
         cost_per_hour_nanos_usd=nanos,
         reasons=reasons_of(offer.instance_type, choice),
         notices=price_notices(offer, today, constraints.max_price_age_days),
+        variant=choice.variant,
+        job_hours=choice.hours,
     )
 
 
@@ -57,6 +59,8 @@ def machine_plan_of(machine: Machine, choice: Choice) -> Plan:
         cost_per_hour_nanos_usd=choice.nodes * machine.cost_per_hour_nanos_usd,
         reasons=reasons_of(machine, choice),
         notices=(),
+        variant=choice.variant,
+        job_hours=choice.hours,
     )
 
 

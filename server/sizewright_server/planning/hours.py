@@ -1,0 +1,24 @@
+"""Hours a job takes on a plan, as far as they can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_server.estimation.workload import Layout
+from sizewright_server.planning.kinds import NodeKind
+
+
+class Hours(Protocol):
+    """The hours of one variant's job on any layout and kind of node."""
+
+    def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> NDArray[np.float64]:
+        """The best estimate: a row per layout, a column per kind; infinite where not known."""
+        ...
+
+    def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
+        """Low, best and high for one."""
+        ...

@@ -1,0 +1,84 @@
+"""The Pareto front of cost per hour, free memory and nodes: no hidden score between goods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from sizewright_server.estimation.profile import Column
+from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.plan import Constraints, Plan
+from sizewright_server.planning.search import Floats, Search
+from sizewright_server.planning.words import machine_plan_of, plan_of
+
+MOST_PLANS = 10
+
+
+def front(
+    search: Search, competitors: Competitors, constraints: Constraints, today: date
+) -> tuple[Plan, ...]:
+    """Plans none of which another beats in all three at once, cheapest first, at most ten.
+
+    Each competitor stands for every node count that was tried, under the layout that leaves most
+    memory free there.
+    """
+    points = _points(search, competitors, constraints.max_cost_per_hour_nanos_usd)
+    chosen = []
+    for index in _undominated(points)[:MOST_PLANS].tolist():
+        at, nodes = int(points.competitor[index]), int(points.nodes[index])
+        choice = search.choice(search.free[nodes], int(competitors.kind[at]))
+        if competitors.is_offer(at):
+            cost = int(competitors.nanos[at]) * nodes
+            chosen.append(plan_of(competitors.offer(at), choice, cost, today, constraints))
+        else:
+            chosen.append(machine_plan_of(competitors.machine(at), choice))
+    return tuple(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """Plans as columns."""
+
+    cost_nanos: Column
+    used_share: Floats
+    nodes: Column
+    competitor: Column
+
+
+def _points(search: Search, competitors: Competitors, budget: int | None) -> _Points:
+    """Every plan that fits and is within the budget, on the cheapest competitor of its kind."""
+    cheapest = competitors.cheapest_of_kind()
+    kind = competitors.kind[cheapest]
+    columns: list[tuple[Column, Floats, Column, Column]] = []
+    for nodes, picks in search.free.items():
+        cost = competitors.nanos[cheapest] * nodes
+        fits = picks.found[kind]
+        if budget is not None:
+            fits = fits & ((cost <= budget) | (cheapest >= competitors.offer_count))
+        counts = np.full(int(fits.sum()), nodes, dtype=np.int64)
+        columns.append((cost[fits], picks.score[kind[fits]], counts, cheapest[fits]))
+    if not columns:
+        none = np.zeros(0, dtype=np.int64)
+        return _Points(none, none.astype(np.float64), none, none)
+    cost, used, counts, at = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return _Points(cost, used, counts, at)
+
+
+def _undominated(points: _Points) -> Column:
+    """Indices of the front, cheapest first.
+
+    Walked by cost, a plan is on the front when none before it with as few nodes leaves as much
+    memory free.
+    """
+    keys = (points.competitor, points.nodes, points.used_share, points.cost_nanos)
+    order = np.lexsort(keys)
+    used, nodes = points.used_share[order], points.nodes[order]
+    on_front = np.zeros(len(order), dtype=np.bool_)
+    for count in np.unique(nodes).tolist():
+        rivals = np.where(nodes <= count, used, np.inf)
+        before = np.concatenate(([np.inf], np.minimum.accumulate(rivals)[:-1]))
+        on_front |= (nodes == count) & (used < before)
+    front_order: Column = order[on_front]
+    return front_order

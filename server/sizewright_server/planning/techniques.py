@@ -1,0 +1,214 @@
+"""Memory techniques: what each makes of a workload, and what it costs.
+
+A technique is a function from a workload to the forms it may take, mildest first, each with the
+fields it changes. It yields nothing where it does not apply. Its figures are data
+(`data/techniques.json`); what it saves is always found by estimating the changed workload.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias, TypeVar
+
+from sizewright_server.estimation.classical.prepared import FitWorkload
+from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.workload import Inference, Training, Workload
+
+RunT = TypeVar("RunT", Training, Inference)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field of the request, before and after."""
+
+    field: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is known of a technique; `time` is relative to without: low, best, high."""
+
+    changes_results: bool
+    time: tuple[float, float, float]
+    cost: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A technique as it was applied to a workload."""
+
+    name: str
+    changes: tuple[Change, ...]
+
+    @property
+    def figures(self) -> Figures:
+        """What it costs."""
+        return figures()[self.name]
+
+
+Form: TypeAlias = tuple[AnyWorkload, tuple[Change, ...]]
+
+
+@cache
+def figures() -> dict[str, Figures]:
+    """Every technique, mildest first."""
+    text = resources.files("sizewright_server.planning").joinpath("data/techniques.json")
+    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    return {
+        name: Figures(
+            bool(entry["changes_results"]), _three(entry["time"]), entry["cost"], entry["source"]
+        )
+        for name, entry in table.items()
+        if not name.startswith("_")
+    }
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    low, best, high = values
+    return low, best, high
+
+
+def forms(name: str, workload: AnyWorkload) -> list[tuple[AnyWorkload, Applied]]:
+    """The forms a technique may give a workload, mildest first; none where it does not apply."""
+    return [(made, Applied(name, changes)) for made, changes in RULES[name](workload)]
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def _training(workload: AnyWorkload) -> Training | None:
+    if isinstance(workload, Workload) and isinstance(workload.run, Training):
+        return workload.run
+    return None
+
+
+def _with_run(workload: AnyWorkload, field: str, before: object, after: object, **to: Any) -> Form:
+    """A workload with fields of its run replaced, and the change as people see it."""
+    assert isinstance(workload, Workload)
+    section = "training" if isinstance(workload.run, Training) else "inference"
+    change = Change(f"workload.{section}.{field}", str(before), str(after))
+    return replace(workload, run=replace(workload.run, **to)), (change,)
+
+
+def _fused_step(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and run.optimizer.step == "foreach":
+        optimizer = replace(run.optimizer, step="fused")
+        yield _with_run(workload, "optimizer.step", "foreach", "fused", optimizer=optimizer)
+
+
+def _attention(workload: AnyWorkload) -> Iterator[Form]:
+    if isinstance(workload, Workload) and workload.run.attention == "eager":
+        yield _with_run(workload, "attention", "eager", "sdpa", attention="sdpa")
+
+
+def _accumulation(workload: AnyWorkload) -> Iterator[Form]:
+    """Smaller micro-batches, the global batch kept: every divisor, largest first."""
+    run = _training(workload)
+    if run is None:
+        return
+    for size in range(run.micro_batch // 2, 0, -1):
+        if run.micro_batch % size:
+            continue
+        steps = run.gradient_accumulation_steps * (run.micro_batch // size)
+        made, changes = _with_run(
+            workload,
+            "micro_batch",
+            run.micro_batch,
+            size,
+            micro_batch=size,
+            gradient_accumulation_steps=steps,
+        )
+        more = Change(
+            "workload.training.gradient_accumulation_steps",
+            str(run.gradient_accumulation_steps),
+            str(steps),
+        )
+        yield made, (*changes, more)
+
+
+def _checkpointing(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and run.checkpointing == "none":
+        yield _with_run(workload, "activation_checkpointing", "none", "full", checkpointing="full")
+
+
+def _mixed_precision(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and run.precision == "fp32":
+        yield _with_run(workload, "precision", "fp32", "bf16-mixed", precision="bf16-mixed")
+
+
+def _pure_bf16(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and run.precision in ("fp32", "bf16-mixed"):
+        yield _with_run(workload, "precision", run.precision, "bf16", precision="bf16")
+
+
+def _shorter(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and run.seq_len >= 512:
+        half = run.seq_len // 2
+        yield _with_run(workload, "seq_len", run.seq_len, half, seq_len=half)
+
+
+# -- data and hosts ------------------------------------------------------------------------------
+
+
+def _loader_workers(workload: AnyWorkload) -> Iterator[Form]:
+    if isinstance(workload, Workload) and workload.host.loader_workers > 1:
+        before = workload.host.loader_workers
+        for after in {before // 2, 1}:
+            host = replace(workload.host, loader_workers=after)
+            change = Change("workload.host.loader_workers", str(before), str(after))
+            yield replace(workload, host=host), (change,)
+
+
+def _memory_mapped(workload: AnyWorkload) -> Iterator[Form]:
+    if not isinstance(workload, Workload) or workload.dataset is None:
+        return
+    if workload.dataset.container == "in-memory":
+        dataset = replace(workload.dataset, container="memory-mapped")
+        change = Change("workload.dataset.container", "in-memory", "memory-mapped")
+        yield replace(workload, dataset=dataset), (change,)
+
+
+def _with_job(workload: FitWorkload, change: Change, **to: Any) -> Form:
+    return replace(workload, job=replace(workload.job, **to)), (change,)
+
+
+def _float32(workload: AnyWorkload) -> Iterator[Form]:
+    if not isinstance(workload, FitWorkload) or workload.job.table.dtype != "float64":
+        return
+    table = replace(workload.job.table, dtype="float32")
+    yield _with_job(workload, Change("workload.dataset.dtype", "float64", "float32"), table=table)
+
+
+def _free_table(workload: AnyWorkload) -> Iterator[Form]:
+    if not isinstance(workload, FitWorkload) or workload.job.frees_table:
+        return
+    if workload.job.library in ("xgboost", "lightgbm"):
+        change = Change("workload.fit.frees_dataset", "false", "true")
+        yield _with_job(workload, change, frees_table=True)
+
+
+RULES: dict[str, Callable[[AnyWorkload], Iterator[Form]]] = {
+    "fused-optimizer-step": _fused_step,
+    "memory-efficient-attention": _attention,
+    "gradient-accumulation": _accumulation,
+    "activation-checkpointing": _checkpointing,
+    "fewer-loader-workers": _loader_workers,
+    "memory-mapped-dataset": _memory_mapped,
+    "free-the-table": _free_table,
+    "mixed-precision": _mixed_precision,
+    "pure-bf16": _pure_bf16,
+    "float32-table": _float32,
+    "shorter-sequences": _shorter,
+}

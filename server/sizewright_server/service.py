@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 
@@ -16,11 +16,20 @@ from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, p
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
 from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
+from sizewright_server.planning.advice import advise, changes_that_fit
 from sizewright_server.planning.devices import overhead_of, unsupported_reason, uses_gpu
 from sizewright_server.planning.index import HostIndex, OfferIndex
+from sizewright_server.planning.limits import limits
 from sizewright_server.planning.machines import Check, check_nodes
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
+from sizewright_server.planning.plan import (
+    Advice,
+    Constraints,
+    FitLimit,
+    Plan,
+    PlanningResult,
+    worst,
+)
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.variants import combinations
 from sizewright_server.planning.words import reasons_of
@@ -46,10 +55,15 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A check with the estimate under its layout; None where no layout could be tried."""
+    """A check with the estimate under its layout; None where no layout could be tried.
+
+    `limits` and `advice` are found when they are asked for.
+    """
 
     check: Check
     estimate: MemoryEstimate | None
+    limits: tuple[FitLimit, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 class Sizing:
@@ -91,7 +105,10 @@ class Sizing:
             tuple(combinations(question.workload, question.techniques)),
         )
         gpu = uses_gpu(question.workload)
-        result = recommend(asked, self.index if gpu else self.host_index)
+        index = self.index if gpu else self.host_index
+        result = recommend(asked, index)
+        if question.advise:
+            result = replace(result, advice=advise(asked, index, result))
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
 
@@ -102,7 +119,20 @@ class Sizing:
         check = check_nodes(prepared, question.target, [question.node_count], constraints)
         if check.choice is None:
             return Checked(check, None)
-        return Checked(check, _estimate_on(prepared, check.choice.layout, question.target))
+        made = Checked(check, _estimate_on(prepared, check.choice.layout, question.target))
+        return self._advised(question, prepared, made, constraints) if question.advise else made
+
+    @staticmethod
+    def _advised(
+        question: CheckQuestion, prepared: AnyPrepared, made: Checked, constraints: Constraints
+    ) -> Checked:
+        """The check with the largest values that fit and, where it does not fit, what would."""
+        choice, target, nodes = made.check.choice, question.target, question.node_count
+        found = limits(question.workload, prepare_any, target, nodes, constraints)
+        if choice is None or worst(tuple(p.verdict for p in choice.pools)) == "fits":
+            return replace(made, limits=found)
+        changes = changes_that_fit(prepared, prepare_any, target, nodes, constraints, choice.layout)
+        return replace(made, limits=found, advice=changes)
 
     def _prepare(self, workload: AnyWorkload, key: bytes) -> AnyPrepared:
         """The prepared workload, one already seen where there is one."""

@@ -24,11 +24,13 @@ from sizewright_server.wire import catalog as wire_catalog
 from sizewright_server.wire.estimates import estimate_message, warning_messages
 from sizewright_server.wire.plans import (
     VERDICTS,
+    advice_messages,
     pool_messages,
     recommend_response,
     version_message,
 )
 from sizewright_server.wire.requests import read_check, read_estimate, read_recommend
+from sizewright_server.wire.planning import limit_messages
 from sizewright_server.wire.violations import RequestInvalid
 
 log = logging.getLogger("sizewright.calls")
@@ -141,6 +143,8 @@ def _check(
         pools=pool_messages(_pools(made)),
         reasons=list(app.reasons(question, made)),
         catalog=version_message(app.catalog, None),
+        limits=limit_messages(made.limits),
+        advice=advice_messages(made.advice, app.today()),
     )
     if made.estimate is not None:
         response.estimate.CopyFrom(estimate_message(made.estimate))

@@ -112,6 +112,7 @@ class ConstraintsSection(Section):
     """The numbers of `constraints`; its names are checked against the catalog."""
 
     max_nodes: Annotated[int, Field(ge=1, le=1024)]
+    min_nodes: Annotated[int, Field(ge=1, le=1024)]
     min_gpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
     max_gpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
     min_vcpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]

@@ -8,7 +8,7 @@ from datetime import date
 from sizewright.v1 import catalog_pb2, plan_pb2, sizing_service_pb2
 from sizewright_catalog.catalog import Catalog
 from sizewright_server.estimation.memory import MemoryEstimate
-from sizewright_server.planning.plan import Miss, Plan, PlanningResult, PoolFit
+from sizewright_server.planning.plan import Advice, Miss, Plan, PlanningResult, PoolFit
 from sizewright_server.wire.estimates import (
     POOLS,
     estimate_message,
@@ -17,6 +17,7 @@ from sizewright_server.wire.estimates import (
     warning_messages,
 )
 from sizewright_server.wire.machines import machine_message, offer_message, timestamp
+from sizewright_server.wire.planning import technique_messages
 
 VERDICTS = {
     "fits": plan_pb2.VERDICT_FITS,
@@ -46,6 +47,8 @@ def recommend_response(
         considered_offer_count=result.considered_offer_count,
         fitting_offer_count=result.fitting_offer_count,
         warnings=warning_messages(result.notices),
+        pareto_front=[_plan(i, plan, today) for i, plan in enumerate(result.pareto, start=1)],
+        advice=advice_messages(result.advice, today),
     )
     for recommendation, estimate in zip(response.recommendations, estimates, strict=False):
         recommendation.estimate.CopyFrom(estimate_message(estimate))
@@ -74,6 +77,22 @@ def pool_messages(pools: Sequence[PoolFit]) -> list[plan_pb2.PoolFit]:
     ]
 
 
+def advice_messages(advice: Sequence[Advice], today: date) -> list[plan_pb2.Advice]:
+    """Advice with the plan or the verdict it leads to."""
+    return [
+        plan_pb2.Advice(
+            techniques=technique_messages(one.steps),
+            gpu_bytes_saved=one.gpu_bytes_saved,
+            host_bytes_saved=one.host_bytes_saved,
+            cost_per_hour_saved_nanos_usd=one.cost_per_hour_saved_nanos_usd,
+            recommendation=None if one.plan is None else _plan(1, one.plan, today),
+            verdict=plan_pb2.VERDICT_UNSPECIFIED if one.verdict is None else VERDICTS[one.verdict],
+            message=one.message,
+        )
+        for one in advice
+    ]
+
+
 def _plan(rank: int, plan: Plan, today: date) -> plan_pb2.Recommendation:
     return plan_pb2.Recommendation(
         rank=rank,
@@ -86,7 +105,16 @@ def _plan(rank: int, plan: Plan, today: date) -> plan_pb2.Recommendation:
         cost_per_hour_nanos_usd=plan.cost_per_hour_nanos_usd,
         reasons=plan.reasons,
         warnings=warning_messages(plan.notices),
+        techniques=technique_messages(plan.variant.steps),
+        job_hours=None if plan.job_hours is None else _hours(plan.job_hours),
+        cost_per_job_nanos_usd=plan.cost_per_job_nanos_usd,
+        free_share=plan.free_share,
     )
+
+
+def _hours(hours: tuple[float, float, float]) -> plan_pb2.HoursRange:
+    low, best, high = hours
+    return plan_pb2.HoursRange(low_hours=low, best_hours=best, high_hours=high)
 
 
 def _miss(miss: Miss, today: date) -> plan_pb2.NearestMiss:

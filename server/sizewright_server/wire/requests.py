@@ -16,10 +16,11 @@ from sizewright_catalog.values import (
     parse_instance_type_name,
 )
 from sizewright_server.estimation.problems import Violation
-from sizewright_server.planning.plan import Constraints
+from sizewright_server.planning.plan import Constraints, Objective
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
 from sizewright_server.wire import models
 from sizewright_server.wire.machines import SECONDS_PER_DAY, read_machine
+from sizewright_server.wire.planning import read_job, read_techniques
 from sizewright_server.wire.violations import RequestInvalid, from_pydantic, one_of
 from sizewright_server.wire.workloads import WorkloadReader
 
@@ -28,6 +29,12 @@ MAX_MACHINES = 64
 MAX_RESULTS = 100
 DEFAULT_RESULTS = 10
 MAX_GPUS = 65_536
+OBJECTIVES: dict[int, Objective] = {
+    plan_pb2.OBJECTIVE_UNSPECIFIED: "cost-per-hour",
+    plan_pb2.OBJECTIVE_COST_PER_HOUR: "cost-per-hour",
+    plan_pb2.OBJECTIVE_COST_PER_JOB: "cost-per-job",
+    plan_pb2.OBJECTIVE_TIME: "time",
+}
 TERMS = {1: "on-demand", 2: "spot", 3: "committed"}
 
 
@@ -58,16 +65,19 @@ def read_recommend(
     problems: list[Violation] = []
     workload = WorkloadReader(problems).read(message.workload)
     constraints = read_constraints(message.constraints, catalog, problems)
-    objective = message.objective
-    if objective not in (plan_pb2.OBJECTIVE_UNSPECIFIED, plan_pb2.OBJECTIVE_COST_PER_HOUR):
-        problems.append(
-            Violation("objective", "only 'cost-per-hour' is built; the others are not built yet")
-        )
+    objective = OBJECTIVES.get(message.objective)
+    if objective is None:
+        words = one_of("objective", str(message.objective), list(OBJECTIVES.values()))
+        problems.append(Violation("objective", words))
+    techniques = read_techniques(message, problems)
+    job = read_job(message, catalog.device_names, problems)
+    if objective in ("cost-per-job", "time") and not message.HasField("job"):
+        problems.append(Violation("job", f"is required by the objective {objective!r}"))
     results = message.max_results
     if not 0 <= results <= MAX_RESULTS:
         problems.append(Violation("max_results", f"must be from 0 to {MAX_RESULTS}, not {results}"))
     machines = _machines(message, problems)
-    if problems or workload is None or constraints is None:
+    if problems or workload is None or constraints is None or objective is None:
         raise RequestInvalid(problems)
     return RecommendQuestion(
         workload,
@@ -76,6 +86,10 @@ def read_recommend(
         results or DEFAULT_RESULTS,
         message.explain,
         machines,
+        objective,
+        techniques,
+        job,
+        message.advise,
     )
 
 
@@ -93,9 +107,9 @@ def read_check(message: sizing_service_pb2.CheckFitRequest, catalog: Catalog) ->
         problems.append(Violation("headroom", f"must be from 0 to below 1, not {headroom}"))
     if problems or workload is None or target is None:
         raise RequestInvalid(problems)
-    return CheckQuestion(
-        workload, _key(message.workload), target, message.node_count or 1, headroom
-    )
+    nodes = message.node_count or 1
+    key = _key(message.workload)
+    return CheckQuestion(workload, key, target, nodes, headroom, message.advise)
 
 
 def _key(message: workload_pb2.Workload) -> bytes:
@@ -133,6 +147,7 @@ def read_constraints(
         zones=zones,
         purchase=purchase or ("on-demand", "spot"),
         max_nodes=section.max_nodes,
+        min_nodes=section.min_nodes,
         min_gpus=section.min_gpus,
         max_gpus=section.max_gpus or None,
         devices=devices,
@@ -173,6 +188,7 @@ def _numbers(
 ) -> models.ConstraintsSection | None:
     values: dict[str, Any] = {
         "max_nodes": message.max_nodes or 1,
+        "min_nodes": message.min_nodes or 1,
         "min_gpus": message.min_gpus,
         "max_gpus": message.max_gpus,
         "min_vcpus": message.min_vcpus,
@@ -184,10 +200,14 @@ def _numbers(
         age = message.max_price_age
         values["max_price_age_seconds"] = age.seconds + age.nanos / 1e9
     try:
-        return models.ConstraintsSection.model_validate(values)
+        section = models.ConstraintsSection.model_validate(values)
     except ValidationError as error:
         problems += from_pydantic(error, "constraints")
         return None
+    if section.min_nodes > section.max_nodes:
+        words = f"{section.min_nodes} is more than max_nodes, {section.max_nodes}"
+        problems.append(Violation("constraints.min_nodes", words))
+    return section
 
 
 def _machines(

@@ -1,0 +1,96 @@
+"""The largest batch, length and number of rows with which a workload still fits a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.classical.prepared import FitWorkload
+from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.estimation.workload import Inference, Training, Workload
+from sizewright_server.planning.machines import check_nodes
+from sizewright_server.planning.plan import Constraints, FitLimit, worst
+from sizewright_server.planning.variants import Prepare
+
+#: Doubling stops here; nobody asks for more sequences, or for longer ones, on one machine.
+MOST = 2**24
+MOST_ROWS = 2**44
+
+
+@dataclass(frozen=True, slots=True)
+class _Knob:
+    """A number of the request: its path, what it says, and the workload with another value."""
+
+    field: str
+    stated: int
+    most: int
+    turned: Callable[[int], AnyWorkload]
+
+
+def limits(
+    workload: AnyWorkload,
+    prepare: Prepare,
+    target: InstanceType | Machine,
+    nodes: int,
+    constraints: Constraints,
+) -> tuple[FitLimit, ...]:
+    """The largest value of each number that grows memory, all else as stated."""
+
+    def fits(knob: _Knob, value: int) -> bool:
+        try:
+            prepared = prepare(knob.turned(value))
+        except UnsupportedWorkload:
+            return False
+        choice = check_nodes(prepared, target, [nodes], constraints).choice
+        return choice is not None and worst(tuple(p.verdict for p in choice.pools)) == "fits"
+
+    return tuple(_largest(knob, partial(fits, knob)) for knob in _knobs(workload))
+
+
+def _largest(knob: _Knob, fits: Callable[[int], bool]) -> FitLimit:
+    """Doubles from what is stated (or halves), then bisects: memory grows with the number."""
+    low, high = 0, knob.stated
+    while high <= knob.most and fits(high):
+        low, high = high, high * 2
+    if high > knob.most:
+        return FitLimit(knob.field, knob.stated, low, at_least=True)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return FitLimit(knob.field, knob.stated, low, at_least=False)
+
+
+def _knobs(workload: AnyWorkload) -> list[_Knob]:
+    if isinstance(workload, FitWorkload):
+        return [
+            _Knob(
+                "workload.dataset.rows",
+                workload.job.table.rows,
+                MOST_ROWS,
+                lambda value: _with_rows(workload, value),
+            )
+        ]
+    run = workload.run
+    if isinstance(run, Training):
+        return [_knob(workload, "training", name) for name in ("micro_batch", "seq_len")]
+    names = ["batch", "input_tokens"]
+    if isinstance(run, Inference) and run.new_tokens:
+        names.append("new_tokens")
+    return [_knob(workload, "inference", name) for name in names]
+
+
+def _knob(workload: Workload, section: str, name: str) -> _Knob:
+    def turned(value: int) -> Workload:
+        changed: dict[str, Any] = {name: value}
+        return replace(workload, run=replace(workload.run, **changed))
+
+    stated = max(int(getattr(workload.run, name)), 1)
+    return _Knob(f"workload.{section}.{name}", stated, MOST, turned)
+
+
+def _with_rows(workload: FitWorkload, rows: int) -> FitWorkload:
+    return replace(workload, job=workload.job.on(replace(workload.job.table, rows=rows)))

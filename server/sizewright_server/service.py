@@ -99,7 +99,6 @@ class Sizing:
             question.constraints,
             question.max_results,
             self.today(),
-            prepare_any,
             question.machines,
             question.objective,
             tuple(combinations(question.workload, question.techniques)),

@@ -22,6 +22,7 @@ from sizewright_server.planning.plan import PoolFit, worst
 from sizewright_server.service import Checked, Sizing, bundled_sizing
 from sizewright_server.wire import catalog as wire_catalog
 from sizewright_server.wire.estimates import estimate_message, warning_messages
+from sizewright_server.wire.planning import limit_messages
 from sizewright_server.wire.plans import (
     VERDICTS,
     advice_messages,
@@ -30,7 +31,6 @@ from sizewright_server.wire.plans import (
     version_message,
 )
 from sizewright_server.wire.requests import read_check, read_estimate, read_recommend
-from sizewright_server.wire.planning import limit_messages
 from sizewright_server.wire.violations import RequestInvalid
 
 log = logging.getLogger("sizewright.calls")

@@ -9,6 +9,7 @@ from datetime import date
 import numpy as np
 
 from sizewright_catalog.values import Machine
+from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.devices import lacks, native_features
 from sizewright_server.planning.eligibility import eligible
@@ -44,11 +45,11 @@ class Question:
     constraints: Constraints
     max_results: int
     today: date
-    prepare: Prepare
     machines: tuple[Machine, ...] = ()
     objective: Objective = "cost-per-hour"
     combinations: tuple[Combination, ...] = ()
     hours: Callable[[Variant], Hours] | None = None
+    prepare: Prepare = prepare_any
 
 
 def recommend(question: Question, index: OfferIndex) -> PlanningResult:

@@ -19,14 +19,26 @@ def run(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     marks.set("imports")
     spec = workload["model"]
     rng = np.random.default_rng(0)
-    inputs = np.empty((workload["rows"], *_shape(spec)), dtype=np.float32)
-    for start in range(0, workload["rows"], 5000):
-        part = inputs[start : start + 5000]
-        part[:] = rng.standard_normal(part.shape, dtype=np.float32)
+    inputs = _inputs(rng, workload["rows"], spec)
     labels = rng.integers(0, spec["out"], workload["rows"])
     model = _build(keras, spec)
     marks.set("model_built")
     return _operate(workload, model, inputs, labels, marks)
+
+
+def _inputs(rng: Any, rows: int, spec: dict[str, Any]) -> Any:
+    """Samples, made in slices: token numbers for what has a vocabulary, else floats."""
+    import numpy as np
+
+    tokens = "vocab" in spec
+    inputs = np.empty((rows, *_shape(spec)), dtype=np.int32 if tokens else np.float32)
+    for start in range(0, rows, 1000):
+        part = inputs[start : start + 1000]
+        if tokens:
+            part[:] = rng.integers(0, spec["vocab"], part.shape)
+        else:
+            part[:] = rng.standard_normal(part.shape, dtype=np.float32)
+    return inputs
 
 
 def _operate(
@@ -49,30 +61,69 @@ def _operate(
         steps = workload.get("max_steps")
         model.fit(inputs, labels, epochs=1, steps_per_epoch=steps, **options)
     marks.set(workload["op"])
-    return {"parameters": int(model.count_params())}
+    return {"parameters": int(model.count_params()), "json": model.to_json()}
 
 
 def _shape(spec: dict[str, Any]) -> tuple[int, ...]:
     if spec["arch"] == "mlp":
         return (spec["in"],)
-    if spec["arch"] == "cnn":
+    if spec["arch"] in ("cnn", "cnn-bn", "residual"):
         return (spec["image"], spec["image"], 3)
+    if spec["arch"] in ("text", "transformer"):
+        return (spec["seq"],)
     return (spec["seq"], spec["in"])
 
 
 def _build(keras: Any, spec: dict[str, Any]) -> Any:
+    """A model by kind; one of `saved` is read from the JSON it was saved as."""
+    if spec["arch"] in ("residual", "transformer"):
+        return _functional(keras, spec)
     layers: list[Any] = [keras.Input(_shape(spec))]
     if spec["arch"] == "mlp":
-        layers += [keras.layers.Dense(width, activation="relu") for width in spec["hidden"]]
-    elif spec["arch"] == "cnn":
+        for width in spec["hidden"]:
+            layers.append(keras.layers.Dense(width, activation="relu"))
+            if spec.get("dropout"):
+                layers.append(keras.layers.Dropout(spec["dropout"]))
+    elif spec["arch"].startswith("cnn"):
         for width in spec["channels"]:
-            layers += [
-                keras.layers.Conv2D(width, 3, padding="same", activation="relu"),
-                keras.layers.MaxPooling2D(),
-            ]
+            if spec["arch"] == "cnn":
+                layers.append(keras.layers.Conv2D(width, 3, padding="same", activation="relu"))
+            else:
+                layers += [
+                    keras.layers.Conv2D(width, 3, padding="same", use_bias=False),
+                    keras.layers.BatchNormalization(),
+                    keras.layers.ReLU(),
+                ]
+            layers.append(keras.layers.MaxPooling2D())
         layers.append(keras.layers.GlobalAveragePooling2D())
     else:
-        kind = keras.layers.LSTM if spec["arch"] == "lstm" else keras.layers.GRU
+        if spec["arch"] == "text":
+            layers.append(keras.layers.Embedding(spec["vocab"], spec["in"]))
+        kinds = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "text": keras.layers.LSTM}
         for i in range(spec["layers"]):
-            layers.append(kind(spec["hidden"], return_sequences=i < spec["layers"] - 1))
+            returned = i < spec["layers"] - 1
+            layers.append(kinds[spec["arch"]](spec["hidden"], return_sequences=returned))
     return keras.Sequential([*layers, keras.layers.Dense(spec["out"], activation="softmax")])
+
+
+def _functional(keras: Any, spec: dict[str, Any]) -> Any:
+    inputs = keras.Input(_shape(spec))
+    made = inputs
+    if spec["arch"] == "residual":
+        for width in spec["channels"]:
+            made = keras.layers.Conv2D(width, 3, padding="same", strides=2)(made)
+            side = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(made)
+            side = keras.layers.Conv2D(width, 3, padding="same")(side)
+            made = keras.layers.ReLU()(keras.layers.Add()([made, side]))
+        made = keras.layers.GlobalAveragePooling2D()(made)
+    else:
+        made = keras.layers.Embedding(spec["vocab"], spec["d_model"])(made)
+        for _ in range(spec["layers"]):
+            size = spec["d_model"] // spec["heads"]
+            side = keras.layers.MultiHeadAttention(spec["heads"], size, dropout=0.1)(made, made)
+            made = keras.layers.LayerNormalization()(keras.layers.Add()([made, side]))
+            side = keras.layers.Dense(spec["ffn"], activation="gelu")(made)
+            side = keras.layers.Dense(spec["d_model"])(side)
+            made = keras.layers.LayerNormalization()(keras.layers.Add()([made, side]))
+        made = keras.layers.GlobalAveragePooling1D()(made)
+    return keras.Model(inputs, keras.layers.Dense(spec["out"], activation="softmax")(made))

@@ -18,6 +18,8 @@ MODULES = (
     "compose", "pipeline",
 )  # fmt: skip
 
+FUNCTIONS = ("cross_val_score", "cross_validate", "cross_val_predict", "train_test_split")
+
 
 class Classes:
     """Estimators by name; a module is imported when one of its names is asked for."""
@@ -49,6 +51,10 @@ def run(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
         matrix, data
     )
     marks.set("data")
+    if workload["task"] in FUNCTIONS:
+        _validate(workload, matrix, target, classes)
+        marks.set("fit")
+        return {}
     estimator = _estimator(workload, classes)
     arguments = (matrix,) if workload.get("unsup") else (matrix, target)
     facts: dict[str, Any] = {}
@@ -88,6 +94,28 @@ def _estimator(workload: dict[str, Any], classes: Classes) -> Any:
     if workload["task"] == "Pipeline":
         from sklearn.pipeline import make_pipeline
 
-        steps = [classes[s["task"]](**s.get("params", {})) for s in workload["steps"]]
-        return make_pipeline(*steps)
+        return make_pipeline(*(_one(step, classes) for step in workload["steps"]))
+    if "estimators" in workload:
+        members = [(f"m{i}", _one(e, classes)) for i, e in enumerate(workload["estimators"])]
+        return classes[workload["task"]](members, **parameters)
+    if "estimator" in workload:
+        inner = classes[workload["estimator"]](**parameters)
+        return classes[workload["task"]](inner, **workload.get("outer", {}))
     return classes[workload["task"]](**parameters)
+
+
+def _one(step: dict[str, Any], classes: Classes) -> Any:
+    return classes[step["task"]](**step.get("params", {}))
+
+
+def _validate(workload: dict[str, Any], matrix: Any, target: Any, classes: Classes) -> None:
+    """A function of model selection in place of an estimator's fit."""
+    from sklearn import model_selection
+
+    function = getattr(model_selection, workload["task"])
+    if workload["task"] == "train_test_split":
+        kept = function(matrix, target, **workload.get("params", {}))
+        del kept
+        return
+    inner = classes[workload["estimator"]](**workload.get("params", {}))
+    function(inner, matrix, target, cv=workload["cv"], n_jobs=workload.get("n_jobs"))

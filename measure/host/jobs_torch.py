@@ -90,10 +90,26 @@ def _save(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
 
     state = _state(workload)
     marks.set("data")
-    with tempfile.NamedTemporaryFile() as file:
-        torch.save(state, file.name)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(state, workload.get("format", "torch"), Path(folder))
         marks.set("saved")
     return {}
+
+
+def _write(state: dict[str, Any], form: str, folder: Path) -> None:
+    """Saves a state as torch.save, safetensors or torch.distributed.checkpoint does."""
+    import torch
+
+    if form == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, folder / "state.safetensors")
+    elif form == "distributed":
+        import torch.distributed.checkpoint as dcp
+
+        dcp.save(state, checkpoint_id=folder, no_dist=True)
+    else:
+        torch.save(state, folder / "state.pt")
 
 
 def _load(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
@@ -104,7 +120,12 @@ def _load(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     if workload["op"] == "ckpt_load_into":
         target = torch.nn.ParameterDict(_state(workload))
     marks.set("data")
-    state = torch.load(path, mmap=workload.get("mmap", False))
+    if workload.get("format") == "safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, mmap=workload.get("mmap", False))
     marks.set("loaded")
     if target is not None:
         target.load_state_dict(state)
@@ -119,12 +140,18 @@ def _checkpoint(workload: dict[str, Any]) -> Path:
     """A checkpoint that a process of its own has written."""
     import torch
 
-    name = f"sizewright-{workload['params_m']}-{workload['tensors']}.pt"
+    tensors = workload.get("format") == "safetensors"
+    name = f"sizewright-{workload['params_m']}-{workload['tensors']}.{'st' if tensors else 'pt'}"
     path = Path(tempfile.gettempdir()) / name
     if not path.exists():
         child = os.fork()
         if child == 0:
-            torch.save(_state(workload), path)
+            if tensors:
+                from safetensors.torch import save_file
+
+                save_file(_state(workload), path)
+            else:
+                torch.save(_state(workload), path)
             os._exit(0)
         os.waitpid(child, 0)
     return path
@@ -135,9 +162,17 @@ def _loader(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     from torch.utils.data import DataLoader, TensorDataset
 
     rows, columns = workload["rows"], workload["cols"]
-    data = TensorDataset(torch.randn(rows, columns), torch.zeros(rows, dtype=torch.int64))
+    labels = torch.zeros(rows, dtype=torch.int64)
+    data: Any = TensorDataset(torch.randn(rows, columns), labels)
+    if workload.get("storage") == "list":
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        data = [(rng.standard_normal(columns, dtype=np.float32), 0) for _ in range(rows)]
     marks.set("data")
     options: dict[str, Any] = {}
+    if workload.get("start"):
+        options["multiprocessing_context"] = workload["start"]
     if workload.get("prefetch"):
         options["prefetch_factor"] = workload["prefetch"]
     loader = DataLoader(

@@ -86,7 +86,6 @@ def _state(workload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
-    import torch
 
     state = _state(workload)
     marks.set("data")

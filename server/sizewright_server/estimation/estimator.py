@@ -14,7 +14,8 @@ from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
-from sizewright_server.estimation.host import host_phases
+from sizewright_server.estimation.host import host_bounds, host_phases
+from sizewright_server.estimation.host_states import HostStates, host_states
 from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.layouts import (
     check_layout,
@@ -97,7 +98,7 @@ class PreparedWorkload:
             gpu[0, members] = made.allocated_low
             gpu[1, members] = made.reserved_best
             gpu[2, members] = made.reserved_high
-        host = np.repeat(self._host()[:, None], count, axis=1)
+        host = self._host(layouts)
         return LayoutColumns(
             *gpu,
             *host,
@@ -149,19 +150,20 @@ class PreparedWorkload:
         width = 4 if _precision(run) in ("fp32",) else 2
         return self.parameter_count * width
 
-    def _host(self) -> Column:
-        """Highest per-rank and per-node needs over the host's phases: six rows."""
-        phases = host_phases(self.workload, self.checkpoint_bytes())
-        rows = []
-        for which in ("per_rank", "per_node"):
-            for bound in ("low_bytes", "best_bytes", "high_bytes"):
-                rows.append(
-                    max(
-                        sum(getattr(part.size, bound) for part in getattr(phase, which))
-                        for phase in phases
-                    )
-                )
-        return np.array(rows, dtype=np.int64)
+    def host_states(self, layout: Layout) -> HostStates:
+        """What of the model's states the host sees under a layout."""
+        trainable = self.trainable_parameter_count
+        return host_states(self.workload, layout, self.checkpoint_bytes(), trainable)
+
+    def _host(self, layouts: Sequence[Layout]) -> Column:
+        """Each layout's highest per-rank and per-node needs over the host's phases: six rows."""
+        made: dict[HostStates, list[int]] = {}
+        for layout in layouts:
+            states = self.host_states(layout)
+            if states not in made:
+                made[states] = host_bounds(host_phases(self.workload, states))
+        columns = [made[self.host_states(layout)] for layout in layouts]
+        return np.array(columns, dtype=np.int64).reshape(len(layouts), 6).T
 
 
 def _make_room(kept: dict[Any, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.composition import Composition, compose
-from sizewright_server.estimation.explain_host import explain_host
+from sizewright_server.estimation.explain_host import explain_host, host_notices
 from sizewright_server.estimation.memory import (
     ByteRange,
     Confidence,
@@ -21,7 +21,7 @@ from sizewright_server.estimation.replay import replayed_reserved_bytes
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak
 from sizewright_server.estimation.training import TrainingGroup
-from sizewright_server.estimation.workload import Layout, Training
+from sizewright_server.estimation.workload import Layout
 
 if TYPE_CHECKING:
     from sizewright_server.estimation.columns import GpuColumns
@@ -41,7 +41,7 @@ def explain(
 ) -> MemoryEstimate:
     """Puts the pools together."""
     gpu = _gpu_pool(prepared, layout, overhead, columns, group, replay=replay)
-    host = explain_host(prepared.workload, prepared.checkpoint_bytes(), ranks_per_node)
+    host = explain_host(prepared.workload, prepared.host_states(layout), ranks_per_node)
     return MemoryEstimate(
         pools=(gpu, host),
         layout=layout,
@@ -196,8 +196,4 @@ def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
                 "dataset-not-stated", "The dataset is not stated; its host memory is not counted."
             )
         )
-    if isinstance(workload.run, Training) and workload.run.layout is None:
-        notices.append(
-            Notice("checkpoint-save", "Saving a checkpoint is not counted in host memory.")
-        )
-    return tuple(notices)
+    return (*notices, *host_notices(workload))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from sizewright_server.estimation.host import HostParts, host_phases
-from sizewright_server.estimation.memory import ByteRange, Part, Phase, PoolEstimate
+from sizewright_server.estimation.host_data import batch_bytes
+from sizewright_server.estimation.host_states import HostStates
+from sizewright_server.estimation.memory import ByteRange, Notice, Part, Phase, PoolEstimate
 from sizewright_server.estimation.workload import Workload
 
 
-def explain_host(workload: Workload, checkpoint_bytes: int, ranks: int) -> PoolEstimate:
+def explain_host(workload: Workload, states: HostStates, ranks: int) -> PoolEstimate:
     """Every phase's parts for `ranks` ranks on a node; the peak is the highest of each bound."""
-    described = host_phases(workload, checkpoint_bytes)
+    described = host_phases(workload, states)
     phases = tuple(_phase(parts, ranks) for parts in described)
     highest = max(phases, key=lambda phase: phase.total.best_bytes)
     peak = ByteRange(*(_bound(described, bound, ranks) for bound in _BOUNDS))
@@ -41,3 +43,16 @@ def _times(part: Part, ranks: int) -> Part:
     size = ByteRange(*(ranks * getattr(part.size, bound) for bound in _BOUNDS))
     numbers = f"{ranks} ranks x ({part.numbers})"
     return Part(part.name, size, part.formula, numbers, part.source, part.confidence)
+
+
+def host_notices(workload: Workload) -> tuple[Notice, ...]:
+    """What to know of the container around the job."""
+    host = workload.host
+    shared = host.loader_workers * host.prefetch_factor * batch_bytes(workload)
+    if not host.shared_memory_bytes or shared <= host.shared_memory_bytes:
+        return ()
+    words = (
+        f"Loader workers pass {shared:,} bytes of batches through /dev/shm on each rank, more than "
+        f"the {host.shared_memory_bytes:,} it holds: they would die of a bus error."
+    )
+    return (Notice("shared-memory-too-small", words),)

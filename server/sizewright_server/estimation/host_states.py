@@ -1,0 +1,73 @@
+"""What of the model's states passes through host memory under a layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.states import optimizers, state_widths
+from sizewright_server.estimation.workload import CheckpointSave, Training, Workload
+
+#: A gradient in host memory, where the optimizer steps there (DeepSpeed's and FSDP's are fp32).
+OFFLOADED_GRADIENT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class HostStates:
+    """Bytes of a job's states, as far as the host sees them.
+
+    `checkpoint` is the weights file; `saved` all that a checkpoint holds, optimizer state with it,
+    and `rank_saved` one rank's part of it; `offloaded` is what lives in host memory for each rank.
+    """
+
+    checkpoint: int
+    rank_checkpoint: int
+    saved: int
+    rank_saved: int
+    largest_saved: int
+    gathers: bool
+    save: CheckpointSave
+    offloaded: int = 0
+
+
+def host_states(
+    workload: Workload, layout: Layout, checkpoint_bytes: int, trainable: int
+) -> HostStates:
+    """The states of a run; `trainable` parameters have optimizer state and are saved."""
+    run = workload.run
+    shards = layout.shard_ranks if layout.zero else 1
+    ways = max(1, layout.tp * layout.pp)
+    share = checkpoint_bytes // (shards * ways)
+    if not isinstance(run, Training):
+        return HostStates(checkpoint_bytes, share, 0, 0, 0, False, "none")
+    widths = state_widths(run.precision, layout.sharding)
+    states = optimizers()[run.optimizer.name].states
+    width = widths.stored + states * widths.state + widths.master
+    save = workload.host.checkpoint_save or ("sharded" if shards > 1 else "full")
+    saved = trainable * (widths.stored if save == "full-weights" else width)
+    rank_saved = saved // (shards * ways)
+    return HostStates(
+        checkpoint=checkpoint_bytes,
+        rank_checkpoint=share,
+        saved=saved,
+        rank_saved=rank_saved,
+        # DeepSpeed keeps each state of a rank as one flat tensor, which torch.save copies whole.
+        largest_saved=rank_saved // max(1, states + 1) if layout.sharding == "deepspeed" else 0,
+        gathers=save in ("full", "full-weights") and shards * ways > 1,
+        save=save,
+        offloaded=_offloaded(layout, trainable // (shards * ways), states),
+    )
+
+
+def _offloaded(layout: Layout, parameters: int, states: int) -> int:
+    """A rank's fp32 weights, states and gradients that the optimizer keeps on the host.
+
+    DeepSpeed's own estimate (runtime/zero/stage3.py) counts 16 B a parameter for Adam, and 2 more
+    for parameters that are offloaded too; on NVMe only buffers stay, which are not counted here.
+    """
+    if layout.offload not in ("optimizer", "optimizer-and-parameters"):
+        return 0
+    each = 4 + 4 * states + OFFLOADED_GRADIENT_BYTES
+    if layout.offload == "optimizer-and-parameters" and layout.sharding == "deepspeed":
+        each += 2
+    return int(parameters * each * layout.offload_share)

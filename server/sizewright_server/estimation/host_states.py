@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sizewright_server.estimation.layout import Layout
-from sizewright_server.estimation.states import optimizers, state_widths
+from sizewright_server.estimation.optimizers import BYTE, FP32, OptimizerKind, optimizers
+from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.workload import CheckpointSave, Training, Workload
 
 #: A gradient in host memory, where the optimizer steps there (DeepSpeed's and FSDP's are fp32).
@@ -40,11 +41,12 @@ def host_states(
     share = checkpoint_bytes // (shards * ways)
     if not isinstance(run, Training):
         return HostStates(checkpoint_bytes, share, 0, 0, 0, False, "none")
-    widths = state_widths(run.precision, layout.sharding)
-    states = optimizers()[run.optimizer.name].states
-    width = widths.stored + states * widths.state + widths.master
+    widths = state_widths(run, layout.sharding)
+    kind = optimizers()[run.optimizer.name]
+    states = sum(rule.count for rule in kind.states)
+    width = widths.trained + state_width(kind, widths.state) + widths.master
     save = workload.host.checkpoint_save or ("sharded" if shards > 1 else "full")
-    saved = trainable * (widths.stored if save == "full-weights" else width)
+    saved = int(trainable * (widths.trained if save == "full-weights" else width))
     rank_saved = saved // (shards * ways)
     return HostStates(
         checkpoint=checkpoint_bytes,
@@ -55,11 +57,22 @@ def host_states(
         largest_saved=rank_saved // max(1, states + 1) if layout.sharding == "deepspeed" else 0,
         gathers=save in ("full", "full-weights") and shards * ways > 1,
         save=save,
-        offloaded=_offloaded(layout, trainable // (shards * ways), states),
+        offloaded=_offloaded(layout, trainable // (shards * ways), state_width(kind, FP32)),
     )
 
 
-def _offloaded(layout: Layout, parameters: int, states: int) -> int:
+def state_width(kind: OptimizerKind, width: int) -> float:
+    """Mean bytes of optimizer state a parameter, those that grow with its elements."""
+    total = 0.0
+    for rule in kind.states:
+        if rule.of == "quantized":
+            total += rule.count * (rule.bits / BYTE + FP32 / rule.block)
+        elif rule.of in ("elements", "kronecker"):
+            total += rule.count * (rule.bytes or width)
+    return total
+
+
+def _offloaded(layout: Layout, parameters: int, states_width: float) -> int:
     """A rank's fp32 weights, states and gradients that the optimizer keeps on the host.
 
     DeepSpeed's own estimate (runtime/zero/stage3.py) counts 16 B a parameter for Adam, and 2 more
@@ -67,7 +80,7 @@ def _offloaded(layout: Layout, parameters: int, states: int) -> int:
     """
     if layout.offload not in ("optimizer", "optimizer-and-parameters"):
         return 0
-    each = 4 + 4 * states + OFFLOADED_GRADIENT_BYTES
+    each = FP32 + states_width + OFFLOADED_GRADIENT_BYTES
     if layout.offload == "optimizer-and-parameters" and layout.sharding == "deepspeed":
         each += 2
     return int(parameters * each * layout.offload_share)

@@ -40,8 +40,13 @@ class Backward:
         self._saved = {i: s.saves for i, s in enumerate(tape.storages) if s.saves}
 
     def walk(self) -> None:
-        """Runs every node in reverse. The gradients of the outputs are alive at the start."""
-        for out in self.tape.outputs:
+        """Runs every node in reverse. The gradients of the outputs are alive at the start.
+
+        A loss is the only root of its backward pass: what is returned beside it gets no gradient.
+        """
+        outputs = self.tape.outputs
+        loss = outputs[:1] if outputs and outputs[0].shape == (1,) else outputs
+        for out in loss:
             if out.needs_grad:
                 grad = self._make(out.shape, out.itemsize, "gradient of activations")
                 self._grads[id(out)] = grad

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.timeline import PhasePeak
 
@@ -44,3 +46,20 @@ class GpuColumns:
     allocated_high: Column
     reserved_best: Column
     reserved_high: Column
+
+
+def highest(columns: Sequence[GpuColumns], shown: int) -> GpuColumns:
+    """The highest of each reading over several ranks; the phases are those of the shown one."""
+
+    def top(name: str) -> Column:
+        found: Column = np.max([getattr(one, name) for one in columns], axis=0)
+        return found
+
+    return GpuColumns(
+        phases=columns[shown].phases,
+        allocated_low=top("allocated_low"),
+        allocated_best=top("allocated_best"),
+        allocated_high=top("allocated_high"),
+        reserved_best=top("reserved_best"),
+        reserved_high=top("reserved_high"),
+    )

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
+from sizewright_server.estimation.columns import GpuColumns, LayoutColumns, highest
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.host import host_bounds, host_phases
 from sizewright_server.estimation.host_states import HostStates, host_states
 from sizewright_server.estimation.inference import InferenceGroup
+from sizewright_server.estimation.layout import structure
 from sizewright_server.estimation.layouts import (
     check_layout,
     layouts_of_run,
@@ -24,6 +25,7 @@ from sizewright_server.estimation.layouts import (
 )
 from sizewright_server.estimation.lowering import Dims, Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
@@ -133,12 +135,24 @@ class PreparedWorkload:
         kept = self._alone.get(layouts[0]) if len(layouts) == 1 else None
         if kept is not None:
             return kept
-        group = self.group(layouts)
-        made = (group, gpu_columns(group))
+        made = self._fullest(layouts)
         if len(layouts) == 1:
             _make_room(self._alone)
             self._alone[layouts[0]] = made
         return made
+
+    def _fullest(
+        self, layouts: Sequence[Layout]
+    ) -> tuple[TrainingGroup | InferenceGroup, GpuColumns]:
+        """The fullest pipeline stage: its schedule for the first layout, every one's peaks."""
+        stages = positions(max(layout.pp for layout in layouts))
+        if isinstance(self.workload.run, Inference) or len(stages) == 1:
+            group = self.group(layouts)
+            return group, gpu_columns(group)
+        groups = [TrainingGroup(self.model, self.workload.run, layouts, at) for at in stages]
+        made = [gpu_columns(group) for group in groups]
+        first = max(range(len(made)), key=lambda i: int(made[i].reserved_best[0]))
+        return groups[first], highest(made, first)
 
     def collectives(self, layout: Layout) -> tuple[int, int]:
         """NCCL communicators of a rank, and the size of the largest."""
@@ -247,9 +261,9 @@ def reserved_shares() -> dict[str, tuple[float, float, float]]:
 
 def _groups(layouts: Sequence[Layout]) -> list[list[int]]:
     """Indices of layouts that one schedule can hold."""
-    groups: dict[tuple[str, bool], list[int]] = {}
+    groups: dict[Layout, list[int]] = {}
     for index, layout in enumerate(layouts):
-        groups.setdefault((layout.sharding, layout.tp > 1), []).append(index)
+        groups.setdefault(structure(layout), []).append(index)
     return list(groups.values())
 
 

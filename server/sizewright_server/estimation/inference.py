@@ -157,7 +157,7 @@ class InferenceGroup:
                     segment.name,
                     segment.program.forward_without_grad,
                     storage_bytes(segment.program, dims, len(self.tp)),
-                    segment.count,
+                    np.full_like(self.tp, segment.count),
                     held if segment.repeats else nothing,
                     -old,
                     "hidden-states",

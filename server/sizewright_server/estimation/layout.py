@@ -6,7 +6,7 @@ where the default is not what people run with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Sharding: TypeAlias = Literal["ddp", "deepspeed", "fsdp1", "fsdp2", "megatron"]
@@ -94,3 +94,18 @@ class Layout:
     def shard_ranks(self) -> int:
         """Ranks over which a state that is sharded is split; context-parallel ranks count."""
         return self.shard_size or self.dp * self.cp
+
+
+def structure(layout: Layout) -> Layout:
+    """The layout with its sizes taken away: layouts with the same share one schedule."""
+    return replace(
+        layout,
+        dp=1,
+        zero=min(layout.zero, 2),
+        tp=min(layout.tp, 2),
+        keep_gathered=False,
+        pp=min(layout.pp, 2),
+        cp=min(layout.cp, 2),
+        ep=min(layout.ep, 2),
+        shard_size=0,
+    )

@@ -105,7 +105,7 @@ def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
 class Dims:
     """The dimensions of every segment in one run: the batch's, and its own sizes'."""
 
-    def __init__(self, tp: Column, batch: Mapping[str, int]) -> None:
+    def __init__(self, tp: Column, batch: Mapping[str, int | Column]) -> None:
         self._tp = tp
         self._batch = {name: np.full_like(tp, value) for name, value in batch.items()}
         self._made: dict[Sizes, dict[str, Column]] = {}

@@ -1,13 +1,11 @@
 """The model states of a group of layouts: weights, gradients, optimizer, whole or in shards.
 
-`stage` says from which ZeRO stage on a state is split over the data-parallel ranks: 0 never, 1 to
-3 as the stage, ALWAYS whatever the stage (the shard a reduction leaves).
+`stage` says from which ZeRO stage on a state is split (`parallel.ParallelColumns.ways`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +18,10 @@ from sizewright_server.estimation.optimizers import (
     optimizers,
     state_bytes,
 )
+from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.profile import Column, elements, round_up
-from sizewright_server.estimation.states import HALF, Widths, buffer_elements
-from sizewright_server.estimation.workload import Optimizer, Sharding
-
-ALWAYS = -1
-
-
-@dataclass(frozen=True, slots=True)
-class ParallelColumns:
-    """The layouts of a group as columns."""
-
-    dp: Column
-    tp: Column
-    zero: Column
-    keep: Column
+from sizewright_server.estimation.states import Widths
+from sizewright_server.estimation.workload import Optimizer
 
 
 class ModelStates:
@@ -44,30 +31,28 @@ class ModelStates:
         self,
         architecture: Architecture,
         segments: Sequence[Segment],
+        counts: Sequence[Column],
         dims: Dims,
         layouts: ParallelColumns,
         widths: Widths,
-        sharding: Sharding,
     ) -> None:
-        self.layouts, self.widths, self.sharding = layouts, widths, sharding
-        self.segments = tuple(segments)
+        self.layouts, self.widths = layouts, widths
+        self.segments, self.counts = tuple(segments), tuple(counts)
         count = len(layouts.dp)
         self._tensors = [_table(s, dims.of(s.sizes), count) for s in segments]
         self._trained = [segment.program.trained for segment in segments]
         head = architecture.head
         tied = head.tied and head.kind in ("causal-lm", "masked-lm")
         table = elements(("V", "E"), dims.of(segments[0].sizes))
-        self._tied = table if tied else np.zeros_like(table)
+        # The stages at both ends of a pipeline each have the table.
+        self._tied = np.where((layouts.pp == 1) & tied, table, 0)
         trains_table = any(p.trained for p in segments[0].program.parameters[:1])
         self._tied_trained = self._tied if trains_table else np.zeros_like(table)
         self._made: dict[tuple[int, int], list[Column]] = {}
 
-    def ways(self, stage: int) -> Column:
-        """Over how many ranks a state is split."""
-        dp = self.layouts.dp
-        if stage == ALWAYS:
-            return dp
-        return np.where((self.layouts.zero >= stage) & (stage > 0), dp, 1)
+    def here(self, index: int) -> Column:
+        """1 where the pipeline stage has the segment, else 0."""
+        return np.minimum(self.counts[index], 1)
 
     # -- what trains ----------------------------------------------------------------------------
 
@@ -76,7 +61,7 @@ class ModelStates:
         embedding's."""
         key = (itemsize, stage)
         if key not in self._made:
-            ways = self.ways(stage)
+            ways = self.layouts.ways(stage)
             made = [
                 round_up(-(-table.elements[mask] // ways) * itemsize).sum(axis=0)
                 for table, mask in zip(self._tensors, self._trained, strict=True)
@@ -96,12 +81,12 @@ class ModelStates:
         return round_up(self._tied_trained * itemsize)
 
     def total(self, itemsize: int, stage: int = 0) -> Column:
-        """Bytes of every trained tensor of the model on one rank."""
-        return self._over_model(self.per_segment(itemsize, stage))
+        """Bytes of every trained tensor of the rank's part of the model."""
+        return self._over_stage(self.per_segment(itemsize, stage))
 
     def largest_tensor(self, itemsize: int, stage: int) -> Column:
         """Bytes of the largest trained tensor."""
-        ways, largest = self.ways(stage), np.zeros_like(self.layouts.dp)
+        ways, largest = self.layouts.ways(stage), np.zeros_like(self.layouts.dp)
         for table, mask in zip(self._tensors, self._trained, strict=True):
             if mask.any():
                 largest = np.maximum(largest, table.elements[mask].max(axis=0))
@@ -115,13 +100,13 @@ class ModelStates:
             item = kind.states[0].bytes or width if kind.states else width
             size = kind.whole_states * self.total(item, 1)
         else:
-            size = self._over_model(self._state_bytes(kind, width, optimizer.rank))
+            size = self._over_stage(self._state_bytes(kind, width, optimizer.rank))
         if self.widths.master:
             size = size + self.total(self.widths.master, 1)
         return size
 
     def _state_bytes(self, kind: OptimizerKind, width: int, rank: int) -> list[Column]:
-        ways, made = self.ways(1), []
+        ways, made = self.layouts.ways(1), []
         for number, segment in enumerate(self.segments):
             table = _chosen(self._tensors[number], self._trained[number])
             made.append(state_bytes(kind, table, segment.role, ways=ways, width=width, rank=rank))
@@ -134,10 +119,10 @@ class ModelStates:
             made[-1] = np.maximum(made[-1] - tied, 0)
         return made
 
-    def _over_model(self, parts: Sequence[Column]) -> Column:
+    def _over_stage(self, parts: Sequence[Column]) -> Column:
         total: Column = np.zeros_like(self.layouts.dp)
-        for segment, part in zip(self.segments, parts, strict=True):
-            total = total + segment.count * part
+        for count, part in zip(self.counts, parts, strict=True):
+            total = total + count * part
         return total
 
     # -- everything -----------------------------------------------------------------------------
@@ -145,11 +130,11 @@ class ModelStates:
     def weights(self, stage: int = 3) -> Column:
         """Bytes of all weights at rest on one rank: frozen ones as stored, trained ones in
         theirs."""
-        return self._over_model(self._at_rest(self.widths.stored, self.widths.trained, stage))
+        return self._over_stage(self._at_rest(self.widths.stored, self.widths.trained, stage))
 
     def _at_rest(self, frozen: int, trained: int, stage: int) -> list[Column]:
         """Bytes of every tensor of one instance of each segment, tied ones the embedding's."""
-        ways, made = self.ways(stage), []
+        ways, made = self.layouts.ways(stage), []
         for segment, table in zip(self.segments, self._tensors, strict=True):
             total: Column = np.zeros_like(self.layouts.dp)
             for group in segment.program.parameter_groups:
@@ -164,58 +149,27 @@ class ModelStates:
         made[-1] = made[-1] - round_up(-(-self._tied // ways) * width)
         return made
 
-    def buckets(self, bound: str = "value") -> Column:
-        """DDP's reduction buckets, one more copy of the gradients; DeepSpeed's one bucket.
-
-        `gradient_as_bucket_view` is False by default (torch/nn/parallel/distributed.py).
-        """
-        if self.sharding == "fsdp2":
-            return np.zeros_like(self.layouts.dp)
-        size = self.total(self.widths.gradient)
-        if self.sharding == "deepspeed":
-            most = buffer_elements("deepspeed_reduce_bucket", bound) * self.widths.gradient
-            size = np.minimum(size, most)
-        return np.where(self.layouts.dp > 1, size, 0)
-
-    def gathered(self, size: Column) -> Column:
-        """A size where parameters are sharded and must be gathered, else 0."""
-        return np.where((self.layouts.zero == 3) & (self.layouts.dp > 1), size, 0)
-
-    def root(self) -> Column:
-        """FSDP2's root unit: embeddings, final norms and head, gathered for the whole pass."""
-        total: Column = np.zeros_like(self.layouts.dp)
-        if self.sharding == "deepspeed":
-            return total
-        for segment, size in zip(self.segments, self._gathered_whole(), strict=True):
-            if not segment.repeats:
-                total = total + size
-        return self.gathered(total)
-
-    def _gathered_whole(self) -> list[Column]:
+    def gathered_whole(self) -> list[Column]:
         """Bytes of one instance of each segment as it is gathered to be computed with."""
         types = self.widths.types
         return self._at_rest(types.weight, types.trained or types.weight, 0)
 
-    def units(self) -> list[Column]:
-        """Parameters gathered at a time in each segment: one block (FSDP2), half the live window
-        (DeepSpeed); nothing beside the root in the segments that belong to it."""
-        whole = self._gathered_whole()
-        if self.sharding == "deepspeed":
-            window = buffer_elements("deepspeed_live_parameters", "value") * HALF
-            half = np.minimum(self._over_model(whole), window) // 2
-            return self._of_blocks([half] * len(self.segments))
-        return self._of_blocks(whole)
+    def gathered_total(self) -> Column:
+        """Bytes of the rank's part of the model as it is computed with."""
+        return self._over_stage(self.gathered_whole())
 
-    def reduced_units(self) -> list[Column]:
-        """One block's whole gradients on their way to their shards, per segment."""
-        return self._of_blocks(self.per_segment(self.widths.reduced))
+    def largest_module(self) -> Column:
+        """Bytes of the largest tensor of any kind as it is computed with."""
+        largest: Column = np.zeros_like(self.layouts.dp)
+        for table in self._tensors:
+            if len(table.elements):
+                largest = np.maximum(largest, table.elements.max(axis=0))
+        return largest * self.widths.types.weight
 
-    def _of_blocks(self, sizes: list[Column]) -> list[Column]:
-        nothing = np.zeros_like(self.layouts.dp)
-        return [
-            self.gathered(size) if segment.repeats else nothing
-            for segment, size in zip(self.segments, sizes, strict=True)
-        ]
+    @property
+    def gradient_width(self) -> int:
+        """Bytes per element of a gradient as the backward pass makes it."""
+        return self.widths.types.trained or self.widths.types.weight
 
 
 def _table(segment: Segment, dims: dict[str, Column], layouts: int) -> TensorTable:

@@ -31,6 +31,10 @@ class Pass:
     storages: NDArray[np.int64]
 
 
+#: A pass in which nothing is allocated or freed.
+EMPTY_PASS = Pass(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterGroup:
     """The parameters of one kind, by their rows: trained or not, and in which format."""

@@ -66,7 +66,7 @@ class Expansion:
         """The outputs' logits and every gradient: `zero_grad` sets them to None."""
         for number, segment in enumerate(group.segments):
             program = segment.program
-            for instance in range(group.counts[number]):
+            for instance in range(self._count(number)):
                 for storage in (*program.parameter_grads, *program.output_storages[1:]):
                     if storage is not None:
                         yield (number, instance, storage), RELEASE
@@ -81,7 +81,8 @@ class Expansion:
                 zip(stage.events.signs.tolist(), stage.events.storages.tolist(), strict=True)
             )
             backward = stage.events in _backward_passes(segment)
-            order = range(stage.count - 1, -1, -1) if backward else range(stage.count)
+            count = int(stage.count[0])
+            order = range(count - 1, -1, -1) if backward else range(count)
             for instance in order:
                 shared = self._shared(segment, number, instance, last)
                 for sign, storage in events:
@@ -108,8 +109,13 @@ class Expansion:
                 shared[program.output_grads[0]] = (*after, grad)
         return shared
 
+    def _count(self, number: int) -> int:
+        """Instances of a segment on the rank."""
+        counts = self.group.counts[number]
+        return counts if isinstance(counts, int) else int(counts[0])
+
     def _last(self, number: int) -> int:
-        return self.group.counts[number] - 1
+        return self._count(number) - 1
 
     def _tensor_bytes(self) -> list[int]:
         """Every parameter tensor in the order of the model; a tied head's table comes last."""
@@ -120,7 +126,7 @@ class Expansion:
                 int(round_up(_stored_bytes(parameter, dims))[0])
                 for parameter in segment.program.parameters
             ]
-            sizes += one * self.group.counts[number]
+            sizes += one * self._count(number)
         tied = self._tied_bytes()
         if tied:
             sizes.remove(tied)

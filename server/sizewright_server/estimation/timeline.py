@@ -2,7 +2,7 @@
 
 A stage is one pass over a segment, `count` times in a row. Within such a run the live bytes before
 the i-th instance change by the same amount each time, so the run's peak is at its first or its last
-instance: exact, without walking every layer.
+instance: exact, without walking every layer. A count of 0 leaves the stage out of that layout.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Stage:
     segment: str
     events: Pass
     sizes: Column
-    count: int
+    count: Column
     during_bytes: Column
     after_bytes: Column
     #: The part `during_bytes` counts in.
@@ -53,6 +53,7 @@ def run_timeline(start_bytes: Column, stages: Sequence[Stage]) -> tuple[list[Pha
         net = result.delta_bytes + stage.after_bytes
         drift = (stage.count - 1) * net
         peak = live + stage.during_bytes + result.peak_bytes + np.maximum(drift, 0)
+        peak = np.where(stage.count > 0, peak, 0)
         at_last = (drift > 0).astype(np.int64)
         live = live + stage.count * net
         held = peaks.get(stage.phase)

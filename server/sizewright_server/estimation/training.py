@@ -1,27 +1,44 @@
 """Training as a schedule: what is resident, and the stages of one optimizer step, per layout.
 
-Layouts that share a sharding library and the use of tensor parallelism are one group with one
-schedule; everything in it is a column over the group's layouts.
+Layouts that share a library, its settings and the structure of their parallelism are one group with
+one schedule, seen from one stage of the pipeline; everything in it is a column over the group's
+layouts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Dims, Segment, lower
-from sizewright_server.estimation.model_states import ALWAYS, ModelStates, ParallelColumns
+from sizewright_server.estimation.model_states import ModelStates
+from sizewright_server.estimation.offload import Placement, placement
 from sizewright_server.estimation.ops import FP32, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
-from sizewright_server.estimation.profile import Column, Pass, elements, round_up, storage_bytes
-from sizewright_server.estimation.states import Widths, state_widths
+from sizewright_server.estimation.parallel import ParallelColumns
+from sizewright_server.estimation.pipeline import Position, chunks_in_flight, stage_counts
+from sizewright_server.estimation.profile import (
+    EMPTY_PASS,
+    Column,
+    Pass,
+    elements,
+    round_up,
+    storage_bytes,
+    walk,
+)
+from sizewright_server.estimation.sharding import WorkingSet, working_set
+from sizewright_server.estimation.states import Widths, buffer_elements, state_widths
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
-from sizewright_server.estimation.workload import Layout, Sharding, Training
+from sizewright_server.estimation.workload import Layout, Training
+
+#: Libraries that step with fused kernels of their own, whatever the optimizer's own step is.
+FUSED = ("deepspeed", "megatron")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +50,13 @@ class Resident:
     gradients_kept: Column
     buckets: Column
     inputs: Column
+    waiting: Column
 
     @property
     def total(self) -> Column:
         """Their sum."""
-        return self.weights + self.optimizer + self.gradients_kept + self.buckets + self.inputs
+        total: Column = sum(getattr(self, field.name) for field in fields(self))
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,73 +70,133 @@ class Schedule:
 
 
 class TrainingGroup:
-    """Layouts of one sharding library, all with or all without tensor parallelism."""
+    """Layouts of one library and structure, as one stage of their pipelines holds them."""
 
     def __init__(
-        self, architecture: Architecture, training: Training, layouts: Sequence[Layout]
+        self,
+        architecture: Architecture,
+        training: Training,
+        layouts: Sequence[Layout],
+        position: Position = "only",
     ) -> None:
         self.architecture = architecture
         self.training = training
-        self._given = tuple(layouts)
-        self.sharding: Sharding = layouts[0].sharding
+        self.layouts = tuple(layouts)
+        self.position: Position = position
+        self.layout = layouts[0]
+        self.sharding: Sharding = self.layout.sharding
         self.widths: Widths = state_widths(training, self.sharding)
-        self.dp = np.array([layout.dp for layout in layouts], dtype=np.int64)
-        self.tp = np.array([layout.tp for layout in layouts], dtype=np.int64)
-        self.zero = np.array([layout.zero for layout in layouts], dtype=np.int64)
-        self.keep = np.array([layout.keep_gathered for layout in layouts], dtype=np.int64)
-        self.segments = lower(architecture, self._mode(bool((self.tp > 1).any())))
+        self.parallel = ParallelColumns.of(layouts)
+        self.placement: Placement = placement(self.layout)
+        self.segments = lower(architecture, self._mode())
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
+        self.counts = stage_counts(self.segments, self.parallel.pp, self.parallel.virtual, position)
         self.states = ModelStates(
-            architecture,
-            self.segments,
-            self.dims_of,
-            ParallelColumns(self.dp, self.tp, self.zero, self.keep),
-            self.widths,
-            self.sharding,
+            architecture, self.segments, self.counts, self.dims_of, self.parallel, self.widths
         )
-        self.counts = [segment.count for segment in self.segments]
+        self.working: WorkingSet = working_set(self.states, self.layout)
         self._sizes_of: dict[str, Column] = {}
 
-    def _mode(self, tensor_parallel: bool) -> Mode:
+    def _mode(self) -> Mode:
         training = self.training
         return Mode(
             types=self.widths.types,
             training=True,
             attention=training.attention,
             padded=training.padded_batches,
-            tensor_parallel=tensor_parallel,
+            tensor_parallel=bool((self.parallel.tp > 1).any()),
         )
 
     def _dims(self) -> Dims:
-        tokens = self.training.seq_len
-        batch = {"B": self.training.micro_batch, "S": tokens, "C": tokens, "KEPT": tokens}
-        return Dims(self.tp, batch)
+        """Context parallelism splits a sample's tokens."""
+        tokens = self.training.seq_len // self.parallel.cp
+        batch: dict[str, int | Column] = {
+            "B": self.training.micro_batch,
+            "S": tokens,
+            "C": tokens,
+            "KEPT": tokens,
+        }
+        return Dims(self.parallel.tp, batch)
+
+    @property
+    def dp(self) -> Column:
+        """Data-parallel sizes."""
+        return self.parallel.dp
+
+    @property
+    def tp(self) -> Column:
+        """Tensor-parallel sizes."""
+        return self.parallel.tp
 
     @cached_property
     def resident(self) -> Resident:
-        """What each ZeRO stage leaves on a rank for the whole step."""
-        states = self.states
-        kept = np.zeros_like(self.dp)
-        if self.adding:
-            kept = states.total(self.widths.gradient, 2)
+        """What is on a rank for the whole step."""
+        states, stays = self.states, self.placement
+        optimizer = states.optimizer(self.training.optimizer) * stays.optimizer
+        weights = states.weights(3) * stays.weights
         return Resident(
-            weights=states.weights(3),
-            optimizer=states.optimizer(self.training.optimizer),
-            gradients_kept=kept,
-            buckets=states.buckets(),
+            weights=weights.astype(np.int64),
+            optimizer=optimizer.astype(np.int64),
+            gradients_kept=self._gradients_kept(),
+            buckets=self.working.buffers().best,
             inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
+            waiting=self._waiting(),
         )
+
+    def _gradients_kept(self) -> Column:
+        """Gradients that are there before the backward pass begins.
+
+        They are where micro-batches add up; Megatron's buffers and DDP's buckets as views never
+        go away, nor do the gradient shards of DeepSpeed's stage 3.
+        """
+        states, zero = self.states, self.parallel.zero
+        whole = states.total(self.widths.gradient, 2)
+        if self.sharding == "deepspeed" and not self.adding:
+            whole = np.where((zero == 3) & (self.parallel.shard > 1), whole, 0)
+        elif not (self.adding or self._buffered):
+            whole = np.zeros_like(whole)
+        kept: Column = (whole * self.placement.gradients).astype(np.int64)
+        return kept
+
+    @property
+    def _buffered(self) -> bool:
+        """Gradients live in buffers that are never freed."""
+        several = bool((self.parallel.replicas > 1).any())
+        return self.sharding == "megatron" or (self.layout.bucket_view and several)
+
+    def _waiting(self) -> Column:
+        """Saved activations of the other micro-batches in flight, and what travels between stages.
+
+        A stage without the embedding holds the hidden states it was sent.
+        """
+        if self.position == "only":
+            return np.zeros_like(self.dp)
+        virtual, micro = self.parallel.virtual, self.training.gradient_accumulation_steps
+        chunks = chunks_in_flight(
+            self.layout.pipeline_schedule, self.parallel.pp, virtual, micro, self.position
+        )
+        batches = -(-chunks // virtual)
+        hidden = round_up(elements(("B", "S", "H"), self.dims) * self.widths.types.compute)
+        total = hidden * (2 + np.where(self.states.here(0) > 0, 0, chunks))
+        for stage, segment in zip(self._forward(), self.segments, strict=True):
+            saved = stage.count * walk(stage.events, stage.sizes).delta_bytes
+            if segment.repeats:
+                total = total + saved * np.maximum(chunks - virtual, 0) // virtual
+            elif segment.role == "embedding" or self.layout.pipeline_schedule == "gpipe":
+                total = total + saved * (batches - 1)
+        waiting: Column = total
+        return waiting
 
     # -- the step -------------------------------------------------------------------------------
 
     @cached_property
     def schedule(self) -> Schedule:
         """One optimizer step: forward, loss, backward, and the step itself."""
-        whole = self.states.total(self.widths.gradient, 2)
+        whole = self.states.total(self.widths.gradient, 2) * self.placement.gradients
+        gradients = np.where(self.resident.gradients_kept > 0, 0, whole).astype(np.int64)
         if self.training.optimizer.in_backward:
-            whole = np.zeros_like(whole)
-        gradients = np.where(self.resident.gradients_kept > 0, 0, whole)
+            gradients = np.zeros_like(gradients)
         return Schedule(
             resident=self.resident,
             stages=self.all_stages,
@@ -132,9 +211,9 @@ class TrainingGroup:
 
     def resident_numbers(self, parameters: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
-        widths, zero = self.widths, int(self.zero[0])
-        dp, tp = int(self.dp[0]), int(self.tp[0])
-        ways = [f"over {(dp if zero >= stage else 1) * tp}" for stage in (1, 2, 3)]
+        widths, parallel = self.widths, self.parallel
+        whole = int(self.tp[0]) * int(parallel.pp[0])
+        ways = [f"over {int(parallel.ways(stage)[0]) * whole}" for stage in (1, 2, 3)]
         kind = optimizers()[self.training.optimizer.name]
         per_parameter = (kind.whole_states or 0) * widths.state + widths.master
         resident = self.resident
@@ -153,7 +232,18 @@ class TrainingGroup:
             ),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
             ("inputs", int(resident.inputs[0]), batch),
+            ("waiting-micro-batches", int(resident.waiting[0]), self._flight_numbers()),
         ]
+
+    def _flight_numbers(self) -> str:
+        chunks = chunks_in_flight(
+            self.layout.pipeline_schedule,
+            self.parallel.pp,
+            self.parallel.virtual,
+            self.training.gradient_accumulation_steps,
+            self.position,
+        )
+        return f"{int(chunks[0])} chunks in flight of {int(self.parallel.virtual[0])} per rank"
 
     def step_parts(self) -> dict[str, int]:
         """Bytes by part that the optimizer step adds to the resident ones."""
@@ -173,101 +263,89 @@ class TrainingGroup:
         return self._sizes_of[segment.name]
 
     def _forward(self) -> list[Stage]:
-        """Blocks are gathered one at a time; the last all-gather's buffer lives until the next."""
-        root, units = self.states.root(), self.states.units()
-        stages = []
-        for index, segment in enumerate(self.segments):
-            # A unit and the one fetched ahead; after the blocks, the last one's buffer.
-            fetched = 2 * units[index] if segment.repeats else units[index - 1]
-            during = root + (fetched if index else root)
-            checkpointed = segment.repeats and self.training.checkpointing == "full"
-            events = segment.program.checkpointed if checkpointed else segment.program.forward
-            phase = "loss" if segment.role == "head" else "forward"
-            stages.append(
-                Stage(
-                    phase,
-                    segment.name,
-                    events,
-                    self._sizes(segment),
-                    segment.count,
-                    during,
-                    self.keep * units[index],
-                )
+        """Blocks one after the other; the working set says what is gathered for them."""
+        return [
+            Stage(
+                "loss" if segment.role == "head" else "forward",
+                segment.name,
+                self._forward_pass(segment),
+                self._sizes(segment),
+                self.counts[index],
+                self.working.forward(index),
+                self.working.after_forward(index),
             )
-        return stages
+            for index, segment in enumerate(self.segments)
+        ]
+
+    def _forward_pass(self, segment: Segment) -> Pass:
+        checkpointed = segment.repeats and self.training.checkpointing == "full"
+        return segment.program.checkpointed if checkpointed else segment.program.forward
 
     def _backward(self) -> list[Stage]:
-        """Head first; a unit's gradients are reduced to shards when its backward is done."""
-        root, units = self.states.root(), self.states.units()
-        reduced = self.states.reduced_units()
-        not_kept = 1 - self.keep
+        """Head first; at the end the root's gradients are reduced."""
         stages = []
         for index, segment in reversed(list(enumerate(self.segments))):
-            after = min(index + 1, len(self.segments) - 1)
-            # The unit itself, the next one fetched ahead, and the last one's gradients on their
-            # way to their shards.
-            ahead = units[index - 1] if index else np.zeros_like(root)
-            own = units[index] + not_kept * units[index] if segment.repeats else not_kept * ahead
-            in_flight = reduced[index] if segment.repeats else reduced[after]
-            during = root + own + in_flight
             stages.append(
                 Stage(
                     "loss" if segment.role == "head" else "backward",
                     segment.name,
                     self._backward_pass(segment),
                     self._sizes(segment),
-                    segment.count,
-                    during,
+                    self.counts[index],
+                    self.working.backward(index),
                     self._after_backward(index),
                 )
             )
+        nothing, once = np.zeros_like(self.dp), np.ones_like(self.dp)
+        first = self.segments[0]
+        closing = self.working.closing()
+        stages.append(
+            Stage("backward", first.name, EMPTY_PASS, self._sizes(first), once, closing, nothing)
+        )
         return stages
+
+    def _after_backward(self, index: int) -> Column:
+        """What stays of a segment's gradients; shards that were there before are not counted twice.
+
+        Offloaded gradients leave as they are reduced.
+        """
+        if self._adds_in_place:
+            return np.zeros_like(self.dp)
+        if self.training.optimizer.in_backward:
+            return -self._whole_gradients(index)
+        return self.working.after_backward(index)
+
+    def _whole_gradients(self, index: int) -> Column:
+        """The gradients of a segment as the tape makes them; of the whole root at its last."""
+        width = self.states.gradient_width
+        if self.segments[index].repeats:
+            return self.states.whole(index, width)
+        if index:
+            return np.zeros_like(self.dp)
+        of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
+        total: Column = np.sum([self.states.whole(i, width) for i in of_root], axis=0)
+        return total
 
     @property
     def adding(self) -> bool:
         """Gradients accumulate over micro-batches."""
         return self.training.gradient_accumulation_steps > 1
 
+    @property
+    def _adds_in_place(self) -> bool:
+        """New gradients are added to whole ones as they are made; to shards, when reduced."""
+        return (self.adding or self._buffered) and not bool((self.parallel.zero >= 2).any())
+
     def first_of_several(self) -> TrainingGroup:
         """The group as its first micro-batch runs, when no gradient is there yet."""
         alone = replace(self.training, gradient_accumulation_steps=1)
-        return TrainingGroup(self.architecture, alone, self._given)
+        return TrainingGroup(self.architecture, alone, self.layouts, self.position)
 
     def _backward_pass(self, segment: Segment) -> Pass:
         program = segment.program
         if segment.repeats and self.training.checkpointing == "full":
-            return program.recompute_accumulating if self.adding else program.recompute
-        return program.backward_accumulating if self.adding else program.backward
-
-    def _after_backward(self, index: int) -> Column:
-        """Correction from whole gradients in the computing type to what the stage keeps of them.
-
-        The root's gradients stay whole until the embedding's backward has run; the tied table's
-        two gradients are added up and kept once.
-        """
-        root = not self.segments[index].repeats
-        if self.adding or (root and index):
-            return np.zeros_like(self.dp)
-        if self.training.optimizer.in_backward:
-            return -self._whole_gradients(index)
-        states, width = self.states, self.widths.types.trained or self.widths.types.weight
-        shards = states.per_segment(self.widths.gradient, ALWAYS)
-        sharded = (self.zero >= 2) & (self.dp > 1)
-        if root:
-            of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
-            shrunk = sum(shards[i] - states.whole(i, width) for i in of_root)
-            return np.where(sharded, shrunk, -states.tied(width))
-        return np.where(sharded, shards[index] - states.whole(index, width), 0)
-
-    def _whole_gradients(self, index: int) -> Column:
-        """The gradients of a segment as the tape makes them; of the whole root at its last."""
-        types = self.widths.types
-        width = types.trained or types.weight
-        if self.segments[index].repeats:
-            return self.states.whole(index, width)
-        of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
-        total: Column = np.sum([self.states.whole(i, width) for i in of_root], axis=0)
-        return total
+            return program.recompute_accumulating if self._adds_in_place else program.recompute
+        return program.backward_accumulating if self._adds_in_place else program.backward
 
     def _held_outputs(self) -> Column:
         """The model's output object keeps the logits until the step is over."""
@@ -276,7 +354,7 @@ class TrainingGroup:
         held: Column = np.zeros_like(self.dp)
         for storage in outputs:
             held = held + self._sizes(head)[storage]
-        return held
+        return held * self.states.here(-1)
 
     def _step_temporary(self) -> Column:
         """Lists the foreach step makes, or one tensor's worth for the plain loop.
@@ -284,8 +362,14 @@ class TrainingGroup:
         A master copy is stepped with an fp32 copy of its gradients.
         """
         kind, widths = optimizers()[self.training.optimizer.name], self.widths
+        if not self.placement.steps_on_gpu:
+            return np.zeros_like(self.dp)
         if widths.master and widths.gradient != FP32:
-            return self.states.total(FP32, 1) * (1 + self._foreach(kind))
+            copied = self.states.total(FP32, 1)
+            group = buffer_elements("deepspeed_sub_group", "value") * FP32
+            return np.where(self.parallel.zero == 3, np.minimum(copied, group), copied)
+        if self.sharding in FUSED:
+            return np.zeros_like(self.dp)
         if self.training.optimizer.step == "foreach":
             return self._foreach(kind) * self.states.total(widths.state, 1)
         if self.training.optimizer.step == "for-loop":
@@ -314,7 +398,5 @@ class TrainingGroup:
             unfused = 4 * elements(("B", "S", "F"), self.dims) * width
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
-        if self.sharding == "deepspeed":
-            bucket = [self.states.buckets(bound) for bound in ("low", "value", "high")]
-            less, more = less + bucket[1] - bucket[0], more + bucket[2] - bucket[1]
-        return less, more
+        buffers = self.working.buffers()
+        return less + buffers.less, more + buffers.more

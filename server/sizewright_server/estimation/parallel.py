@@ -1,0 +1,74 @@
+"""The layouts of a group as columns, and how far each state of a model is split under them.
+
+`stage` says from which ZeRO stage on a state is split over the sharding ranks: 0 never, 1 to 3 as
+the stage, ALWAYS whatever the stage (the shard a reduction leaves).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.profile import Column
+
+ALWAYS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelColumns:
+    """Sizes of every parallel dimension, one entry per layout.
+
+    `shard` is the number of ranks over which sharded states are split: data- and context-parallel
+    ranks, or fewer under hybrid sharding. `replicas` are the ranks that reduce gradients with each
+    other, sharded or not.
+    """
+
+    dp: Column
+    tp: Column
+    pp: Column
+    cp: Column
+    ep: Column
+    zero: Column
+    keep: Column
+    shard: Column
+    virtual: Column
+
+    @classmethod
+    def of(cls, layouts: Sequence[Layout]) -> ParallelColumns:
+        """The columns of some layouts."""
+        rows = [
+            (
+                one.dp,
+                one.tp,
+                one.pp,
+                one.cp,
+                one.ep,
+                one.zero,
+                int(one.keep_gathered),
+                one.shard_ranks,
+                one.virtual_stages,
+            )
+            for one in layouts
+        ]
+        return cls(*np.array(rows, dtype=np.int64).T)
+
+    @property
+    def replicas(self) -> Column:
+        """Ranks that hold the same parameters, or shards of them."""
+        return self.dp * self.cp
+
+    def ways(self, stage: int, expert: bool = False) -> Column:
+        """Over how many ranks a state is split; experts' states over those that share experts."""
+        shard = np.maximum(self.shard // self.ep, 1) if expert else self.shard
+        if stage == ALWAYS:
+            return shard
+        return np.where((self.zero >= stage) & (stage > 0), shard, 1)
+
+    @property
+    def gathers(self) -> Column:
+        """1 where parameters are sharded and must be gathered to compute, else 0."""
+        gathered: Column = ((self.zero == 3) & (self.shard > 1)).astype(np.int64)
+        return gathered

@@ -144,15 +144,17 @@ class FsdpWorkingSet(WorkingSet):
         """The unit, the next one fetched ahead, and the last one's gradients being reduced."""
         not_kept = 1 - self.keep
         segment = self.states.segments[index]
+        held: Column
         ahead = not_kept * (self.units[index - 1] if index else self.nothing)
         if segment.repeats:
             own = not_kept * self.units[index]
             fetched = own if self.settings.backward_prefetch else self.nothing
-            held: Column = self.root + self.units[index] + fetched + self.reduced[index]
+            held = self.root + self.units[index] + fetched + self.reduced[index]
             return held
         after = min(index + 1, len(self.units) - 1)
         own = not_kept * self.units[index]
-        return self.root + own + ahead + self.reduced[after]
+        held = self.root + own + ahead + self.reduced[after]
+        return held
 
     def after_backward(self, index: int) -> Column:
         """Shards in place of whole gradients; the root's stay whole to the end."""

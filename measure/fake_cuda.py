@@ -142,6 +142,7 @@ def pretend_gpu() -> Iterator[GpuAttention]:
             (functional, "scaled_dot_product_attention", attention),
             (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
             (torch.cuda, "is_bf16_supported", lambda *_: True),
+            (torch.cuda, "get_device_capability", lambda *_: (8, 0)),
             (masking_utils, "find_packed_sequence_indices", find_none_packed),
         ):
             stack.enter_context(mock.patch.object(owner, name, answer))

@@ -21,6 +21,7 @@ from fake_cuda import DTYPES
 HEADS = (
     ("encoder-decoder", transformers.AutoModelForSeq2SeqLM),
     ("llm", transformers.AutoModelForCausalLM),
+    ("moe", transformers.AutoModelForCausalLM),
     ("encoder", transformers.AutoModelForMaskedLM),
     ("vision", transformers.AutoModelForImageClassification),
 )

@@ -50,6 +50,8 @@ def _trace_training(work: Case) -> Training:
         attention=work.get("attn") or "sdpa",
         padded_batches=bool(work.get("padded_mask")),
         image_size=work.get("image"),
+        # A build of torch without CUDA kernels decomposes what has none.
+        unfused_activations="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
         gradient_reduce_dtype="fp32" if half else None,
         layout=_trace_layout(spread),
     )
@@ -74,7 +76,8 @@ def _trace_layout(spread: Case) -> Layout:
 
 def _trace_inference(work: Case) -> Inference:
     decode = work.get("decode") or 0
-    cache: Any = work.get("cache") or ("dynamic" if decode else "none")
+    # Without a word about it, a decoder's forward pass makes a cache.
+    cache: Any = work.get("cache") or "dynamic"
     if cache not in ("dynamic", "static", "none"):
         raise Unmapped(f"cache {cache!r} is not built yet")
     dtype = work["param_dtype"]

@@ -8,11 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Norm: TypeAlias = Literal["rms", "rms-offset", "layer", "layer-plain"]
+Norm: TypeAlias = Literal[
+    "rms",
+    "rms-offset",
+    "rms-wide",
+    "rms-promoting",
+    "layer",
+    "layer-plain",
+    "layer-offset",
+    "layer-python",
+]
 Order: TypeAlias = Literal[
     "pre", "post", "parallel", "parallel-two-norms", "sandwich", "inner-post"
 ]
-Activation: TypeAlias = Literal["fused", "gelu-new", "quick-gelu", "relu-squared"]
+Activation: TypeAlias = Literal[
+    "fused", "silu", "gelu-new", "gelu-fast", "quick-gelu", "relu-squared", "bloom"
+]
 Positions: TypeAlias = Literal["rope", "learned", "alibi", "none"]
 Role: TypeAlias = Literal["embedding", "block", "head"]
 
@@ -31,25 +42,58 @@ class Style:
     positions: Positions
     gated_mlp: bool
     norm_bias: bool = True
-    fused_qkv: bool = False
+    #: One weight each; one weight and `split` or `chunk`; one weight and a slice each.
+    qkv: Literal["separate", "split", "sliced"] = "separate"
     fused_gate_up: bool = False
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: Literal["none", "head", "full"] = "none"
+    #: Over one head with shared weights, over all heads at once, or with weights of each head.
+    qk_norm: Literal["none", "head", "full", "heads"] = "none"
     #: "partial" rotates a slice of each head and concatenates the rest.
-    rotary: Literal["full", "partial", "interleaved"] = "full"
+    rotary: Literal["full", "partial"] = "full"
+    #: Turned in fp32: the vectors are copied before, or each time they are read.
+    rotary_fp32: Literal["no", "before", "each"] = "no"
     activation: Activation = "fused"
     activation_saves: Literal["input", "output"] = "input"
     #: Attention probabilities in fp32 whatever the activations are (`softmax(dtype=float32)`).
     softmax_fp32: bool = False
     scale_query_first: bool = False
+    #: Its forward method keeps the looked-up embeddings in a name of their own.
+    holds_embeddings: bool = True
+    #: Pairs of cos and sin tables: one for each kind of layer that turns by another base.
+    rotary_tables: int = 1
+    #: Layers with and without a sliding window: each kind has a mask of its own.
+    mixed_windows: bool = False
+    #: The block keeps a name for what attention gave until it returns (GPT-2).
+    holds_attended: bool = False
     embedding_norm: bool = False
     embedding_scale: bool = False
     token_types: bool = False
     final_norm: bool = True
     residual_scale: bool = False
     causal: bool = True
+    #: Its attention sees a window of the latest tokens.
+    sliding: bool = False
+    #: The family has no fused attention, whatever is asked for.
+    eager_only: bool = False
+    #: Eager attention multiplies fp32 copies of queries and keys.
+    eager_fp32_scores: bool = False
+    #: Attention scores pass a scaled tanh.
+    score_soft_cap: bool = False
+    mlp_inner_dropout: bool = False
+    #: A mixture of experts in the place of the feed-forward layer.
+    experts: bool = False
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    router_fp32: bool = False
+    router_bias: bool = False
+    router_normalises: bool = True
+    #: The chosen experts' scores are cast to the hidden states' type.
+    router_casts: bool = False
+    expert_bias: bool = False
+    expert_gate: Literal["plain", "clamped"] = "plain"
+    shared_expert: Literal["none", "plain", "gated"] = "none"
+    shared_expert_first: bool = False
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
     cache_in_training: bool = True
 
@@ -75,6 +119,12 @@ class Sizes:
     patch_rows: int = 0
     patch_inputs: int = 0
     label_count: int = 2
+    #: Tokens that sliding attention sees; 0 where it sees all.
+    window: int = 0
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_ffn: int = 0
+    shared_ffn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,15 @@ class Backward:
         """
         outputs = self.tape.outputs
         loss = outputs[:1] if outputs and outputs[0].shape == (1,) else outputs
-        for out in loss:
+        for out in (*loss, *self.tape.lent):
             if out.needs_grad:
                 grad = self._make(out.shape, out.itemsize, "gradient of activations")
                 self._grads[id(out)] = grad
                 self.output_grads.append(grad)
+                self._share(out, grad)
+        for value in self.tape.released:
+            if not self.tape.storages[value.storage].saves:
+                self.events.append(Event(-1, value.storage))
         for op in reversed(self.tape.ops):
             if op.backward is not None:
                 self._run(op)
@@ -102,12 +106,13 @@ class Backward:
             self._accumulate(target, grad)
 
     def _accumulate(self, target: Value, grad: int) -> None:
-        if target.parameter and self.accumulating:
+        if target.adds or (target.parameter and self.accumulating):
             self._release(grad)
             return
         held = self._grads.get(id(target))
         if held is None:
             self._grads[id(target)] = grad
+            self._share(target, grad)
             return
         if not target.parameter and self._holders[held] > 1:
             total = self._make(target.shape, target.itemsize, "gradient of activations")
@@ -115,6 +120,12 @@ class Backward:
             self._grads[id(target)] = total
             self._release(held)
         self._release(grad)
+
+    def _share(self, value: Value, grad: int) -> None:
+        """The gradient of a lent tensor has a name of its own among the segments."""
+        name = self.tape.storages[value.storage].shared
+        if name:
+            self.made[grad - self._count].shared = f"gradient of {name}"
 
     def _make(self, shape: Shape, itemsize: int, part: str) -> int:
         self.made.append(Storage(shape, itemsize, part))

@@ -41,11 +41,11 @@ COMMON_KEYS = {
 
 #: Activations by what they save and how they are computed (transformers/activations.py).
 ACTIVATIONS: dict[str, dict[str, str]] = {
-    "silu": {},
-    "swish": {},
+    "silu": {"activation": "silu"},
+    "swish": {"activation": "silu"},
     "gelu": {},
     "gelu_pytorch_tanh": {},
-    "gelu_fast": {"activation": "gelu-new"},
+    "gelu_fast": {"activation": "gelu-fast"},
     "gelu_new": {"activation": "gelu-new"},
     "quick_gelu": {"activation": "quick-gelu"},
     "relu": {"activation_saves": "output"},
@@ -74,12 +74,26 @@ def read_architecture(source: ModelSource, field: str) -> Architecture:
     style = reader.style(sizes)
     head = reader.head(source)
     reader.refuse_if_wrong()
-    model_type = str(source.config["model_type"])
+    model_type = str(model_type_of(source.config))
     return Architecture(model_type, style, sizes, head, stacked(style, sizes))
 
 
+def model_type_of(config: dict[str, Any]) -> str | None:
+    """The model_type of a configuration, or of the configuration class it names in `class`."""
+    stated = config.get("model_type")
+    if stated is not None:
+        return str(stated)
+    named = str(config.get("class", "")).removesuffix("Config")
+    plain = {_letters(name): name for name in families()}
+    return plain.get(_letters(named))
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
 def _family(config: dict[str, Any], field: str) -> dict[str, Any]:
-    model_type = config.get("model_type")
+    model_type = model_type_of(config)
     known = families()
     if model_type in known:
         return known[str(model_type)]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import HeadStyle, Style
 from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.feedforward import activate
+from sizewright_server.estimation.frame import close_frame, open_frame
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Tape, Value
-from sizewright_server.estimation.transformer import Mode, activate, norm, residual_itemsize
+from sizewright_server.estimation.transformer import residual_itemsize
 
 
 def lower_embedding(style: Style, mode: Mode) -> Tape:
@@ -24,6 +28,7 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
     if style.embedding_norm:
         out = norm(ops, style, out, ("E",))
     out = ops.dropout(out, float(mode.embedding_dropout))
+    open_frame(tape, style, mode)
     tape.finish(out)
     return tape
 
@@ -38,6 +43,7 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
         with tape.within("norm"):
             out = norm(ops, style, out, ("H",))
     tape.hold(x)
+    close_frame(tape, style, mode)
     if head.kind == "none":
         tape.finish(_pool(ops, out) if head.pooler else out)
         return tape
@@ -62,7 +68,8 @@ def _pool(ops: Ops, x: Value) -> Value:
 def _logits(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     if head.kind == "sequence-classification":
         pooled = _pool(ops, x) if head.pooler else ops.slice(x, ("B", "H"))
-        return ops.linear(pooled, "L", ops.weight(("L", "H")), ops.weight(("L",)))
+        bias = ops.weight(("L",)) if head.bias else None
+        return ops.linear(pooled, "L", ops.weight(("L", "H")), bias)
     if head.transform:
         dense = ops.linear(x, "E", ops.weight(("E", "H")), ops.weight(("E",)))
         x = norm(ops, style, activate(ops, style, dense), ("E",))

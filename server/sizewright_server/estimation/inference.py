@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -14,10 +15,21 @@ from sizewright_server.estimation.ops import FP32, INT64, Types
 from sizewright_server.estimation.profile import Column, elements, round_up, storage_bytes
 from sizewright_server.estimation.states import HALF, tensor_bytes
 from sizewright_server.estimation.timeline import Stage
-from sizewright_server.estimation.transformer import Mode, residual_itemsize
+from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Inference, Layout
 
 WIDTHS = {"fp32": FP32, "bf16": HALF, "fp16": HALF}
+#: A static cache is made in the prefill, layer by layer, and written to afterwards.
+PREFILL_CACHES: dict[str, Literal["none", "dynamic", "new"]] = {
+    "none": "none",
+    "dynamic": "dynamic",
+    "static": "new",
+}
+DECODE_CACHES: dict[str, Literal["none", "dynamic", "static"]] = {
+    "none": "none",
+    "dynamic": "dynamic",
+    "static": "static",
+}
 
 
 class InferenceGroup:
@@ -31,22 +43,27 @@ class InferenceGroup:
         self.tp = np.array([layout.tp for layout in layouts], dtype=np.int64)
         width = WIDTHS[inference.weight_dtype]
         self.mode = Mode(
-            types=Types(width, width, autocast=False),
+            types=Types(width, width, autocast=False, float16=inference.weight_dtype == "fp16"),
             training=False,
             attention=inference.attention,
             padded=inference.padded_batches,
-            cache=inference.cache == "dynamic",
+            cache=PREFILL_CACHES[inference.cache],
             tensor_parallel=bool((self.tp > 1).any()),
         )
-        self.segments = lower(architecture, self.mode)
+        longest = inference.input_tokens + inference.new_tokens
+        self.segments = lower(architecture, self.mode, inference.input_tokens)
         # Decode steps carry no padding mask: generate() slices it to the last query.
-        self.decode_segments = lower(architecture, replace(self.mode, padded=False))
+        stepping = replace(
+            self.mode, padded=False, one_query=True, cache=DECODE_CACHES[inference.cache]
+        )
+        self.decode_segments = lower(architecture, stepping, longest)
         self.counts = [segment.count for segment in self.segments]
         self.dims_of = self.dims(1, 1, 1)
 
     def dims(self, tokens: int, cached: int, kept: int) -> Dims:
         """Dimensions of a pass over `tokens` new tokens with `cached` in the cache after it."""
-        batch = {"B": self.inference.batch, "S": tokens, "C": cached, "KEPT": kept}
+        longest = self.inference.input_tokens + self.inference.new_tokens
+        batch = {"B": self.inference.batch, "S": tokens, "C": cached, "KEPT": kept, "M": longest}
         return Dims(self.tp, batch)
 
     def weights(self) -> Column:
@@ -70,11 +87,13 @@ class InferenceGroup:
         return total
 
     def _cache_of(self, segment: Segment, tokens: int) -> Column:
-        """Key/value cache of one instance of a segment."""
-        if not segment.repeats:
-            return np.zeros_like(self.tp)
-        dims = self.dims(1, tokens, 1).of(segment.sizes)
-        return 2 * round_up(elements(("B", "C", "K"), dims) * self._kv_width())
+        """What one instance of a segment keeps for later steps: its outputs but the first."""
+        total: Column = np.zeros_like(self.tp)
+        if segment.repeats:
+            dims = self.dims(tokens, tokens, 1).of(segment.sizes)
+            for shape, width in segment.program.kept:
+                total = total + round_up(elements(shape, dims) * width)
+        return total
 
     def inputs(self) -> Column:
         """Token ids of the prompts."""
@@ -83,11 +102,8 @@ class InferenceGroup:
 
     @cached_property
     def resident(self) -> Column:
-        """Bytes there from load to end: weights, prompts, and a static cache."""
-        total = self.weights() + self.inputs()
-        if self.inference.cache == "static":
-            total = total + self.cache(self.inference.input_tokens + self.inference.new_tokens)
-        return total
+        """Bytes there from load to end: weights and prompts."""
+        return self.weights() + self.inputs()
 
     def doubt(self, phase: str) -> tuple[Column, Column]:
         """Bytes a phase may hold less, and more, than the schedule says.
@@ -104,17 +120,8 @@ class InferenceGroup:
     def resident_numbers(self, parameters: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
         width, tp = self.mode.types.weight, int(self.tp[0])
-        longest = self.inference.input_tokens + self.inference.new_tokens
-        static = self.cache(longest) if self.inference.cache == "static" else np.zeros_like(self.tp)
-        sizes = self.architecture.sizes
         return [
             ("weights", int(self.weights()[0]), f"{parameters:,} x {width} B over {tp}"),
-            (
-                "static-cache",
-                int(static[0]),
-                f"2 x {sizes.layers} x {self.inference.batch} x {longest} x {sizes.kv_heads} x "
-                f"{sizes.head_dim} x {self._kv_width()} B over {tp}",
-            ),
             (
                 "inputs",
                 int(self.inputs()[0]),
@@ -141,13 +148,11 @@ class InferenceGroup:
     def _pass(
         self, phase: str, segments: tuple[Segment, ...], dims_of: Dims, cached: int
     ) -> list[Stage]:
-        """One forward pass; the embedding's output is held by the body's frame until it returns."""
-        width = residual_itemsize(self.architecture.style, self.mode)
+        """One forward pass. In a decode step each layer's old cache dies when it is copied."""
+        nothing = np.zeros_like(self.tp)
         stages = []
         for segment in segments:
-            nothing = np.zeros_like(self.tp)
             dims = dims_of.of(segment.sizes)
-            held = round_up(elements(("B", "S", "H"), dims) * width)
             old = nothing
             if cached and self.inference.cache == "dynamic":
                 old = self._cache_of(segment, cached - 1)
@@ -158,9 +163,8 @@ class InferenceGroup:
                     segment.program.forward_without_grad,
                     storage_bytes(segment.program, dims, len(self.tp)),
                     np.full_like(self.tp, segment.count),
-                    held if segment.repeats else nothing,
+                    nothing,
                     -old,
-                    "hidden-states",
                 )
             )
         return stages

@@ -43,17 +43,20 @@ class Segment:
         return self.role == "block"
 
 
-def lower(architecture: Architecture, mode: Mode) -> tuple[Segment, ...]:
-    """The segments of a model, first to last. `mode` is completed from each run's own sizes."""
+def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment, ...]:
+    """The segments of a model, first to last.
+
+    `mode` is completed from each run's own sizes and from `tokens`, the most that attention sees.
+    """
     segments = []
     for run in architecture.runs:
-        own = _complete(mode, run.sizes)
+        own = _complete(mode, run.sizes, tokens)
         program = _compile(run.lowering, run.style, architecture.head, own)
         segments.append(Segment(run.name, run.role, program, run.count, run.sizes))
     return tuple(segments)
 
 
-def _complete(mode: Mode, sizes: Sizes) -> Mode:
+def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:
     """The mode with what of a run's sizes changes its structure."""
     return replace(
         mode,
@@ -61,6 +64,7 @@ def _complete(mode: Mode, sizes: Sizes) -> Mode:
         attention_dropout=sizes.attention_dropout > 0,
         hidden_dropout=sizes.hidden_dropout > 0,
         embedding_dropout=sizes.embedding_dropout > 0,
+        windowed=0 < sizes.window <= tokens and not mode.one_query,
     )
 
 
@@ -88,6 +92,8 @@ def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
         "E": sizes.embedding,
         "L": sizes.label_count,
         "one": 1,
+        "N": sizes.experts,
+        "XK": sizes.experts_per_token,
     }
     local = {
         "A": heads * sizes.head_dim,
@@ -96,6 +102,10 @@ def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
         "NK": kv_heads,
         "F": sizes.ffn // tp,
         "F2": 2 * sizes.ffn // tp,
+        "FX": sizes.expert_ffn // tp,
+        "FX2": 2 * sizes.expert_ffn // tp,
+        "FS": sizes.shared_ffn // tp,
+        "FS2": 2 * sizes.shared_ffn // tp,
         "QKV": (heads + 2 * kv_heads) * sizes.head_dim,
         "VL": np.full_like(tp, sizes.vocab),
     }

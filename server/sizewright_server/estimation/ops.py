@@ -80,6 +80,10 @@ class Ops(Pointwise):
         self.tape.record((a, b), (out,), saves=saves, backward=backward)
         return out
 
+    def contiguous(self, x: Value) -> Value:
+        """A copy with another order of dimensions, in the type a product reads."""
+        return self.copy(self._autocast_input(x))
+
     def embedding(self, rows: Shape, table: Value, width: str | int) -> Value:
         """Row look-up; the gradient of the table is dense, as large as the table."""
         out = self.tape.value((*rows, width), table.itemsize, needs_grad=table.needs_grad)

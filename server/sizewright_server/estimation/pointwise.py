@@ -29,6 +29,10 @@ class Types:
     quantized: WeightFormat | None = None
     quantized_head: bool = False
     product: str = ""
+    #: 16 bit are fp16, which some kernels read where they read no bf16.
+    float16: bool = False
+    #: Activations whose backward torch can decompose run decomposed, as when a model is traced.
+    unfused: bool = False
 
 
 class Pointwise:
@@ -167,6 +171,17 @@ class Pointwise:
             grad = run.take(out)
             if grad is not None:
                 run.give(x, grad)
+
+        self.tape.record((x,), (out,), backward=backward)
+        return out
+
+    def reduce_copy(self, x: Value, shape: Shape) -> Value:
+        """Expanded and copied; the gradient is added up over what was expanded."""
+        out = self.tape.value(shape, x.itemsize, needs_grad=x.needs_grad)
+
+        def backward(run: Backward) -> None:
+            if run.take(out) is not None:
+                run.give(x, run.like(x))
 
         self.tape.record((x,), (out,), backward=backward)
         return out

@@ -66,6 +66,10 @@ class Program:
     output_grads: tuple[int, ...]
     input_grads: tuple[int | None, ...]
     parameter_grads: tuple[int | None, ...]
+    #: Shape and width of each output but the first: what a block leaves in a cache.
+    kept: tuple[tuple[Shape, int], ...]
+    #: Names of the storages that several segments use.
+    shared: dict[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,8 @@ def compile_program(tape: Tape) -> Program:
         output_grads=tuple(run.output_grads),
         input_grads=tuple(run.input_grads),
         parameter_grads=tuple(run.parameter_grads),
+        kept=tuple((v.shape, v.itemsize) for v in tape.outputs[1:]),
+        shared={i: s.shared for i, s in enumerate(storages) if s.shared},
     )
 
 

@@ -23,7 +23,7 @@ Request: TypeAlias = tuple[Handle, int]
 
 RELEASE = -1
 #: Segment numbers of handles that belong to no block.
-PARAMETERS, STATES, TEMPORARIES = -1, -2, -3
+PARAMETERS, STATES, TEMPORARIES, SHARED = -1, -2, -3, -4
 
 
 class Expansion:
@@ -32,6 +32,7 @@ class Expansion:
     def __init__(self, group: TrainingGroup | InferenceGroup) -> None:
         self.group = group
         self.index = {segment.name: i for i, segment in enumerate(group.segments)}
+        self._names: dict[str, int] = {}
 
     def requests(self) -> Iterator[Request]:
         """Weights, then two training steps or one prefill and decode."""
@@ -84,7 +85,11 @@ class Expansion:
             count = int(stage.count[0])
             order = range(count - 1, -1, -1) if backward else range(count)
             for instance in order:
-                shared = self._shared(segment, number, instance, last)
+                shared: dict[int, Handle] = {
+                    storage: (SHARED, self._name(name), 0)
+                    for storage, name in segment.program.shared.items()
+                }
+                shared |= self._shared(segment, number, instance, last)
                 for sign, storage in events:
                     handle = shared.get(storage) or (number, instance, storage)
                     yield handle, sizes[storage] if sign > 0 else RELEASE
@@ -104,7 +109,9 @@ class Expansion:
         final = number == last and instance == self._last(number)
         if program.output_grads and not final:
             after = (number, instance + 1) if instance < self._last(number) else (number + 1, 0)
-            grad = self.group.segments[after[0]].program.input_grads[0]
+            # A segment without inputs begins another stack: nothing flows back across its border.
+            grads = self.group.segments[after[0]].program.input_grads
+            grad = grads[0] if grads else None
             if grad is not None:
                 shared[program.output_grads[0]] = (*after, grad)
         return shared
@@ -113,6 +120,10 @@ class Expansion:
         """Instances of a segment on the rank."""
         counts = self.group.counts[number]
         return counts if isinstance(counts, int) else int(counts[0])
+
+    def _name(self, name: str) -> int:
+        """A number for a tensor that segments share."""
+        return self._names.setdefault(name, len(self._names))
 
     def _last(self, number: int) -> int:
         return self._count(number) - 1

@@ -40,6 +40,8 @@ class Storage:
     external: bool = False
     #: Autograd nodes of this tape that save it.
     saves: int = 0
+    #: Its name where several segments of a model use it; empty where only this one does.
+    shared: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +56,8 @@ class Value:
     parameter: bool = False
     #: For a frozen parameter: the format it is stored in, where that is not its own type.
     stored: WeightFormat | None = None
+    #: Its gradient exists when this tape's backward begins: a new one is added to it and dropped.
+    adds: bool = False
 
 
 class Parameter(NamedTuple):
@@ -97,6 +101,11 @@ class Tape:
     outputs: tuple[Value, ...] = ()
     part: str = "block"
     parameters: list[Value] = field(default_factory=list)
+    #: Tensors that this segment makes for later ones, and those that its backward pass releases.
+    lent: list[Value] = field(default_factory=list)
+    released: list[Value] = field(default_factory=list)
+    #: Lent tensors whose life ends in this segment's forward pass.
+    received: list[Value] = field(default_factory=list)
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -121,6 +130,42 @@ class Tape:
         value.parameter = True
         self.parameters.append(value)
         return value
+
+    def borrowed_parameter(self, shape: Shape, itemsize: int, *, trainable: bool) -> Value:
+        """A parameter that another segment owns and whose gradient that one makes."""
+        value = self.external(shape, itemsize, needs_grad=trainable)
+        value.parameter = value.adds = True
+        return value
+
+    def lend(self, name: str, value: Value) -> None:
+        """Keeps a tensor of this segment for later ones, under a name."""
+        self.storages[value.storage].shared = name
+        self.lent.append(value)
+
+    def borrow(self, name: str, shape: Shape, itemsize: int, *, needs_grad: bool = False) -> Value:
+        """A tensor that an earlier segment lent. Its gradient is added to what is there already."""
+        value = self.external(shape, itemsize, needs_grad=needs_grad)
+        self.storages[value.storage].shared = name
+        value.adds = True
+        return value
+
+    def borrow_last(self, name: str, shape: Shape, itemsize: int) -> Value:
+        """As `borrow`, in the first segment of the backward pass, which makes the gradient."""
+        value = self.borrow(name, shape, itemsize, needs_grad=True)
+        value.adds = False
+        return value
+
+    def reclaim(self, name: str, shape: Shape, itemsize: int) -> None:
+        """Ends a lent tensor's life here in the forward pass."""
+        value = self.allocate(shape, itemsize)
+        self.storages[value].shared = name
+        held = Value(value, shape, itemsize, needs_grad=False)
+        self.received.append(held)
+        self.hold(held)
+
+    def release_in_backward(self, value: Value) -> None:
+        """Ends a lent tensor's life when this segment's backward pass begins."""
+        self.released.append(value)
 
     def input(self, shape: Shape, itemsize: int, *, needs_grad: bool) -> Value:
         """What the block before hands over. Dies in this block unless saved."""
@@ -199,10 +244,10 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
         for value in (*op.inputs, *op.outputs):
             last_use[value.storage] = index
     inputs = {value.storage for value in tape.inputs}
-    kept = {value.storage for value in tape.outputs} | inputs
+    kept = {value.storage for value in (*tape.outputs, *tape.lent)} | inputs
     kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
     events: list[Event] = []
-    alive: set[int] = set(inputs)
+    alive: set[int] = inputs | {value.storage for value in tape.received}
     for index, op in enumerate(tape.ops[:stop]):
         for storage in dict.fromkeys(out.storage for out in op.outputs):
             if storage not in alive and not tape.storages[storage].external:
@@ -214,7 +259,7 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
                 events.append(Event(-1, storage))
     # A recomputation that stops early unwinds the Python frame, and its names with it.
     left = alive - kept if stop < len(tape.ops) else set()
-    outputs = {value.storage for value in tape.outputs}
+    outputs = {value.storage for value in (*tape.outputs, *tape.lent)}
     for storage in inputs - outputs if not keep_inputs else set():
         if not (keep_saved and tape.storages[storage].saves):
             left.add(storage)

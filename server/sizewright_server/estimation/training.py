@@ -88,7 +88,7 @@ class TrainingGroup:
         self.widths: Widths = state_widths(training, self.sharding)
         self.parallel = ParallelColumns.of(layouts)
         self.placement: Placement = placement(self.layout)
-        self.segments = lower(architecture, self._mode())
+        self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
         self.counts = stage_counts(self.segments, self.parallel.pp, self.parallel.virtual, position)
@@ -101,11 +101,12 @@ class TrainingGroup:
     def _mode(self) -> Mode:
         training = self.training
         return Mode(
-            types=self.widths.types,
+            types=replace(self.widths.types, unfused=training.unfused_activations),
             training=True,
             attention=training.attention,
             padded=training.padded_batches,
             tensor_parallel=bool((self.parallel.tp > 1).any()),
+            checkpointed=training.checkpointing == "full",
         )
 
     def _dims(self) -> Dims:
@@ -395,7 +396,8 @@ class TrainingGroup:
             less = self._held_outputs()
         if phase == "backward":
             width = self.widths.types.compute
-            unfused = 4 * elements(("B", "S", "F"), self.dims) * width
+            unfused = 5 * elements(("B", "S", "F"), self.dims) * width
+            unfused = unfused * (not self.training.unfused_activations)
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
         buffers = self.working.buffers()

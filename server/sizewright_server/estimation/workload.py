@@ -88,6 +88,8 @@ class Training:
     attention: Attention = "sdpa"
     padded_batches: bool = False
     image_size: int | None = None
+    #: Activations' backward passes run as separate operators: a traced model, or no CUDA kernels.
+    unfused_activations: bool = False
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None = None
     layout: Layout | None = None
     expandable_segments: bool = False

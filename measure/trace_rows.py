@@ -1,0 +1,74 @@
+"""Traces every row of a file in one process: ``trace_rows.py ROWS.jsonl OUT.jsonl [--only TEXT]``.
+
+A row that fails is written with its complaint instead of its targets, so that what cannot run is
+known as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# isort: split
+import cuda_guard  # noqa: F401  (before torch)
+
+# isort: split
+import torch
+
+from trace_model import trace_workload
+
+KEPT = ("n_params", "peak_phase", "sdpa_kernels")
+
+
+def traced(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what was measured."""
+    try:
+        figures, _ = trace_workload(row["workload"])
+    except Exception as error:  # whatever the model's own code raises is the answer
+        return row | {"complaint": f"{type(error).__name__}: {error}"[:300]}
+    finally:
+        gc.collect()
+    targets = [
+        target("allocated_peak", "allocated", figures["peak_bytes"]),
+        target("reserved_peak_simulated", "reserved", figures["reserved_sim_bytes"]),
+    ]
+    return row | {"targets": targets, "as_stated": {key: figures[key] for key in KEPT}}
+
+
+def target(metric: str, reading: str, size_bytes: int) -> dict[str, Any]:
+    """One figure to predict."""
+    return {
+        "metric": metric,
+        "bytes": size_bytes,
+        "reading": reading,
+        "scope": "single_gpu",
+        "unit_known": True,
+        "scored": True,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", default="", help="rows whose id contains this")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    with arguments.out.open("w", encoding="utf-8") as out:
+        for line in arguments.rows.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if arguments.only in row["id"]:
+                done = traced(row)
+                out.write(json.dumps(done, separators=(",", ":")) + "\n")
+                out.flush()
+                if "complaint" in done:
+                    print(row["id"], done["complaint"], file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

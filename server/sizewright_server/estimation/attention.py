@@ -1,0 +1,122 @@
+"""Attention layers: projections, positions, cache and the kernel between."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.feedforward import split
+from sizewright_server.estimation.kernels import Scores, attend
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.norms import norm
+from sizewright_server.estimation.ops import Ops
+from sizewright_server.estimation.rotary import rotate
+from sizewright_server.estimation.tape import Dim, Value
+
+
+class Attention:
+    """The attention layers of one block; `cached` are the key/value copies that stay."""
+
+    def __init__(self, ops: Ops, style: Style, mode: Mode) -> None:
+        self.ops, self.style, self.mode = ops, style, mode
+        self.tape = ops.tape
+        self.cached: list[Value] = []
+        #: Attention probabilities that the block's frame holds until it returns.
+        self.held: list[Value] = []
+
+    def own(self, x: Value) -> Value:
+        """Attention of a stack over itself."""
+        style = self.style
+        with self.tape.within("attention"):
+            q, k, v = self._project(x)
+            q, k = self._position(q, k)
+            if style.causal:
+                k, v = self._cache(k), self._cache(v)
+            return self._mix(x, q, k, v, self._scores())
+
+    def across(self, x: Value, memory: Value) -> Value:
+        """Attention of a decoder over the encoder's states."""
+        with self.tape.within("attention"):
+            q = self._linear(x, "A")
+            if self.style.scale_query_first:
+                q = self.ops.scale(q)
+            k, v = self._linear(memory, "A"), self._linear(memory, "A")
+            k, v = self._cache(k, "X"), self._cache(v, "X")
+            return self._mix(x, q, k, v, Scores("X", masked=self.mode.padded, causal=False))
+
+    def _scores(self) -> Scores:
+        mode, style = self.mode, self.style
+        masked = mode.padded or (style.sliding and mode.windowed and style.causal)
+        masked = masked or mode.cache == "static"
+        return Scores("C", masked=masked, causal=style.causal)
+
+    def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
+        ops, style = self.ops, self.style
+        mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
+        out = self._linear(mixed, "H", bias=style.out_bias, inner="A")
+        self.tape.hold(x, q, k, v)
+        if weights is not None:
+            self.held.append(weights)
+        return ops.dropout(out, float(self.mode.hidden_dropout))
+
+    def _linear(self, x: Value, width: Dim, *, bias: bool | None = None, inner: Dim = "H") -> Value:
+        with_bias = self.style.qkv_bias if bias is None else bias
+        w = self.ops.weight((width, inner))
+        return self.ops.linear(x, width, w, self.ops.weight((width,)) if with_bias else None)
+
+    def _project(self, x: Value) -> tuple[Value, Value, Value]:
+        ops, kind = self.ops, self.style.qkv
+        if kind == "separate":
+            widths: tuple[Dim, ...] = ("A", "K", "K")
+            q, k, v = (self._linear(x, width) for width in widths)
+            return q, k, v
+        joint = self._linear(x, "QKV")
+        if kind == "split":
+            q, k, v = split(self.tape, joint, ("A", "K", "K"))
+        else:
+            q, k, v = (ops.slice(joint, ("B", "S", width)) for width in ("A", "K", "K"))
+        self.held.append(joint)
+        return q, k, v
+
+    def _position(self, q: Value, k: Value) -> tuple[Value, Value]:
+        style, raw, mode = self.style, (q, k), self.mode
+        if style.qk_norm != "none":
+            q, k = self._qk_norm(q, "NH"), self._qk_norm(k, "NK")
+        if style.scale_query_first:
+            q = self.ops.scale(q)
+        if style.positions == "rope":
+            width = "D" if style.rotary == "full" else "R"
+            cos, sin = (
+                self.tape.external(("one", "S", width), mode.types.weight) for _ in range(2)
+            )
+            q = rotate(self.ops, style, q, "NH", cos, sin)
+            k = rotate(self.ops, style, k, "NK", cos, sin)
+        self.tape.hold(*raw)
+        return q, k
+
+    def _qk_norm(self, x: Value, heads: str) -> Value:
+        if self.style.qk_norm == "full":
+            return norm(self.ops, self.style, x, (x.shape[-1],))
+        per_head = self.tape.view(x, (*x.shape[:-1], heads, "D"))
+        width = ("D",) if self.style.qk_norm == "head" else (heads, "D")
+        return self.tape.view(norm(self.ops, self.style, per_head, width), x.shape)
+
+    def _cache(self, x: Value, keys: str = "C") -> Value:
+        """Keys or values as the cache hands them back.
+
+        A dynamic cache is `torch.cat([cache, new])`, the copy that stays; a static one is made at
+        the first call and written to in place.
+        """
+        kind, width = self.mode.cache, x.shape[-1]
+        if kind == "none":
+            return x
+        with self.tape.within("kv-cache"):
+            if kind == "dynamic":
+                self.cached.append(self.ops.copy(x, ("B", keys, width)))
+                return self.cached[-1]
+            shape = ("B", "M" if keys == "C" else keys, width)
+            if kind == "static":
+                kept = self.tape.external(shape, x.itemsize)
+            else:
+                kept = self.tape.value(shape, x.itemsize, needs_grad=False)
+                self.cached.append(kept)
+            self.tape.record((x,), (kept,))
+            return kept

@@ -1,0 +1,167 @@
+"""Mixture-of-experts layers as transformers 5.23 runs them on a GPU: sorted tokens, grouped GEMMs.
+
+Source: integrations/moe.py, `grouped_mm_experts_forward`, the default where torch has grouped_mm.
+Tokens are repeated for each of their experts, so that activations grow with the experts per token
+and not with the number of experts. Dimensions: N experts, XK experts per token, FX feed-forward
+width of one expert, FX2 gate and up of one, FS and FS2 the same of the shared expert.
+"""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.feedforward import activate, feed_forward, split
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import FP32, INT64, Ops
+from sizewright_server.estimation.tape import Shape, Value
+
+ROWS: Shape = ("B", "S", "XK")
+
+
+def sparse_feed_forward(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """Router, experts and, where there is one, the shared expert."""
+    scores = _route(ops, style, x)
+    if style.shared_expert != "none" and style.shared_expert_first:
+        shared = _shared(ops, style, mode, x)
+        out = ops.add(routed(ops, style, x, scores), shared)
+        ops.tape.hold(x)
+        return out
+    out = routed(ops, style, x, scores)
+    if style.shared_expert != "none":
+        out = ops.add(out, _shared(ops, style, mode, x))
+    ops.tape.hold(x)
+    return out
+
+
+def _route(ops: Ops, style: Style, x: Value) -> Value:
+    """Scores of the chosen experts, one row per token; their indices are saved as int64."""
+    tape = ops.tape
+    if style.router_fp32:
+        x = ops.cast(x, FP32)
+    logits = ops.linear(x, "N", ops.weight(("N", "H")), _router_bias(ops, style))
+    wide = ops.cast(logits, FP32)
+    likely = (
+        ops.softmax(wide, FP32) if style.router != "sigmoid" else ops.unary(wide, saves="output")
+    )
+    chosen = tape.value(ROWS, FP32, needs_grad=likely.needs_grad)
+    index = tape.value(ROWS, INT64, needs_grad=False)
+
+    def backward(run: Backward) -> None:
+        if run.take(chosen) is not None:
+            run.give(likely, run.like(likely))
+
+    tape.record((likely,), (chosen, index), saves=(index,), backward=backward)
+    if style.router_normalises:
+        chosen = ops.unary(chosen, saves="input")
+    return ops.cast(chosen, x.itemsize) if style.router_casts else chosen
+
+
+def _router_bias(ops: Ops, style: Style) -> Value | None:
+    return ops.weight(("N",)) if style.router_bias else None
+
+
+def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
+    """Every token through its experts, weighed and added up."""
+    tape = ops.tape
+    orders = [tape.value(ROWS, INT64, needs_grad=False) for _ in range(3)]
+    tape.record((), tuple(orders))
+    rows = gather(ops, x, (*ROWS, "H"), orders[1])
+    shares = gather(ops, scores, ROWS, orders[2])
+    inner = expert_layer(ops, style, rows)
+    down = grouped(ops, inner, "H", ops.weight(("N", "H", "FX")))
+    if style.expert_bias:
+        down = add_rows(ops, down, ops.weight(("N", "H")))
+    weighed = ops.multiply(down, tape.view(shares, (*ROWS, 1)))
+    back = tape.value(ROWS, INT64, needs_grad=False)
+    tape.record((), (back,))
+    ordered = gather(ops, weighed, weighed.shape, back)
+    summed = _sum_of_experts(ops, ordered, x.shape)
+    tape.hold(rows, shares, down, orders[0], ordered)
+    return ops.cast(summed, x.itemsize)
+
+
+def expert_layer(ops: Ops, style: Style, rows: Value) -> Value:
+    """Gate, up and activation of every row."""
+    both = grouped(ops, rows, "FX2", ops.weight(("N", "FX2", "H")))
+    if style.expert_bias:
+        both = add_rows(ops, both, ops.weight(("N", "FX2")))
+    if style.expert_gate == "clamped":
+        return clamped_gate(ops, both)
+    gate, up = split(ops.tape, both, ("FX", "FX"))
+    return ops.multiply(activate(ops, style, gate), up)
+
+
+def clamped_gate(ops: Ops, both: Value) -> Value:
+    """gpt-oss: gate and up in turn, clamped, (up + 1) * gate * sigmoid(alpha * gate)."""
+    gate, up = (ops.slice(both, (*ROWS, "FX")) for _ in range(2))
+    gate, up = ops.unary(gate, saves="input"), ops.unary(up, saves="input")
+    glu = ops.multiply(gate, ops.unary(ops.scale(gate), saves="output"))
+    return ops.multiply(ops.scale(up), glu)
+
+
+def grouped(ops: Ops, x: Value, width: str, w: Value) -> Value:
+    """`grouped_mm`: saves rows and weight; reads both in the weight's type."""
+    x = ops.cast(x, w.itemsize) if not ops.types.autocast else ops.cast(x, ops.types.compute)
+    kernel = ops.autocast_weight(w)
+    grad = x.needs_grad or w.needs_grad
+    out = ops.tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=grad)
+    saves = (*((x,) if w.needs_grad else ()), *((kernel,) if x.needs_grad else ()))
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is None:
+            return
+        for value in (kernel, x):
+            if value.needs_grad:
+                run.give(value, run.like(value))
+
+    ops.tape.record((x, kernel), (out,), saves=saves, backward=backward)
+    return out
+
+
+def gather(ops: Ops, x: Value, shape: Shape, index: Value) -> Value:
+    """`x[index]`: backward fills zeros and then a second tensor of x's shape."""
+    out = ops.tape.value(shape, x.itemsize, needs_grad=x.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            zeros = run.like(x)
+            run.give(x, run.like(x))
+            run.free(zeros)
+
+    ops.tape.record((x, index), (out,), saves=(index,), backward=backward)
+    return out
+
+
+def add_rows(ops: Ops, x: Value, bias: Value) -> Value:
+    """`x.add_(bias[expert_of_row])`: the gathered bias lives while the experts run."""
+    rows = gather(ops, bias, x.shape, ops.tape.external(ROWS, INT64))
+
+    def backward(run: Backward) -> None:
+        grad = run.take(out)
+        if grad is not None:
+            run.give(rows, grad)
+            run.give(x, grad)
+
+    out = Value(x.storage, x.shape, x.itemsize, x.needs_grad)
+    ops.tape.record((x, rows), (out,), backward=backward)
+    return out
+
+
+def _sum_of_experts(ops: Ops, x: Value, shape: Shape) -> Value:
+    out = ops.tape.value(shape, x.itemsize, needs_grad=x.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            run.give(x, run.like(x))
+
+    ops.tape.record((x,), (out,), backward=backward)
+    return out
+
+
+def _shared(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """The expert that sees every token; Qwen-MoE scales it by a learned gate."""
+    out = feed_forward(ops, style, mode, x, "FS", "FS2")
+    if style.shared_expert == "gated":
+        gate = ops.linear(x, 1, ops.weight((1, "H")))
+        out = ops.multiply(out, ops.unary(gate, saves="output"))
+    return out

@@ -1,0 +1,97 @@
+"""Feed-forward layers: plain and gated, and the activations between."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import Ops
+from sizewright_server.estimation.tape import Dim, Tape, Value
+
+
+def feed_forward(
+    ops: Ops, style: Style, mode: Mode, x: Value, width: Dim = "F", joint: Dim = "F2"
+) -> Value:
+    """One MLP of inner width `width`; `joint` is the width of gate and up in one weight."""
+    if not style.gated_mlp:
+        inner = activate(ops, style, _up(ops, style, x, width))
+    elif style.fused_gate_up:
+        both = ops.linear(x, joint, ops.weight((joint, "H")), _bias(ops, style, joint))
+        gate, up = split(ops.tape, both, (width, width))
+        inner = ops.multiply(up, activate(ops, style, gate))
+        ops.tape.hold(up)
+    else:
+        gate = activate(ops, style, _up(ops, style, x, width))
+        inner = ops.multiply(gate, _up(ops, style, x, width))
+    if style.mlp_inner_dropout:
+        inner = ops.dropout(inner, float(mode.hidden_dropout))
+    out = ops.linear(inner, "H", ops.weight(("H", width)), _bias(ops, style, "H"))
+    ops.tape.hold(x)
+    return out
+
+
+def _up(ops: Ops, style: Style, x: Value, width: Dim) -> Value:
+    return ops.linear(x, width, ops.weight((width, "H")), _bias(ops, style, width))
+
+
+def _bias(ops: Ops, style: Style, width: Dim) -> Value | None:
+    return ops.weight((width,)) if style.mlp_bias else None
+
+
+def activate(ops: Ops, style: Style, x: Value) -> Value:
+    """The activation, as one kernel or as the Python expression the family uses."""
+    kind = style.activation
+    if kind == "gelu-new":
+        half = ops.scale(x)
+        cube = ops.power(x)
+        inner = ops.scale(ops.add(x, ops.scale(cube)))
+        tanh = ops.scale(ops.unary(inner, saves="output"))
+        return ops.multiply(half, tanh)
+    if kind == "gelu-fast":
+        half = ops.scale(x)
+        square = ops.multiply(ops.scale(ops.scale(x)), x)
+        inner = ops.multiply(ops.scale(x), ops.scale(square))
+        tanh = ops.scale(ops.unary(inner, saves="output"))
+        return ops.multiply(half, tanh)
+    if kind == "quick-gelu":
+        return ops.multiply(x, ops.unary(ops.scale(x), saves="output"))
+    if kind == "relu-squared":
+        return ops.power(ops.unary(x, saves="output"))
+    if kind == "bloom":
+        return bloom_gelu(ops, x)
+    # Run as separate operators, silu's backward holds five more tensors before its result.
+    scratch = 5 if kind == "silu" and ops.types.unfused else 0
+    return ops.unary(x, saves=style.activation_saves, scratch=scratch)
+
+
+def bloom_gelu(ops: Ops, x: Value) -> Value:
+    """An autograd function of its own: saves its input; both passes make some temporaries."""
+    tape = ops.tape
+    made = [tape.value(x.shape, x.itemsize, needs_grad=False) for _ in range(2)]
+    tape.record((x,), tuple(made))
+    out = tape.value(x.shape, x.itemsize, needs_grad=x.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            for _ in range(3):
+                run.like(x)
+            run.give(x, run.like(x))
+
+    tape.record((x, *made), (out,), saves=(x,), backward=backward)
+    return out
+
+
+def split(tape: Tape, joint: Value, widths: tuple[Dim, ...]) -> tuple[Value, ...]:
+    """`split`/`chunk`: views of one storage; backward concatenates the gradients into a new one."""
+    parts = tuple(
+        Value(joint.storage, (*joint.shape[:-1], width), joint.itemsize, joint.needs_grad)
+        for width in widths
+    )
+
+    def backward(run: Backward) -> None:
+        taken = [run.take(part) for part in parts]
+        if any(grad is not None for grad in taken):
+            run.give(joint, run.like(joint))
+
+    tape.record((joint,), parts, backward=backward)
+    return parts

@@ -1,0 +1,88 @@
+"""What a model's forward method holds while its blocks run: embeddings, masks, position tables.
+
+These tensors are made before the first block and die when the stack's forward method returns, after
+the final norm; where a block saves them for backward, or checkpointing keeps the arguments of every
+block, they live until the first block's backward has run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import BOOL, INT64
+from sizewright_server.estimation.tape import Shape, Tape, Value
+
+PART = "frame"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One tensor of the frame. `until_backward`: it outlives the forward pass."""
+
+    name: str
+    shape: Shape
+    itemsize: int
+    until_backward: bool
+
+
+def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
+    """Every tensor the stack's frame holds; `stack` distinguishes encoder and decoder."""
+    width = mode.types.weight
+    held = [Held("position ids", ("one", "S"), INT64, mode.checkpointed)]
+    if style.holds_embeddings and not (mode.training and style.positions == "rope"):
+        held.append(Held("embeddings", ("B", "S", "E"), width, until_backward=False))
+    if style.positions == "rope":
+        part = "D" if style.rotary == "full" else "R"
+        for index in range(style.rotary_tables):
+            for table in ("cos", "sin"):
+                name = f"{table} {index}"
+                held.append(Held(name, ("one", "S", part), width, until_backward=mode.training))
+    if style.positions == "learned" and style.holds_embeddings:
+        held.append(Held("position rows", ("one", "S", "E"), width, until_backward=False))
+    held += _masks(style, mode)
+    return tuple(Held(f"{stack}{h.name}", h.shape, h.itemsize, h.until_backward) for h in held)
+
+
+def _masks(style: Style, mode: Mode) -> list[Held]:
+    """Additive masks for eager attention, boolean ones for fused kernels where they need any."""
+    keep = mode.checkpointed
+    if mode.attention == "eager" or style.eager_only:
+        if not (style.causal or mode.padded):
+            return []
+        kinds = 2 if style.mixed_windows else 1
+        shape: Shape = ("B", 1, "S", "C")
+        return [Held(f"mask {i}", shape, mode.types.weight, keep) for i in range(kinds)]
+    made = []
+    if mode.padded:
+        made.append(Held("mask 0", ("B", 1, "S", "C"), BOOL, keep))
+    if style.mixed_windows and mode.windowed and style.causal:
+        rows = "B" if mode.padded else "one"
+        made.append(Held("mask 1", (rows, 1, "S", "C"), BOOL, keep))
+    return made
+
+
+def open_frame(tape: Tape, style: Style, mode: Mode, stack: str = "") -> None:
+    """Makes the frame's tensors in the segment before the first block."""
+    with tape.within(PART):
+        for held in frame(style, mode, stack):
+            value = tape.value(held.shape, held.itemsize, needs_grad=False)
+            tape.record((), (value,))
+            tape.lend(held.name, value)
+            if held.until_backward:
+                tape.release_in_backward(value)
+
+
+def close_frame(tape: Tape, style: Style, mode: Mode, stack: str = "") -> None:
+    """Frees what dies when the stack's forward method returns."""
+    with tape.within(PART):
+        for held in frame(style, mode, stack):
+            if not held.until_backward:
+                tape.reclaim(held.name, held.shape, held.itemsize)
+
+
+def shared(tape: Tape, name: str, shape: Shape, itemsize: int) -> Value:
+    """A tensor of the frame as a block reads it."""
+    with tape.within(PART):
+        return tape.borrow(name, shape, itemsize)

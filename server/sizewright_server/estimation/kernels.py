@@ -1,0 +1,132 @@
+"""Attention kernels: which one runs, and what it makes and saves.
+
+Mirrors `integrations/sdpa_attention.py` of transformers 5.23 and the choice torch 2.13 makes on a
+GPU of compute capability 8.0 or later (aten/native/transformers/cuda/sdp_utils.cpp): flash for 16
+bit without a mask, memory-efficient where query and key/value heads are as many, else the plain
+decomposition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import BOOL, FP32, Ops
+from sizewright_server.estimation.tape import Dim, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What of an attention the kernel needs: dimensions of keys and mask, and what is added."""
+
+    #: Keys seen: "C" for the own stack, "X" for the encoder's tokens.
+    keys: Dim
+    masked: bool
+    causal: bool
+    bias: Value | None = None
+    #: Width of all value heads, and of one.
+    mixed: Dim = "A"
+
+
+def attend(
+    ops: Ops, style: Style, mode: Mode, q: Value, k: Value, v: Value, scores: Scores
+) -> tuple[Value, Value | None]:
+    """The mixed values, and the attention probabilities where Python sees them."""
+    if mode.attention == "eager" or style.eager_only:
+        return eager_attention(ops, style, mode, q, k, v, scores)
+    grouped = mode.grouped_queries and scores.keys == "C"
+    mask: tuple[Value, ...] = ()
+    if scores.masked or scores.bias is not None:
+        mask = (_additive_mask(ops, q, scores, mode),)
+        if grouped and not mode.one_query:
+            k, v = (ops.copy(value, ("B", scores.keys, "A")) for value in (k, v))
+            grouped = False
+    half = (mode.types.compute if mode.types.autocast else q.itemsize) != FP32
+    if grouped and not half and not mask:
+        return plain_attention(ops, mode, q, k, v, scores), None
+    lse = ("B", "NH", "S")
+    return ops.fused_attention(q, k, v, ("B", "S", scores.mixed), lse, *mask), None
+
+
+def _additive_mask(ops: Ops, q: Value, scores: Scores, mode: Mode) -> Value:
+    """The mask in the queries' type, made of the boolean one in every call and saved."""
+    itemsize = mode.types.compute if mode.types.autocast else q.itemsize
+    with ops.tape.within("attention mask"):
+        if scores.bias is None:
+            mask = ops.tape.value(("B", 1, "S", scores.keys), itemsize, needs_grad=False)
+            ops.tape.record((), (mask,))
+            return mask
+        rows: Dim = "B" if scores.masked else "one"
+        return ops.copy(scores.bias, (rows, "NH", "S", scores.keys))
+
+
+def plain_attention(ops: Ops, mode: Mode, q: Value, k: Value, v: Value, scores: Scores) -> Value:
+    """torch's decomposition (aten/native/transformers/attention.cpp), with grouped queries.
+
+    Queries and keys are scaled by the root of the scale each; keys and values are expanded to the
+    query heads; the causal mask is made anew in every call.
+    """
+    tape = ops.tape
+    scaled = ops.scale(q)
+    with tape.within("attention mask"):
+        mask = tape.value(("S", scores.keys), q.itemsize, needs_grad=False)
+        flags = [tape.value(("S", scores.keys), BOOL, needs_grad=False) for _ in range(2)]
+        tape.record((), tuple(flags))
+        tape.record(tuple(flags), (mask,))
+    whole_k = ops.reduce_copy(k, ("B", scores.keys, "A"))
+    whole_v = ops.reduce_copy(v, ("B", scores.keys, "A"))
+    keys = ops.scale(whole_k)
+    rows = ops.copy(scaled)
+    logits = ops.matmul(rows, keys, ("B", "NH", "S", scores.keys))
+    logits = ops.add(logits, mask)
+    probabilities = ops.softmax(logits, logits.itemsize)
+    probabilities = ops.dropout(probabilities, float(mode.attention_dropout))
+    mixed = ops.matmul(probabilities, whole_v, ("B", "NH", "S", "D"))
+    tape.hold(scaled, whole_k, mask)
+    return ops.copy(mixed, ("B", "S", "A"))
+
+
+def eager_attention(
+    ops: Ops, style: Style, mode: Mode, q: Value, k: Value, v: Value, scores: Scores
+) -> tuple[Value, Value]:
+    """Scores, softmax and mixing as separate operators over a (B, NH, S, C) matrix."""
+    tape = ops.tape
+    square = ("B", "NH", "S", scores.keys)
+    if mode.grouped_queries and scores.keys == "C":
+        k, v = (ops.reduce_copy(value, ("B", "C", "A")) for value in (k, v))
+    else:
+        k, v = ops.contiguous(k), ops.contiguous(v)
+    if style.eager_fp32_scores:
+        q, k = ops.cast(q, FP32), ops.cast(k, FP32)
+    # A batched product wants its rows side by side, which heads taken out of a token are not.
+    q = ops.contiguous(q)
+    logits = ops.scale(ops.matmul(q, k, square))
+    if style.score_soft_cap:
+        logits = ops.scale(ops.unary(ops.scale(logits), saves="output"))
+    if scores.bias is not None:
+        logits = ops.add(logits, scores.bias)
+    if scores.causal or scores.masked:
+        rows: Dim = "B" if scores.masked else 1
+        mask = tape.external((rows, 1, "S", scores.keys), mode.types.compute)
+        logits = ops.add(logits, mask)
+    weights = _softmax(ops, style, mode, logits, q)
+    tape.hold(logits)
+    weights = ops.dropout(weights, float(mode.attention_dropout))
+    mixed = ops.matmul(weights, v, ("B", "NH", "S", "D"))
+    return ops.copy(mixed, ("B", "S", scores.mixed)), weights
+
+
+def _softmax(ops: Ops, style: Style, mode: Mode, logits: Value, q: Value) -> Value:
+    """Softmax in fp32 where the family or autocast asks for it.
+
+    Only fp16 has a kernel that reads 16 bit and writes fp32; bf16 is copied to fp32 first
+    (aten/native/SoftMax.cpp).
+    """
+    wide = style.softmax_fp32 or mode.types.autocast
+    if not wide:
+        return ops.softmax(logits, logits.itemsize)
+    if not mode.types.float16:
+        logits = ops.cast(logits, FP32)
+    weights = ops.softmax(logits, FP32)
+    return ops.cast(weights, q.itemsize) if style.softmax_fp32 else weights

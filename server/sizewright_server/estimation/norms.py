@@ -1,0 +1,76 @@
+"""Norms as the modelling code writes them: fused layer norm, and root mean squares in Python."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.tape import Shape, Value
+
+
+def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
+    """The family's norm over the last dimension (or, per head, the last two)."""
+    kind = style.norm
+    if kind == "layer":
+        w = ops.weight(width)
+        return ops.layer_norm(x, w, ops.weight(width) if style.norm_bias else None)
+    if kind == "layer-plain":
+        return ops.cast(ops.layer_norm(ops.cast(x, FP32), None, None), x.itemsize)
+    if kind == "layer-offset":
+        w = ops.scale(ops.weight(width))
+        return ops.layer_norm(x, w, ops.weight(width) if style.norm_bias else None)
+    if kind == "layer-python":
+        return python_layer_norm(ops, x, width)
+    if kind == "rms-promoting":
+        return promoting_rms_norm(ops, x, width)
+    return rms_norm(ops, x, width, kind)
+
+
+def rms_norm(ops: Ops, x: Value, width: Shape, kind: str) -> Value:
+    """Root-mean-square norm: fp32 copy, square, mean, scale, weight.
+
+    "rms" casts back before the weight, "rms-wide" (OLMo 2) after it; "rms-offset" (Gemma)
+    multiplies by (1 + weight) in fp32 and casts last.
+    """
+    back = x.itemsize
+    wide = ops.cast(x, FP32)
+    scaled = ops.multiply(wide, _rate(ops, wide))
+    w = ops.weight(width)
+    if kind == "rms-offset":
+        ops.tape.hold(x)
+        return ops.cast(ops.multiply(scaled, ops.scale(ops.cast(w, FP32))), back)
+    if kind == "rms-wide":
+        out = ops.multiply(scaled, w)
+        ops.tape.hold(wide)
+        return ops.cast(out, back)
+    narrow = ops.cast(scaled, back)
+    ops.tape.hold(x)
+    return ops.multiply(narrow, w)
+
+
+def promoting_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:
+    """T5's: only the variance is computed on an fp32 copy; the product is promoted to fp32."""
+    rate = _rate(ops, ops.cast(x, FP32))
+    scaled = ops.cast(ops.multiply(x, rate), ops.types.weight)
+    ops.tape.hold(x)
+    return ops.multiply(scaled, ops.weight(width))
+
+
+def python_layer_norm(ops: Ops, x: Value, width: Shape) -> Value:
+    """Cohere's layer norm without bias, written in Python in fp32; `x - mean` is computed twice."""
+    wide = ops.cast(x, FP32)
+    rows = (*x.shape[:-1], 1)
+    mean = ops.mean(wide, rows)
+    variance = ops.mean(ops.power(ops.add(wide, mean)), rows)
+    centred = ops.add(wide, mean)
+    rate = ops.unary(ops.scale(variance), saves="output")
+    scaled = ops.multiply(centred, rate)
+    ops.tape.hold(wide)
+    weighted = ops.multiply(scaled, ops.cast(ops.weight(width), FP32))
+    ops.tape.hold(scaled)
+    return ops.cast(weighted, x.itemsize)
+
+
+def _rate(ops: Ops, wide: Value) -> Value:
+    """The reciprocal root of the mean square, one per row."""
+    variance = ops.mean(ops.power(wide), (*wide.shape[:-1], 1))
+    return ops.unary(ops.scale(variance), saves="output")

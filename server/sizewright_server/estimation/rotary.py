@@ -1,0 +1,36 @@
+"""Rotary position embedding as the modelling code writes it."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.tape import Dim, Value
+
+
+def rotate(ops: Ops, style: Style, x: Value, heads: Dim, cos: Value, sin: Value) -> Value:
+    """x * cos + rotate_half(x) * sin, on the whole head or a slice of it.
+
+    Interleaved pairs (GLM, GPT-J, Cohere) are stacked where halves are concatenated: the same
+    tensors. `rotary_fp32` families turn an fp32 copy and cast back.
+    """
+    tape = ops.tape
+    whole = (*x.shape[:-1], heads, "D")
+    part = whole if style.rotary == "full" else (*x.shape[:-1], heads, "R")
+    of_heads = tape.view(x, whole)
+    turned = of_heads if style.rotary == "full" else ops.slice(of_heads, part)
+    if style.rotary_fp32 == "before":
+        turned = ops.cast(turned, FP32)
+    direct = ops.multiply(_wide(ops, style, turned), cos)
+    halves = (*part[:-1], "RH")
+    first, second = ops.slice(turned, halves), ops.slice(turned, halves)
+    mirrored = ops.concatenate((ops.unary(second, saves="none"), first), part)
+    out = ops.add(direct, ops.multiply(_wide(ops, style, mirrored), sin))
+    if style.rotary_fp32 != "no":
+        out = ops.cast(out, x.itemsize)
+    if style.rotary != "full":
+        out = ops.concatenate((out, ops.slice(of_heads, (*part[:-1], "RP"))), whole)
+    return tape.view(out, x.shape)
+
+
+def _wide(ops: Ops, style: Style, x: Value) -> Value:
+    return ops.cast(x, FP32) if style.rotary_fp32 == "each" else x

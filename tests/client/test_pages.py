@@ -132,6 +132,45 @@ def test_the_first_plan_its_three_readings_and_the_losers_are_on_the_page() -> N
         assert words in text
 
 
+def _first_price(days: int, kind: catalog_pb2.PriceKind.ValueType, *warnings: str) -> list[str]:
+    answer = sample_answers.recommendation()
+    first = answer.recommendations[0]
+    first.offer.price.age.seconds = days * 86_400
+    first.offer.price.kind = kind
+    for code in warnings:
+        first.warnings.add(code=code, message="Known to the server.")
+    page = Page(width=80, colour=False, unicode=True)
+    put_recommendations(page, answer, name="job")
+    return page.text().splitlines()
+
+
+def test_an_old_spot_price_in_first_place_is_said_before_the_ranking() -> None:
+    lines = _first_price(837, catalog_pb2.PRICE_KIND_LIST, "price-old")
+    head = next(i for i, line in enumerate(lines) if line.strip().startswith("#"))
+
+    said = " ".join(" ".join(lines[:head]).split())
+    assert "Number 1 ranks by a spot price of 2026-05-01, 837 days old: look it up" in said
+    assert "--max-price-age 180d" in said
+    assert "837 d old!" in lines[head + 3]
+    assert "spot" in lines[head + 2]
+
+
+def test_an_estimated_price_in_first_place_is_said_before_the_ranking() -> None:
+    lines = _first_price(3, catalog_pb2.PRICE_KIND_ESTIMATE)
+    head = next(i for i, line in enumerate(lines) if line.strip().startswith("#"))
+
+    assert "Number 1's price is an estimate" in " ".join(lines[:head])
+    assert "estimate" in lines[head + 3]
+    assert "3 d old" in lines[head + 4]
+    assert "!" not in lines[head + 4]
+
+
+def test_a_fresh_list_price_in_first_place_goes_without_saying() -> None:
+    lines = _first_price(3, catalog_pb2.PRICE_KIND_LIST)
+
+    assert lines[1].strip().startswith("#")
+
+
 def test_an_answer_in_which_nothing_fits_leads_with_the_nearest_miss() -> None:
     page = Page(width=80, colour=False, unicode=True)
     put_recommendations(page, sample_answers.nothing_fits(), name="job")

@@ -22,7 +22,6 @@ _TERMS = {
     catalog_pb2.PURCHASE_TERM_OWNED: "owned",
 }
 _PRICE_KINDS = {
-    catalog_pb2.PRICE_KIND_LIST: "list",
     catalog_pb2.PRICE_KIND_ESTIMATE: "estimate",
     catalog_pb2.PRICE_KIND_COMPOSED: "composed",
     catalog_pb2.PRICE_KIND_OVERRIDE: "override",
@@ -47,6 +46,7 @@ def put_recommendations(
     """Add a whole answer. `name` is the workload's own; `explain` adds every part's formula."""
     _put_summary(page, response, name)
     if response.recommendations:
+        _put_price_doubt(page, response.recommendations[0])
         _put_plans(page, response.recommendations)
         _put_best(page, response.recommendations[0], explain=explain)
     elif response.HasField("nearest_miss"):
@@ -91,6 +91,30 @@ def _put_summary(page: Page, response: sizing_service_pb2.RecommendResponse, nam
         page.say(f"{who}nothing fits; {count(considered)} offers looked at.", style="bold red")
 
 
+def _put_price_doubt(page: Page, first: plan_pb2.Recommendation) -> None:
+    """Say before the ranking what it stands on, where that is an old or a worked-out price."""
+    price, term = first.offer.price, _TERMS.get(first.offer.term, "")
+    doubts = []
+    if _is_old(first):
+        doubts.append(
+            f"Number 1 ranks by a {term} price of {day(price.effective_time)}, "
+            f"{age(price.age)}: look it up before you count on it. "
+            "--max-price-age 180d ranks newer prices alone."
+        )
+    if price.kind == catalog_pb2.PRICE_KIND_ESTIMATE:
+        doubts.append(
+            "Number 1's price is an estimate, not what its provider lists. "
+            "list_prices_only in the constraints leaves such prices out."
+        )
+    if doubts:
+        page.points(doubts, style="bold yellow")
+
+
+def _is_old(plan: plan_pb2.Recommendation) -> bool:
+    """Whether the server warns of the price's age."""
+    return any(warning.code == "price-old" for warning in plan.warnings)
+
+
 def _put_plans(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
     heads = ("#", "$/hour", "machine", "GPUs and layout", "needs/has GiB")
     rows = [tuple(Text(head, style="dim") for head in heads)]
@@ -122,15 +146,17 @@ def _longest_line(text: Text) -> int:
 
 
 def _cost(plan: plan_pb2.Recommendation) -> Text:
+    """The price, what it buys, what kind of price it is where nobody lists it, and its age."""
     text = Text(dollars(plan.cost_per_hour_nanos_usd), style="bold")
-    if plan.HasField("offer"):
-        price = plan.offer.price
-        kind = _PRICE_KINDS.get(price.kind, "")
-        text.append(f"\n{kind}", style="yellow" if kind == "estimate" else "not bold")
-        text.append(f"\n{age(price.age).replace(' days', ' d')}", style="dim not bold")
-    else:
-        text.append("\nowned", style="not bold")
-    return text
+    if not plan.HasField("offer"):
+        return text.append("\nowned", style="not bold")
+    price = plan.offer.price
+    text.append(f"\n{_TERMS.get(plan.offer.term, '')}", style="not bold")
+    if price.kind != catalog_pb2.PRICE_KIND_LIST:
+        text.append(f"\n{_PRICE_KINDS.get(price.kind, '')}", style="yellow not bold")
+    old = _is_old(plan)
+    words = age(price.age).replace(" days", " d") + ("!" if old else "")
+    return text.append(f"\n{words}", style="yellow not bold" if old else "dim not bold")
 
 
 def _where(plan: plan_pb2.Recommendation) -> Text:
@@ -138,10 +164,7 @@ def _where(plan: plan_pb2.Recommendation) -> Text:
     text = Text(printable(plan_name(plan.offer, plan.machine, owned)), style="bold")
     if not owned:
         place = plan.offer.zone or plan.offer.region
-        term = _TERMS.get(plan.offer.term, "")
-        text.append(
-            f"\n{printable(plan.offer.provider)}, {term}\n{printable(place)}", style="not bold"
-        )
+        text.append(f"\n{printable(plan.offer.provider)}, {printable(place)}", style="not bold")
     return text
 
 

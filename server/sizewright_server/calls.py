@@ -23,6 +23,10 @@ log = logging.getLogger("sizewright.access")
 
 #: Characters a request id may have; anything else from outside is replaced by our own.
 REQUEST_ID_LENGTH = 64
+#: gRPC tells of a call without a deadline as of one that ends in the far future.
+NO_DEADLINE_SECONDS = 10 * 365 * 86_400
+#: A server that drains goes once no call has come for this long, or none of them ends in time.
+QUIET_SECONDS = 0.05
 
 
 class Calls:
@@ -33,6 +37,8 @@ class Calls:
         self.settings = settings
         self.tokens = tokens
         self._places = threading.BoundedSemaphore(settings.max_concurrency)
+        self._closed = threading.Event()
+        self._last_arrival = time.monotonic()
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         """One generic handler per service."""
@@ -44,6 +50,18 @@ class Calls:
                 response_serializer=method.response.SerializeToString,
             )
         return [grpc.method_handlers_generic_handler(s, table) for s, table in services.items()]
+
+    def close(self, grace_seconds: float) -> None:
+        """Refuses new calls as UNAVAILABLE and waits until none has come for a moment.
+
+        A call that gRPC has taken and not yet handed over when its server stops is cancelled, which
+        no client tries again; so every call is given time to arrive here and be refused properly.
+        """
+        self._closed.set()
+        until = time.monotonic() + grace_seconds
+        self._last_arrival = time.monotonic()
+        while time.monotonic() < min(until, self._last_arrival + QUIET_SECONDS):
+            time.sleep(QUIET_SECONDS / 5)
 
     def _handler(
         self, path: str, method: Method
@@ -77,7 +95,10 @@ class Calls:
         context: grpc.ServicerContext,
         identity: str,
     ) -> Message:
+        self._last_arrival = time.monotonic()
         self.tokens.check(path, method.changes_state, context.invocation_metadata())
+        if self._closed.is_set():
+            raise failures.draining()
         if not self._places.acquire(blocking=False):
             raise failures.overloaded(self.settings.max_concurrency)
         try:
@@ -92,7 +113,7 @@ class Calls:
     def _seconds(self, context: grpc.ServicerContext) -> float:
         """Time left for the call: the caller's deadline within the maximum, or the default."""
         remaining = context.time_remaining()
-        if remaining is None:
+        if remaining is None or remaining > NO_DEADLINE_SECONDS:
             remaining = self.settings.default_deadline_seconds
         return min(remaining, self.settings.max_deadline_seconds)
 

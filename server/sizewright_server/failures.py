@@ -97,6 +97,13 @@ def overloaded(limit: int) -> CallFailed:
     return CallFailed("RESOURCE_EXHAUSTED", message, [retry, _info("OVERLOADED")])
 
 
+def draining() -> CallFailed:
+    """UNAVAILABLE: the server finishes what it has and goes."""
+    retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=500_000_000))
+    message = "the server is about to stop and takes no new calls; try again"
+    return CallFailed("UNAVAILABLE", message, [retry, _info("DRAINING")])
+
+
 def answer_too_large(limit: int) -> CallFailed:
     """RESOURCE_EXHAUSTED: the answer would be larger than the server sends."""
     message = (

@@ -55,7 +55,8 @@ class Running:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self.set_serving(False)
         app = Sizing(Catalog.load(settings.catalog))
-        self.server.add_generic_rpc_handlers(tuple(Calls(app, settings, tokens).handlers()))
+        self.calls = Calls(app, settings, tokens)
+        self.server.add_generic_rpc_handlers(tuple(self.calls.handlers()))
         if settings.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.server)
@@ -74,6 +75,7 @@ class Running:
         """Says NOT_SERVING, waits for balancers to see it, then finishes the calls that run."""
         self.health.enter_graceful_shutdown()
         time.sleep(self.settings.drain_delay_seconds)
+        self.calls.close(self.settings.grace_seconds)
         self.server.stop(self.settings.grace_seconds).wait()
 
     def _listen(self, shared_port: bool) -> int:

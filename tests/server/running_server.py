@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -32,7 +33,7 @@ def example(name: str) -> sizing_service_pb2.RecommendRequest:
     return load_request(str(EXAMPLES / f"{name}.yaml"))
 
 
-def long_batch(count: int = 256) -> sizing_service_pb2.BatchRecommendRequest:
+def long_batch(count: int = 128) -> sizing_service_pb2.BatchRecommendRequest:
     """Hundreds of different workloads: more than a second of work, in one call."""
     batch = sizing_service_pb2.BatchRecommendRequest()
     for i in range(count):
@@ -56,6 +57,11 @@ def running(**given: Any) -> Iterator[Running]:
         yield server
     finally:
         server.drain()
+
+
+def open_channel(target: str) -> grpc.Channel:
+    """A bare channel that takes answers of any size; gRPC's own limit is 4 MiB."""
+    return grpc.insecure_channel(target, [("grpc.max_receive_message_length", -1)])
 
 
 def target_of(server: Running) -> str:

@@ -121,14 +121,38 @@ def build_model(workload: dict[str, Any]) -> torch.nn.Module:
     return model.train(training)
 
 
+#: The peft configuration class of each method of a row's ``lora``.
+ADAPTER_CONFIGS = {
+    "lora": "LoraConfig",
+    "adalora": "AdaLoraConfig",
+    "vera": "VeraConfig",
+    "loha": "LoHaConfig",
+    "lokr": "LoKrConfig",
+    "boft": "BOFTConfig",
+    "oft": "OFTConfig",
+    "ia3": "IA3Config",
+    "ln_tuning": "LNTuningConfig",
+    "prompt_tuning": "PromptTuningConfig",
+    "prefix_tuning": "PrefixTuningConfig",
+    "p_tuning": "PromptEncoderConfig",
+}
+
+
 def with_adapters(model: torch.nn.Module, lora: dict[str, Any]) -> torch.nn.Module:
-    """The model with LoRA adapters on the modules ``lora`` names."""
+    """The model with adapters of the ``lora`` row: LoRA on the modules it names, or any method of
+    ``ADAPTER_CONFIGS`` with the configuration's own ``options``.
+    """
     peft = importlib.import_module("peft")
-    # Any dropout but zero costs the same: one mask for each adapted layer.
-    dropout = lora.get("dropout", 0.05)
-    adapters = peft.LoraConfig(
-        r=lora["r"], target_modules=list(lora["targets"]), lora_dropout=dropout
-    )
+    method = lora.get("method", "lora")
+    options = dict(lora.get("options", {}))
+    if method == "lora":
+        # Any dropout but zero costs the same: one mask for each adapted layer.
+        options |= {"r": lora["r"], "lora_dropout": lora.get("dropout", 0.05)}
+    if lora.get("targets"):
+        options["target_modules"] = list(lora["targets"])
+    if method not in ("lora", "ia3", "ln_tuning"):
+        options["task_type"] = "CAUSAL_LM"
+    adapters = getattr(peft, ADAPTER_CONFIGS[method])(**options)
     with mock.patch.object(torch.nn.Module, "_apply", replace_parameters):
         adapted: torch.nn.Module = peft.get_peft_model(model, adapters)
     return adapted

@@ -6,6 +6,8 @@ from typing import Any
 
 from tests.accuracy.case import Case, Mapped, Unmapped
 
+from sizewright_server.estimation.adapter_targets import adapter_targets
+from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.workload import (
     Inference,
     Layout,
@@ -22,8 +24,6 @@ TRACE_HEADS: dict[str, Any] = {"seqcls": "sequence-classification"}
 
 def map_trace(case: Case) -> Mapped:
     work = case["workload"]
-    if work.get("lora"):
-        raise Unmapped("adapters such as LoRA are not built yet")
     if not work.get("model_config"):
         raise Unmapped("the model has no Hugging Face configuration")
     source = ModelSource(work["model_config"], head=TRACE_HEADS.get(work.get("head", "")))
@@ -54,7 +54,16 @@ def _trace_training(work: Case) -> Training:
         unfused_activations="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
         gradient_reduce_dtype="fp32" if half else None,
         layout=_trace_layout(spread),
+        adapter=_trace_adapter(work.get("lora")),
+        base_weights=BaseWeights(work["param_dtype"]) if work.get("lora") else None,
     )
+
+
+def _trace_adapter(lora: Case | None) -> Adapter | None:
+    if not lora:
+        return None
+    targets = adapter_targets(lora["targets"], "lora")
+    return Adapter("lora", lora["r"], targets, dropout=lora.get("dropout", 0.05))
 
 
 def _trace_optimizer(name: str, step: str) -> tuple[Any, Any]:

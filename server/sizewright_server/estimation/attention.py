@@ -35,10 +35,10 @@ class Attention:
     def across(self, x: Value, memory: Value) -> Value:
         """Attention of a decoder over the encoder's states."""
         with self.tape.within("attention"):
-            q = self._linear(x, "A")
+            q = self._linear("q", x, "A")
             if self.style.scale_query_first:
                 q = self.ops.scale(q)
-            k, v = self._linear(memory, "A"), self._linear(memory, "A")
+            k, v = self._linear("k", memory, "A"), self._linear("v", memory, "A")
             k, v = self._cache(k, "X"), self._cache(v, "X")
             return self._mix(x, q, k, v, Scores("X", masked=self.mode.padded, causal=False))
 
@@ -51,24 +51,26 @@ class Attention:
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
         mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
-        out = self._linear(mixed, "H", bias=style.out_bias, inner="A")
+        out = self._linear("o", mixed, "H", bias=style.out_bias, inner="A")
         self.tape.hold(x, q, k, v)
         if weights is not None:
             self.held.append(weights)
         return ops.dropout(out, float(self.mode.hidden_dropout))
 
-    def _linear(self, x: Value, width: Dim, *, bias: bool | None = None, inner: Dim = "H") -> Value:
+    def _linear(
+        self, name: str, x: Value, width: Dim, *, bias: bool | None = None, inner: Dim = "H"
+    ) -> Value:
         with_bias = self.style.qkv_bias if bias is None else bias
         w = self.ops.weight((width, inner))
-        return self.ops.linear(x, width, w, self.ops.weight((width,)) if with_bias else None)
+        shift = self.ops.weight((width,)) if with_bias else None
+        return self.ops.linear(x, width, w, shift, name=name)
 
     def _project(self, x: Value) -> tuple[Value, Value, Value]:
         ops, kind = self.ops, self.style.qkv
         if kind == "separate":
-            widths: tuple[Dim, ...] = ("A", "K", "K")
-            q, k, v = (self._linear(x, width) for width in widths)
-            return q, k, v
-        joint = self._linear(x, "QKV")
+            q = self._linear("q", x, "A")
+            return q, self._linear("k", x, "K"), self._linear("v", x, "K")
+        joint = self._linear("qkv", x, "QKV")
         if kind == "split":
             q, k, v = split(self.tape, joint, ("A", "K", "K"))
         else:

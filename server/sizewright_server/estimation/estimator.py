@@ -55,10 +55,12 @@ class PreparedWorkload:
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
         first = self.group([Layout()])
-        self.parameter_count = count_parameters(architecture, first.segments)
-        self.trainable_parameter_count = (
-            self.parameter_count if isinstance(workload.run, Training) else 0
-        )
+        self.parameter_count = count_parameters(architecture, first.segments, first.dims_of)
+        self.trainable_parameter_count = 0
+        if isinstance(workload.run, Training):
+            self.trainable_parameter_count = count_parameters(
+                architecture, first.segments, first.dims_of, trained=True
+            )
 
     @property
     def architecture(self) -> str:
@@ -202,10 +204,15 @@ def prepare(workload: Workload) -> PreparedWorkload:
     return PreparedWorkload(workload, architecture)
 
 
-def count_parameters(architecture: Architecture, segments: Sequence[Segment]) -> int:
-    """Parameters of the whole model, tied tensors once."""
-    dims = Dims(np.ones(1, dtype=np.int64), {})
-    total = sum(s.count * int(parameter_count(s, dims.of(s.sizes))[0]) for s in segments)
+def count_parameters(
+    architecture: Architecture, segments: Sequence[Segment], dims: Dims, *, trained: bool = False
+) -> int:
+    """Parameters of the whole model, tied tensors once; with `trained` only those that train."""
+    total = sum(
+        s.count * int(parameter_count(s, dims.of(s.sizes), trained=trained)[0]) for s in segments
+    )
+    if trained and not all(p.trained for p in segments[0].program.parameters[:1]):
+        return total
     return total - int(tied_count(architecture, dims.of(segments[0].sizes))[0])
 
 

@@ -14,24 +14,25 @@ def feed_forward(
 ) -> Value:
     """One MLP of inner width `width`; `joint` is the width of gate and up in one weight."""
     if not style.gated_mlp:
-        inner = activate(ops, style, _up(ops, style, x, width))
+        inner = activate(ops, style, _up(ops, style, "up", x, width))
     elif style.fused_gate_up:
-        both = ops.linear(x, joint, ops.weight((joint, "H")), _bias(ops, style, joint))
+        w = ops.weight((joint, "H"))
+        both = ops.linear(x, joint, w, _bias(ops, style, joint), name="gate-up")
         gate, up = split(ops.tape, both, (width, width))
         inner = ops.multiply(up, activate(ops, style, gate))
         ops.tape.hold(up)
     else:
-        gate = activate(ops, style, _up(ops, style, x, width))
-        inner = ops.multiply(gate, _up(ops, style, x, width))
+        gate = activate(ops, style, _up(ops, style, "gate", x, width))
+        inner = ops.multiply(gate, _up(ops, style, "up", x, width))
     if style.mlp_inner_dropout:
         inner = ops.dropout(inner, float(mode.hidden_dropout))
-    out = ops.linear(inner, "H", ops.weight(("H", width)), _bias(ops, style, "H"))
+    out = ops.linear(inner, "H", ops.weight(("H", width)), _bias(ops, style, "H"), name="down")
     ops.tape.hold(x)
     return out
 
 
-def _up(ops: Ops, style: Style, x: Value, width: Dim) -> Value:
-    return ops.linear(x, width, ops.weight((width, "H")), _bias(ops, style, width))
+def _up(ops: Ops, style: Style, name: str, x: Value, width: Dim) -> Value:
+    return ops.linear(x, width, ops.weight((width, "H")), _bias(ops, style, width), name=name)
 
 
 def _bias(ops: Ops, style: Style, width: Dim) -> Value | None:

@@ -17,7 +17,7 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
     """Token ids in, hidden states out: tables, their sum, and the norm and dropout after it."""
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
-    out = ops.embedding(("B", "S"), ops.weight(("V", "E")), "E")
+    out = ops.embedding(("B", "S"), ops.weight(("V", "E"), module="embeddings"), "E")
     if style.embedding_scale:
         out = ops.scale(out)
     if style.token_types:
@@ -68,14 +68,15 @@ def _pool(ops: Ops, x: Value) -> Value:
 def _logits(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     if head.kind == "sequence-classification":
         pooled = _pool(ops, x) if head.pooler else ops.slice(x, ("B", "H"))
-        bias = ops.weight(("L",)) if head.bias else None
-        return ops.linear(pooled, "L", ops.weight(("L", "H")), bias)
+        bias = ops.weight(("L",), module="head") if head.bias else None
+        return ops.linear(pooled, "L", ops.weight(("L", "H"), module="head"), bias)
     if head.transform:
         dense = ops.linear(x, "E", ops.weight(("E", "H")), ops.weight(("E",)))
         x = norm(ops, style, activate(ops, style, dense), ("E",))
     kept = x if ops.training else ops.slice(x, ("B", "KEPT", *x.shape[2:]))
-    bias = ops.weight(("V",)) if head.bias else None
-    return ops.linear(kept, "VL", ops.weight(("VL", "E" if head.transform else "H")), bias)
+    bias = ops.weight(("V",), module="head") if head.bias else None
+    w = ops.weight(("VL", "E" if head.transform else "H"), module="head")
+    return ops.linear(kept, "VL", w, bias, name="head")
 
 
 def _cross_entropy(ops: Ops, head: HeadStyle, logits: Value) -> Value:

@@ -49,10 +49,19 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     `mode` is completed from each run's own sizes and from `tokens`, the most that attention sees.
     """
     segments = []
+    learns = not mode.types.adapter or mode.types.trains("embeddings") or mode.learns_inputs
     for run in architecture.runs:
-        own = _complete(mode, run.sizes, tokens)
-        program = _compile(run.lowering, run.style, architecture.head, own)
-        segments.append(Segment(run.name, run.role, program, run.count, run.sizes))
+        own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
+        count = run.count
+        if run.role == "block" and not learns:
+            # Nothing before the first block trains, so that its input takes no gradient.
+            first = replace(own, learns_inputs=False)
+            program = _compile(run.lowering, run.style, architecture.head, first)
+            segments.append(Segment(f"first-{run.name}", run.role, program, 1, run.sizes))
+            count, learns = count - 1, True
+        if count:
+            program = _compile(run.lowering, run.style, architecture.head, own)
+            segments.append(Segment(run.name, run.role, program, count, run.sizes))
     return tuple(segments)
 
 
@@ -127,11 +136,12 @@ class Dims:
         return self._made[sizes]
 
 
-def parameter_count(segment: Segment, dims: dict[str, Column]) -> Column:
-    """Parameters of one instance."""
+def parameter_count(segment: Segment, dims: dict[str, Column], *, trained: bool = False) -> Column:
+    """Parameters of one instance; with `trained` only those that train."""
     total = np.zeros(1, dtype=np.int64)
     for parameter in segment.program.parameters:
-        total = total + elements(parameter.shape, dims)
+        if parameter.trained or not trained:
+            total = total + elements(parameter.shape, dims)
     return total
 
 

@@ -23,7 +23,8 @@ class Mode:
     hidden_dropout: bool = False
     embedding_dropout: bool = False
     tensor_parallel: bool = False
-    trainable: bool = True
+    #: The first block's input takes a gradient, although no embedding may train.
+    learns_inputs: bool = False
     checkpointed: bool = False
     #: The pass runs one query per sequence, as a decode step does.
     one_query: bool = False

@@ -11,13 +11,13 @@ def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
     """The family's norm over the last dimension (or, per head, the last two)."""
     kind = style.norm
     if kind == "layer":
-        w = ops.weight(width)
-        return ops.layer_norm(x, w, ops.weight(width) if style.norm_bias else None)
+        w = ops.weight(width, module="norms")
+        return ops.layer_norm(x, w, ops.weight(width, module="norms") if style.norm_bias else None)
     if kind == "layer-plain":
         return ops.cast(ops.layer_norm(ops.cast(x, FP32), None, None), x.itemsize)
     if kind == "layer-offset":
-        w = ops.scale(ops.weight(width))
-        return ops.layer_norm(x, w, ops.weight(width) if style.norm_bias else None)
+        w = ops.scale(ops.weight(width, module="norms"))
+        return ops.layer_norm(x, w, ops.weight(width, module="norms") if style.norm_bias else None)
     if kind == "layer-python":
         return python_layer_norm(ops, x, width)
     if kind == "rms-promoting":
@@ -34,7 +34,7 @@ def rms_norm(ops: Ops, x: Value, width: Shape, kind: str) -> Value:
     back = x.itemsize
     wide = ops.cast(x, FP32)
     scaled = ops.multiply(wide, _rate(ops, wide))
-    w = ops.weight(width)
+    w = ops.weight(width, module="norms")
     if kind == "rms-offset":
         ops.tape.hold(x)
         return ops.cast(ops.multiply(scaled, ops.scale(ops.cast(w, FP32))), back)
@@ -52,7 +52,7 @@ def promoting_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:
     rate = _rate(ops, ops.cast(x, FP32))
     scaled = ops.cast(ops.multiply(x, rate), ops.types.weight)
     ops.tape.hold(x)
-    return ops.multiply(scaled, ops.weight(width))
+    return ops.multiply(scaled, ops.weight(width, module="norms"))
 
 
 def python_layer_norm(ops: Ops, x: Value, width: Shape) -> Value:
@@ -65,7 +65,7 @@ def python_layer_norm(ops: Ops, x: Value, width: Shape) -> Value:
     rate = ops.unary(ops.scale(variance), saves="output")
     scaled = ops.multiply(centred, rate)
     ops.tape.hold(wide)
-    weighted = ops.multiply(scaled, ops.cast(ops.weight(width), FP32))
+    weighted = ops.multiply(scaled, ops.cast(ops.weight(width, module="norms"), FP32))
     ops.tape.hold(scaled)
     return ops.cast(weighted, x.itemsize)
 

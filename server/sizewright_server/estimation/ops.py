@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sizewright_server.estimation.adapters import adapted_linear
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.pointwise import BOOL, FP32, INT64, Pointwise, Types
 from sizewright_server.estimation.tape import Shape, Tape, Value
@@ -28,22 +29,75 @@ class Ops(Pointwise):
 
     # -- linear algebra -------------------------------------------------------------------------
 
-    def weight(self, shape: Shape, *, trainable: bool = True) -> Value:
-        """A parameter in its stored type."""
-        return self.tape.parameter(shape, self.types.weight, trainable=trainable)
+    def weight(self, shape: Shape, *, module: str = "") -> Value:
+        """A parameter in its stored type; under an adapter it trains only with its `module`."""
+        trains = self.types.trains(module)
+        width = self.types.weight
+        if self.types.adapter is not None and trains:
+            width = self.types.trained
+        return self.tape.parameter(shape, width, trainable=trains)
+
+    def adapter_weight(self, shape: Shape) -> Value:
+        """A parameter that an adapter adds."""
+        return self.tape.parameter(shape, self.types.trained, trainable=True)
 
     def autocast_weight(self, w: Value) -> Value:
-        """The weight as a matrix multiplication reads it: under autocast, a cached cast."""
+        """The weight as a matrix multiplication reads it: under autocast, a cached cast.
+
+        The cache holds casts of weights that train; others are cast for each product.
+        """
         if not self.types.autocast or w.itemsize == self.types.compute:
             return w
-        if id(w) not in self._casts:
-            outer = self.tape.part
-            self.tape.part = "autocast weight copies"
-            self._casts[id(w)] = self.cast(w, self.types.compute)
-            self.tape.part = outer
-        return self._casts[id(w)]
+        with self.tape.within("autocast weight copies"):
+            if not w.needs_grad:
+                return self.cast(w, self.types.compute)
+            if id(w) not in self._casts:
+                self._casts[id(w)] = self.cast(w, self.types.compute)
+            return self._casts[id(w)]
 
-    def linear(self, x: Value, width: str | int, w: Value, bias: Value | None = None) -> Value:
+    def linear(
+        self,
+        x: Value,
+        width: str | int,
+        w: Value,
+        bias: Value | None = None,
+        *,
+        name: str = "",
+    ) -> Value:
+        """A linear layer called `name`, with its adapter where it has one."""
+        return adapted_linear(self, x, width, w, bias, name)
+
+    def frozen_or_whole(
+        self, x: Value, width: str | int, w: Value, bias: Value | None, name: str
+    ) -> Value:
+        """A linear layer without its adapter, its weight dequantised where it is quantised."""
+        types = self.types
+        if types.quantized is None or w.needs_grad or (name == "head" and not types.quantized_head):
+            return self.product(x, width, w, bias)
+        w.stored = types.quantized
+        narrow = self.cast(x, types.compute)
+        out = self.dequantized_product(narrow, width, w)
+        return self.cast(out, x.itemsize)
+
+    def dequantized_product(self, x: Value, width: str | int, w: Value) -> Value:
+        """A product with a quantised weight: the whole matrix is made in both passes, kept in none.
+
+        (bitsandbytes autograd MatMul4Bit; the training paths of GPTQ and AWQ kernels alike.)
+        """
+        with self.tape.within("dequantised weights"):
+            matrix = self.tape.value(w.shape, self.types.compute, needs_grad=False)
+            self.tape.record((w,), (matrix,))
+        out = self.tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=x.needs_grad)
+
+        def backward(run: Backward) -> None:
+            if run.take(out) is not None:
+                run.new(w.shape, self.types.compute, "dequantised weights")
+                run.give(x, run.like(x))
+
+        self.tape.record((x, matrix), (out,), backward=backward)
+        return out
+
+    def product(self, x: Value, width: str | int, w: Value, bias: Value | None = None) -> Value:
         """`x @ w.T (+ bias)`: saves `x` for the weight's gradient and `w` for the input's."""
         x = self._autocast_input(x)
         kernel = self.autocast_weight(w)

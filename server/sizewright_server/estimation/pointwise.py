@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.tape import Shape, Tape, Value
+from sizewright_server.estimation.techniques import AdapterStyle
 from sizewright_server.estimation.weight_formats import WeightFormat
 
 FP32 = 4
@@ -17,14 +18,14 @@ INT64 = 8
 class Types:
     """Bytes per element: of stored weights and of computed activations, and autocast on or off.
 
-    `frozen` weights take no gradients; what an adapter adds has `trained` bytes. Linear layers'
-    frozen weights may be `quantized`; `product` names the narrow type they are multiplied in.
+    Under an `adapter` the weights are frozen and what is trained has `trained` bytes. Linear
+    layers' frozen weights may be `quantized`; `product` names the narrow type of their products.
     """
 
     weight: int
     compute: int
     autocast: bool
-    frozen: bool = False
+    adapter: AdapterStyle | None = None
     trained: int = 0
     quantized: WeightFormat | None = None
     quantized_head: bool = False
@@ -33,6 +34,10 @@ class Types:
     float16: bool = False
     #: Activations whose backward torch can decompose run decomposed, as when a model is traced.
     unfused: bool = False
+
+    def trains(self, module: str) -> bool:
+        """Whether a module ("norms", "embeddings", "head" or another) is trained as a whole."""
+        return self.adapter is None or module in self.adapter.trained_modules
 
 
 class Pointwise:

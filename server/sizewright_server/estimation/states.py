@@ -17,6 +17,7 @@ import numpy as np
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.ops import FP32, Types
 from sizewright_server.estimation.profile import Column, elements, round_up
+from sizewright_server.estimation.techniques import AdapterStyle
 from sizewright_server.estimation.weight_formats import WeightFormat, weight_format
 from sizewright_server.estimation.workload import Precision, Sharding, Training
 
@@ -98,7 +99,13 @@ def _under_adapter(widths: Widths, training: Training) -> Widths:
     types = replace(
         types,
         weight=stored,
-        frozen=True,
+        adapter=AdapterStyle(
+            method=training.adapter.method,
+            targets=training.adapter.targets,
+            dropout=training.adapter.dropout > 0,
+            trained_modules=training.adapter.trained_modules,
+            code=training.modeling_code,
+        ),
         trained=adapter,
         quantized=quantized,
         quantized_head=base is not None and base.quantized_head,

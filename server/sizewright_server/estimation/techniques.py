@@ -49,6 +49,17 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterStyle:
+    """What of an adapter decides the operators; its sizes do not."""
+
+    method: AdapterMethod
+    targets: frozenset[str]
+    dropout: bool
+    trained_modules: frozenset[str]
+    code: ModelingCode
+
+
+@dataclass(frozen=True, slots=True)
 class BaseWeights:
     """How the frozen weights under an adapter are stored: a float type or a weight format."""
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sizewright_server.estimation.adapters import adapter_dims
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Dims, Segment, lower
@@ -32,7 +33,7 @@ from sizewright_server.estimation.profile import (
     walk,
 )
 from sizewright_server.estimation.sharding import WorkingSet, working_set
-from sizewright_server.estimation.states import Widths, buffer_elements, state_widths
+from sizewright_server.estimation.states import ITEMSIZES, Widths, buffer_elements, state_widths
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Training
@@ -51,6 +52,7 @@ class Resident:
     buckets: Column
     inputs: Column
     waiting: Column
+    moving_average: Column
 
     @property
     def total(self) -> Column:
@@ -107,6 +109,8 @@ class TrainingGroup:
             padded=training.padded_batches,
             tensor_parallel=bool((self.parallel.tp > 1).any()),
             checkpointed=training.checkpointing == "full",
+            # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
+            learns_inputs=training.checkpointing != "none",
         )
 
     def _dims(self) -> Dims:
@@ -118,6 +122,7 @@ class TrainingGroup:
             "C": tokens,
             "KEPT": tokens,
         }
+        batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
         return Dims(self.parallel.tp, batch)
 
     @property
@@ -143,7 +148,15 @@ class TrainingGroup:
             buckets=self.working.buffers().best,
             inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
             waiting=self._waiting(),
+            moving_average=self._moving_average(),
         )
+
+    def _moving_average(self) -> Column:
+        """A copy of the trained weights that follows them, sharded as they are."""
+        kind = self.training.states.moving_average
+        if kind is None:
+            return np.zeros_like(self.dp)
+        return self.states.total(ITEMSIZES[kind], 3)
 
     def _gradients_kept(self) -> Column:
         """Gradients that are there before the backward pass begins.
@@ -233,6 +246,7 @@ class TrainingGroup:
             ),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
             ("inputs", int(resident.inputs[0]), batch),
+            ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),
             ("waiting-micro-batches", int(resident.waiting[0]), self._flight_numbers()),
         ]
 

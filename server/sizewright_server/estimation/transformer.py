@@ -34,7 +34,8 @@ class Block:
     def lower(self) -> Tape:
         """The whole block: hidden states in, hidden states out."""
         stream = residual_itemsize(self.style, self.mode)
-        x = self.tape.input(("B", "S", "H"), stream, needs_grad=self.mode.training)
+        learns = self.mode.training and self.mode.learns_inputs
+        x = self.tape.input(("B", "S", "H"), stream, needs_grad=learns)
         out = getattr(self, f"_{self.style.order.replace('-', '_')}")(x)
         self.tape.hold(x, *self.attention.held)
         self.tape.finish(out, *self.attention.cached)

@@ -40,6 +40,60 @@ class TrainingSection(Section):
     variable_lengths: bool | None
 
 
+class AdapterSection(Section):
+    """`training.adapter`, its names apart."""
+
+    method: Literal[
+        "lora",
+        "rslora",
+        "lora-fa",
+        "dora",
+        "adalora",
+        "vera",
+        "loha",
+        "lokr",
+        "boft",
+        "oft",
+        "ia3",
+        "layernorm-tuning",
+    ]
+    rank: Annotated[int, Field(ge=1, le=MAX_RANKS)]
+    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    dtype: Literal["fp32", "bf16", "fp16"]
+    virtual_tokens: Annotated[int, Field(ge=1, le=MAX_RANKS)]
+
+
+class BaseWeightsSection(Section):
+    """`training.base_weights`."""
+
+    format: Literal[
+        "fp32",
+        "bf16",
+        "fp16",
+        "nf4",
+        "fp4",
+        "int8",
+        "gptq-int4",
+        "gptq-int8",
+        "awq-int4",
+        "fp8",
+        "mxfp4",
+    ]
+    group_size: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    double_quantization: bool
+    upcast_others: bool
+    quantized_head: bool
+
+
+class StatesSection(Section):
+    """`training.states`; None leaves what the precision implies."""
+
+    master_weights: Literal["fp32", "none"] | None
+    gradients: Literal["fp32", "bf16", "fp16"] | None
+    optimizer_state: Literal["fp32", "bf16", "fp16"] | None
+    moving_average: Literal["fp32", "bf16", "fp16", "none"] | None
+
+
 class InferenceSection(Section):
     """`inference`."""
 

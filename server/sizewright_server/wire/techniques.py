@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
+from sizewright_server.estimation.adapter_targets import (
+    UnknownTarget,
+    adapter_targets,
+    default_rank,
+    trained_modules,
+)
 from sizewright_server.estimation.optimizers import StepKind, optimizers
 from sizewright_server.estimation.problems import Violation
+from sizewright_server.estimation.techniques import Adapter, BaseWeights, StateTypes
 from sizewright_server.estimation.workload import Optimizer
-from sizewright_server.wire.violations import one_of
+from sizewright_server.wire import models
+from sizewright_server.wire.violations import from_pydantic, one_of
 
 STEPS: dict[int, StepKind] = {1: "foreach", 2: "fused", 3: "for-loop"}
 DEFAULT_RANK = 128
+DEFAULT_VIRTUAL_TOKENS = 20
 MAX_RANK = 65_536
+
+SectionT = TypeVar("SectionT", bound=models.Section)
 
 
 class TechniquesReader:
@@ -22,8 +36,18 @@ class TechniquesReader:
         self.problems = problems
         self.path = path
 
-    def optimizer(self, message: pb.Optimizer, accumulation_steps: int) -> Optimizer | None:
-        """The optimizer; None when its name or its step was wrong."""
+    def read(self, message: pb.Training) -> dict[str, Any] | None:
+        """Fields of `Training` by name; None when anything was wrong."""
+        before = len(self.problems)
+        values: dict[str, Any] = {
+            "optimizer": self._optimizer(message.optimizer, message.gradient_accumulation_steps),
+            "adapter": self._adapter(message.adapter) if message.HasField("adapter") else None,
+            "base_weights": self._base(message) if message.HasField("base_weights") else None,
+            "states": self._states(message.states),
+        }
+        return values if len(self.problems) == before else None
+
+    def _optimizer(self, message: pb.Optimizer, accumulation_steps: int) -> Optimizer | None:
         name = message.name
         if name not in optimizers():
             self._wrong("optimizer.name", one_of("optimizer", name, optimizers()))
@@ -44,6 +68,82 @@ class TechniquesReader:
             )
         rank = message.rank or DEFAULT_RANK
         return Optimizer(name, step, rank=rank, in_backward=message.in_backward)
+
+    def _adapter(self, message: pb.Adapter) -> Adapter | None:
+        section = self._section(
+            "adapter",
+            models.AdapterSection,
+            {
+                "method": message.method,
+                "rank": message.rank or default_rank(message.method),
+                "dropout": message.dropout,
+                "dtype": message.dtype or "fp32",
+                "virtual_tokens": message.virtual_tokens or DEFAULT_VIRTUAL_TOKENS,
+            },
+        )
+        targets = self._names("adapter.targets", adapter_targets, message.targets, message.method)
+        modules = self._names(
+            "adapter.trained_modules", trained_modules, message.trained_modules, message.method
+        )
+        if section is None or targets is None or modules is None:
+            return None
+        return Adapter(**section.model_dump(), targets=targets, trained_modules=modules)
+
+    def _names(self, field: str, read: Any, names: Iterable[str], method: str) -> Any:
+        try:
+            return read(names, method)
+        except UnknownTarget as unknown:
+            self._wrong(field, one_of("target", unknown.name, unknown.known))
+            return None
+
+    def _base(self, message: pb.Training) -> BaseWeights | None:
+        base = message.base_weights
+        section = self._section(
+            "base_weights",
+            models.BaseWeightsSection,
+            {
+                "format": base.format,
+                "group_size": base.group_size,
+                "double_quantization": base.double_quantization,
+                "upcast_others": base.upcast_others,
+                "quantized_head": base.quantized_head,
+            },
+        )
+        if section is None:
+            return None
+        if not message.HasField("adapter"):
+            self._wrong(
+                "base_weights",
+                f"{base.format!r} weights are frozen; say which adapter is trained over them",
+            )
+        if base.double_quantization and base.format not in ("nf4", "fp4"):
+            self._wrong(
+                "base_weights.double_quantization", "goes with the formats 'nf4' and 'fp4' alone"
+            )
+        return BaseWeights(**section.model_dump())
+
+    def _states(self, message: pb.StateTypes) -> StateTypes:
+        section = self._section(
+            "states",
+            models.StatesSection,
+            {
+                "master_weights": message.master_weights or None,
+                "gradients": message.gradients or None,
+                "optimizer_state": message.optimizer_state or None,
+                "moving_average": message.moving_average or None,
+            },
+        )
+        if section is None:
+            return StateTypes()
+        average = None if section.moving_average == "none" else section.moving_average
+        return StateTypes(**{**section.model_dump(), "moving_average": average})
+
+    def _section(self, path: str, model: type[SectionT], values: dict[str, Any]) -> SectionT | None:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            self.problems += from_pydantic(error, f"{self.path}.{path}")
+            return None
 
     def _wrong(self, field: str, description: str) -> None:
         self.problems.append(Violation(f"{self.path}.{field}", description))

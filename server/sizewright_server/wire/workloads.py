@@ -133,8 +133,6 @@ class WorkloadReader:
                 "training.activation_checkpointing",
                 "'selective' is not built yet; use 'none' or 'full'",
             )
-        if message.HasField("adapter"):
-            self._wrong("training.adapter", "adapters such as LoRA are not built yet")
         if message.target_seq_len:
             self._wrong("training.target_seq_len", "encoder-decoder models are not built yet")
         full = message.activation_checkpointing == pb.ACTIVATION_CHECKPOINTING_FULL
@@ -157,15 +155,13 @@ class WorkloadReader:
                 ),
             },
         )
-        techniques = TechniquesReader(self.problems, f"{self.path}.training")
-        optimizer = techniques.optimizer(message.optimizer, message.gradient_accumulation_steps)
+        techniques = TechniquesReader(self.problems, f"{self.path}.training").read(message)
         layout = self._layout(message.parallelism, "training")
-        if section is None or optimizer is None:
+        if section is None or techniques is None:
             return None
         values = section.model_dump(exclude={"image_size"})
-        return Training(
-            **values, optimizer=optimizer, image_size=section.image_size or None, layout=layout
-        )
+        image_size = section.image_size or None
+        return Training(**values, **techniques, image_size=image_size, layout=layout)
 
     def _inference(self, message: pb.Inference) -> Inference | None:
         if message.HasField("serving"):

@@ -1,0 +1,64 @@
+"""What people call the linear layers and modules of a model, and a method's defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+#: Methods whose rank means something, and those that count virtual tokens.
+PROMPT_METHODS = ("prompt-tuning", "prefix-tuning", "p-tuning")
+
+
+class UnknownTarget(KeyError):
+    """A name that is no known linear layer or module; `known` are those that are."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.known = tuple(known)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = resources.files("sizewright_server.estimation").joinpath("data/adapters.json")
+    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+def adapter_targets(names: Iterable[str], method: str) -> frozenset[str]:
+    """The layers that `names` mean; without names those PEFT adapts by default.
+
+    Raises UnknownTarget.
+    """
+    table, found = _table(), set[str]()
+    stated = [name for name in names if name]
+    if method in PROMPT_METHODS or method == "layernorm-tuning":
+        return frozenset()
+    if not stated:
+        return frozenset(table["default_targets"]["ia3" if method == "ia3" else "lora"])
+    for name in stated:
+        if name in table["all_linear_words"]:
+            found |= set(table["all_linear"])
+        elif name.rsplit(".", 1)[-1] in table["targets"]:
+            found |= set(table["targets"][name.rsplit(".", 1)[-1]])
+        else:
+            raise UnknownTarget(name, (*table["targets"], "all-linear"))
+    return frozenset(found)
+
+
+def trained_modules(names: Iterable[str], method: str) -> frozenset[str]:
+    """The modules ("embeddings", "head", "norms") that `names` mean. Raises UnknownTarget."""
+    modules = _table()["modules"]
+    for name in names:
+        if name not in modules:
+            raise UnknownTarget(name, modules)
+    found = {modules[name] for name in names}
+    return frozenset(found | ({"norms"} if method == "layernorm-tuning" else set()))
+
+
+def default_rank(method: str) -> int:
+    """PEFT's default rank (or block size) of a method; 1 for methods without one."""
+    return int(_table()["default_ranks"].get(method, 1))

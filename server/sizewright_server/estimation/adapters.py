@@ -1,0 +1,199 @@
+"""Adapters as operators beside a linear layer: what each method makes and saves.
+
+The operators are those of PEFT 0.21 (peft/tuners/*/layer.py) and of litgpt's own LoRA. A frozen
+linear layer saves no input; an adapter saves its own copy of it, in the adapter's type.
+Dimension names: AR the rank, AW the width of a rotation's block, AT half of that (the free numbers
+of a skew-symmetric block, per row), AS about the square root of the hidden width.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import TYPE_CHECKING, TypeAlias
+
+from sizewright_server.estimation.architecture import Sizes
+from sizewright_server.estimation.tape import Value
+from sizewright_server.estimation.techniques import Adapter
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.ops import Ops
+
+Dim: TypeAlias = str | int
+FP32 = 4
+
+
+def adapter_dims(adapter: Adapter | None, sizes: Sizes) -> dict[str, int]:
+    """The sizes an adapter brings to the tape."""
+    if adapter is None:
+        return {}
+    rank = adapter.rank
+    return {"AR": rank, "AW": rank, "AT": rank // 2, "AS": isqrt(sizes.hidden)}
+
+
+def adapted_linear(
+    ops: Ops, x: Value, width: Dim, w: Value, bias: Value | None, name: str
+) -> Value:
+    """The layer, and its adapter where `name` is among the targets."""
+    style = ops.types.adapter
+    if style is None or name not in style.targets:
+        return ops.frozen_or_whole(x, width, w, bias, name)
+    if style.method in ("boft", "oft"):
+        turned = _rotated(ops, x, butterfly=style.method == "boft")
+        out = ops.frozen_or_whole(turned, width, w, bias, name)
+        return _scaled(ops, out, width) if style.method == "boft" else out
+    if style.method == "ia3" and name in ("down", "o"):
+        return ops.frozen_or_whole(_scaled(ops, x, x.shape[-1]), width, w, bias, name)
+    out = ops.frozen_or_whole(x, width, w, bias, name)
+    with ops.tape.within("adapter"):
+        if style.method == "ia3":
+            return _scaled(ops, out, width)
+        if style.method in ("loha", "lokr"):
+            return _through_delta(ops, x, out, width, w)
+        return _low_rank(ops, x, out, width, w)
+
+
+def _low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
+    """`base + B(A(dropout(x))) * scaling`: x is cast to the adapter's type and lives to the end."""
+    style = ops.types.adapter
+    assert style is not None
+    wide = x if style.code == "litgpt" else ops.cast(x, ops.types.trained)
+    kept = ops.dropout(wide, float(style.dropout))
+    if style.method == "vera":
+        delta = _vera(ops, kept, width)
+    elif style.method == "adalora":
+        delta = _adalora(ops, kept, width)
+    else:
+        down = _down(ops, x)
+        delta = ops.product(ops.product(kept, "AR", down), width, ops.adapter_weight((width, "AR")))
+    if style.method == "dora":
+        delta = _dora(ops, delta, base, width, w)
+    elif style.method not in ("vera", "adalora"):
+        delta = ops.scale(delta)
+    out = ops.cast(ops.add(base, delta), base.itemsize)
+    ops.tape.hold(wide, *((base, delta) if style.code == "litgpt" else ()))
+    return out
+
+
+def _down(ops: Ops, x: Value) -> Value:
+    """LoRA's A matrix; LoRA-FA freezes it, and then its input is not saved."""
+    assert ops.types.adapter is not None
+    shape = ("AR", x.shape[-1])
+    if ops.types.adapter.method == "lora-fa":
+        return ops.tape.parameter(shape, ops.types.trained, trainable=False)
+    return ops.adapter_weight(shape)
+
+
+def _adalora(ops: Ops, x: Value, width: Dim) -> Value:
+    """`x @ (A * E).T @ B.T * scaling / ranknum`; the rank's number counts as trained, so that the
+    division saves its dividend."""
+    a, e = ops.adapter_weight(("AR", x.shape[-1])), ops.adapter_weight(("AR", 1))
+    scaled = ops.multiply(a, e)
+    b = ops.adapter_weight((width, "AR"))
+    delta = ops.scale(ops.product(ops.product(x, "AR", scaled), width, b))
+    return ops.multiply(delta, ops.adapter_weight((1,)))
+
+
+def _vera(ops: Ops, x: Value, width: Dim) -> Value:
+    """`lambda_b * (lambda_d * x A.T) B.T` over frozen A and B that all layers share."""
+    shared = [
+        ops.tape.external(shape, ops.types.trained)
+        for shape in (("AR", x.shape[-1]), (width, "AR"))
+    ]
+    inner = ops.multiply(ops.product(x, "AR", shared[0]), ops.adapter_weight(("AR",)))
+    return ops.multiply(ops.product(inner, width, shared[1]), ops.adapter_weight((width,)))
+
+
+def _dora(ops: Ops, delta: Value, base: Value, width: Dim, w: Value) -> Value:
+    """`(m / n - 1) * base + (m / n) * delta * scaling`, n the norm of each row of the whole weight.
+
+    The norm takes the identity through A and B, the weight in the adapter's type, and their sum.
+    """
+    tape, kind = ops.tape, ops.types.trained
+    inner = w.shape[-1]
+    eye, whole, cast, total = (
+        tape.value(shape, kind, needs_grad=False)
+        for shape in ((inner, inner), w.shape, w.shape, w.shape)
+    )
+    tape.record((), (eye,))
+    tape.record((eye,), (whole,))
+    tape.record((w,), (cast,))
+    tape.record((cast, whole), (total,))
+    norm = tape.value((width,), kind, needs_grad=False)
+    tape.record((total,), (norm,))
+    magnitude = ops.multiply(ops.adapter_weight((width,)), norm)
+    tape.hold(eye, cast, whole)
+    own = ops.multiply(base, ops.scale(magnitude))
+    return ops.add(own, ops.scale(ops.multiply(delta, magnitude)))
+
+
+def _through_delta(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
+    """LoHa and LoKr: a whole weight is made of the factors in each pass and kept for backward."""
+    style = ops.types.adapter
+    assert style is not None
+    factors = _factors(ops, width, x.shape[-1], hadamard=style.method == "loha")
+    halves = [ops.tape.value(w.shape, ops.types.trained, needs_grad=False) for _ in range(2)]
+    delta = ops.tape.value(w.shape, ops.types.trained, needs_grad=True)
+
+    def backward(run):  # type: ignore[no-untyped-def]
+        if run.take(delta) is not None:
+            for _ in range(3):
+                run.like(delta)
+            for factor in factors:
+                run.give(factor, run.like(factor))
+
+    for half in halves:
+        ops.tape.record((), (half,))
+    ops.tape.record((*halves, *factors), (delta,), backward=backward)
+    wide = ops.cast(x, ops.types.trained)
+    out = ops.add(base, ops.product(wide, width, delta))
+    return ops.cast(out, base.itemsize)
+
+
+def _factors(ops: Ops, width: Dim, inner: Dim, *, hadamard: bool) -> list[Value]:
+    """The trained factors: two low-rank products (LoHa); a small and a low-rank block (LoKr)."""
+    if hadamard:
+        shapes: list[tuple[Dim, ...]] = [(width, "AR"), ("AR", inner)] * 2
+    else:
+        shapes = [("AS", "AS"), ("AS", "AR"), ("AR", "AS")]
+    return [ops.adapter_weight(shape) for shape in shapes]
+
+
+def _rotated(ops: Ops, x: Value, *, butterfly: bool) -> Value:
+    """OFT turns x block by block in the adapter's type; BOFT multiplies by one whole matrix."""
+    with ops.tape.within("adapter"):
+        if not butterfly:
+            blocks = ops.adapter_weight((x.shape[-1], "AT"))
+            wide = ops.cast(x, ops.types.trained)
+            turned = ops.tape.value(x.shape, wide.itemsize, needs_grad=True)
+
+            def backward(run):  # type: ignore[no-untyped-def]
+                if run.take(turned) is not None:
+                    run.give(wide, run.like(wide))
+                    run.give(blocks, run.like(blocks))
+
+            ops.tape.record((wide, blocks), (turned,), saves=(wide,), backward=backward)
+            out = ops.cast(ops.copy(turned), x.itemsize)
+            ops.tape.hold(wide)
+            return out
+        inner = x.shape[-1]
+        blocks = ops.adapter_weight((inner, "AW"))
+        kept = [ops.tape.value((inner, inner), x.itemsize, needs_grad=False) for _ in range(2)]
+        rotation = ops.tape.value((inner, inner), x.itemsize, needs_grad=True)
+
+        def turn(run):  # type: ignore[no-untyped-def]
+            if run.take(rotation) is not None:
+                run.like(rotation)
+                run.new(rotation.shape, FP32)
+                run.give(blocks, run.like(blocks))
+
+        ops.tape.record((blocks,), (*kept, rotation), saves=tuple(kept), backward=turn)
+        return ops.product(x, inner, rotation)
+
+
+def _scaled(ops: Ops, x: Value, width: Dim) -> Value:
+    """A trained scale of each feature; what it scales is saved in the type it is scaled in."""
+    with ops.tape.within("adapter"):
+        wide = x
+        if ops.types.adapter is not None and ops.types.adapter.method == "ia3" and width == "F":
+            wide = ops.cast(x, ops.types.trained)
+        return ops.cast(ops.multiply(wide, ops.adapter_weight((width,))), x.itemsize)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sizewright_client.cli import catalog, machine, observe, sizing
+from sizewright_client.cli import catalog, export, machine, observe, sizing
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 sizing.register(app)
 machine.register(app)
+export.register(app)
 observe.register(app)
 app.add_typer(catalog.app, name="catalog")
 

@@ -1,0 +1,113 @@
+"""What is exported: one plan of an answer, and the workload as the plan runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2, workload_pb2
+from sizewright_client.document import Entry, Mapping, Scalar
+from sizewright_client.message_builder import MessageBuilder
+from sizewright_client.problems import Problems
+
+MIB = 2**20
+
+
+class ExportError(ValueError):
+    """A plan that a form cannot express, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A plan with its workload; the techniques of the plan are applied to the workload."""
+
+    plan: plan_pb2.Recommendation
+    workload: workload_pb2.Workload
+
+    @property
+    def owned(self) -> bool:
+        """Whether the plan runs on an owned machine."""
+        return self.plan.HasField("machine")
+
+    @property
+    def offer(self) -> catalog_pb2.Offer:
+        """What is rented. Raises ExportError for an owned machine."""
+        if self.owned:
+            raise ExportError(
+                f"{self.plan.machine.name} is an owned machine; this form describes a rented one"
+            )
+        return self.plan.offer
+
+    @property
+    def accelerators(self) -> catalog_pb2.Accelerators | None:
+        """The node's accelerators; None without any, or where a fit leaves them alone."""
+        source = self.plan.machine if self.owned else self.plan.offer.instance_type
+        if not any(pool.pool == estimate_pb2.POOL_GPU for pool in self.plan.pools):
+            return None
+        return source.accelerators if source.HasField("accelerators") else None
+
+    @property
+    def vcpus(self) -> int:
+        """Virtual CPUs of a node."""
+        source = self.plan.machine if self.owned else self.plan.offer.instance_type
+        return source.vcpus
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory to ask for on each node: the high estimate, up to a whole MiB."""
+        return -(-self._high_bytes(estimate_pb2.POOL_HOST) // MIB) * MIB
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory each GPU needs, by the high estimate; 0 where none is used."""
+        return self._high_bytes(estimate_pb2.POOL_GPU)
+
+    def _high_bytes(self, which: estimate_pb2.Pool.ValueType) -> int:
+        return sum(pool.peak.high_bytes for pool in self.plan.pools if pool.pool == which)
+
+    @property
+    def gpus_per_node(self) -> int:
+        """Ranks of a node."""
+        found = self.accelerators
+        return found.count if found is not None else 0
+
+    @property
+    def spot(self) -> bool:
+        """Whether the offer is spare capacity."""
+        return not self.owned and self.plan.offer.term == catalog_pb2.PURCHASE_TERM_SPOT
+
+    @property
+    def name(self) -> str:
+        """A name that every tool accepts: lower-case letters, digits and dashes."""
+        kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in self.workload.name)
+        return kept.strip("-").lower()[:40] or "sizewright-job"
+
+
+def select(
+    request: sizing_service_pb2.RecommendRequest,
+    answer: sizing_service_pb2.RecommendResponse,
+    rank: int,
+) -> Selection:
+    """The plan of a rank. Raises ExportError when the answer has no such plan."""
+    count = len(answer.recommendations)
+    if not 1 <= rank <= count:
+        raise ExportError(f"the answer has {count} plans; there is no number {rank}")
+    plan = answer.recommendations[rank - 1]
+    workload = workload_pb2.Workload()
+    workload.CopyFrom(request.workload)
+    for technique in plan.techniques:
+        for change in technique.changes:
+            _apply(workload, change)
+    return Selection(plan, workload)
+
+
+def _apply(workload: workload_pb2.Workload, change: plan_pb2.FieldChange) -> None:
+    """Sets a field by its path in the request file, read just as the file's own value is."""
+    parts = change.field.removeprefix("workload.").split(".")
+    node: Mapping | Scalar = Scalar(change.after, quoted=True)
+    for part in reversed(parts):
+        node = Mapping((Entry(part, node),))
+    problems = Problems()
+    MessageBuilder(workload.DESCRIPTOR, Path(), problems).fill(workload, node, "workload")
+    if problems.found:
+        raise ExportError("; ".join(str(problem) for problem in problems.found))

@@ -1,0 +1,163 @@
+"""A plan in the forms that other tools take says what the plan says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from running_server import EXAMPLES
+from sizewright.v1 import sizing_service_pb2
+from sizewright_client import SizingClient
+from sizewright_client.export.forms import Form, written
+from sizewright_client.export.selection import ExportError, Selection, select
+from sizewright_client.request_file import load_request
+
+SFT = (EXAMPLES / "llama3-8b-sft.yaml").read_text(encoding="utf-8")
+CHAT = (EXAMPLES / "llama3-8b-chat.yaml").read_text(encoding="utf-8")
+FOREST = (EXAMPLES / "sklearn-forest.yaml").read_text(encoding="utf-8")
+
+
+def on(text: str, provider: str, purchase: str = "on-demand, spot") -> str:
+    """The same request on one provider."""
+    return text.replace("[aws, gcp, azure]", f"[{provider}]").replace(
+        "[on-demand, spot]", f"[{purchase}]"
+    )
+
+
+def plan_of(text: str, folder: Path, rank: int = 1) -> Selection:
+    """The plan the embedded engine recommends for the text of a request file."""
+    file = folder / "job.yaml"
+    file.write_text(text, encoding="utf-8")
+    request = load_request(str(file))
+    with SizingClient.embedded() as client:
+        return select(request, client.recommend(request), rank)
+
+
+def test_skypilot_names_the_cloud_the_region_and_the_accelerators(tmp_path: Path) -> None:
+    selection = plan_of(on(SFT, "aws", "spot"), tmp_path)
+
+    task = yaml.safe_load(written(selection, Form.SKYPILOT))
+
+    offer = selection.plan.offer
+    assert task["num_nodes"] == selection.plan.node_count
+    assert task["resources"]["infra"] == f"aws/{offer.region}"
+    assert task["resources"]["instance_type"] == offer.instance_type.type
+    assert task["resources"]["use_spot"] is True
+    count = offer.instance_type.accelerators.count
+    assert task["resources"]["accelerators"].endswith(f":{count}")
+
+
+def test_terraform_variables_carry_the_exact_cost(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+
+    values = json.loads(written(selection, Form.TERRAFORM))
+
+    whole, _, part = values["cost_per_hour_usd"].partition(".")
+    nanos = int(whole) * 10**9 + int(part.ljust(9, "0") or 0)
+    assert nanos == selection.plan.cost_per_hour_nanos_usd
+    assert values["instance_count"] == selection.plan.node_count
+
+
+def test_kubernetes_asks_for_the_high_estimate_and_the_gpus_of_a_node(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+
+    job = yaml.safe_load(written(selection, Form.KUBERNETES))
+
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    host = next(pool for pool in selection.plan.pools if pool.pool == 2)
+    asked = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * 2**20
+    assert host.peak.high_bytes <= asked < host.peak.high_bytes + 2**20
+    gpus = selection.plan.offer.instance_type.accelerators.count
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == gpus
+
+
+def test_a_fit_asks_kubernetes_for_memory_alone(tmp_path: Path) -> None:
+    job = yaml.safe_load(written(plan_of(FOREST, tmp_path), Form.KUBERNETES))
+
+    limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert list(limits) == ["memory"]
+
+
+def test_gcloud_creates_one_instance_a_node(tmp_path: Path) -> None:
+    selection = plan_of(on(SFT, "gcp", "spot"), tmp_path)
+
+    words = written(selection, Form.GCLOUD).replace("\\\n", " ").split()
+
+    assert words[:4] == ["gcloud", "compute", "instances", "create"]
+    assert f"--machine-type={selection.plan.offer.instance_type.type}" in words
+    assert "--provisioning-model=SPOT" in words
+    named = [word for word in words[4:] if not word.startswith("--")]
+    assert len(named) == selection.plan.node_count
+
+
+def test_slurm_starts_a_task_on_every_gpu(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+
+    script = written(selection, Form.SLURM).splitlines()
+
+    gpus = selection.plan.offer.instance_type.accelerators.count
+    assert f"#SBATCH --gpus-per-node={gpus}" in script
+    assert f"#SBATCH --ntasks-per-node={gpus}" in script
+    assert f"#SBATCH --nodes={selection.plan.node_count}" in script
+
+
+def test_launchers_repeat_the_layout_that_was_estimated(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+    layout, run = selection.plan.layout, selection.workload.training
+
+    config = json.loads(written(selection, Form.DEEPSPEED))
+
+    assert config["zero_optimization"]["stage"] == layout.zero
+    assert config["train_micro_batch_size_per_gpu"] == run.micro_batch
+    assert config["train_batch_size"] == run.micro_batch * layout.dp
+    gpus = selection.plan.offer.instance_type.accelerators.count
+    assert f"--nproc-per-node={gpus}" in written(selection, Form.TORCHRUN)
+
+
+def test_techniques_of_the_plan_are_applied_to_what_is_launched(tmp_path: Path) -> None:
+    text = SFT.replace("micro_batch: 1", "micro_batch: 8") + "techniques: [gradient-accumulation]\n"
+
+    selection = plan_of(text, tmp_path)
+    config = json.loads(written(selection, Form.DEEPSPEED))
+
+    assert [step.name for step in selection.plan.techniques] == ["gradient-accumulation"]
+    assert config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] == 8
+    assert config["train_micro_batch_size_per_gpu"] < 8
+
+
+def test_vllm_serves_with_the_lengths_of_the_workload(tmp_path: Path) -> None:
+    selection = plan_of(CHAT, tmp_path)
+    run = selection.workload.inference
+
+    words = written(selection, Form.VLLM).replace("\\\n", " ").split()
+
+    assert words[:2] == ["vllm", "serve"]
+    assert f"--tensor-parallel-size={selection.plan.layout.tp}" in words
+    assert f"--max-model-len={run.input_tokens + run.new_tokens}" in words
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "words"),
+    [
+        (Form.EC2, on(SFT, "gcp"), "the plan is on gcp, not on aws; ask with --provider aws"),
+        (Form.VLLM, SFT, "vllm serves; the workload trains"),
+        (Form.DEEPSPEED, CHAT, "the workload does not train"),
+    ],
+)
+def test_a_plan_a_form_cannot_express_is_refused_with_the_reason(
+    form: Form, text: str, words: str, tmp_path: Path
+) -> None:
+    selection = plan_of(text, tmp_path)
+
+    with pytest.raises(ExportError, match=words):
+        written(selection, form)
+
+
+def test_a_rank_the_answer_does_not_have_is_refused() -> None:
+    request = sizing_service_pb2.RecommendRequest()
+
+    with pytest.raises(ExportError, match="the answer has 0 plans; there is no number 3"):
+        select(request, sizing_service_pb2.RecommendResponse(), 3)

@@ -107,6 +107,19 @@ def recommend(
     headroom: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
     ] = None,
+    technique: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Allow this memory technique: exact, all or a name; repeat it."
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="GOAL", help="cost-per-hour, cost-per-job or time."),
+    ] = None,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Also say what would change the answer.")
+    ] = False,
     local: Annotated[
         bool, typer.Option("--local/--no-local", help="Rank this machine beside the offers.")
     ] = True,
@@ -124,11 +137,12 @@ def recommend(
     Examples:
       sizewright recommend job.yaml
       sizewright recommend job.yaml --provider aws,gcp --purchase spot --max-nodes 2
+      sizewright recommend job.yaml --technique exact --advise
       sizewright recommend job.yaml -o json | jq '.recommendations[0].offer.name'
       sizewright recommend job.yaml --server sizing.example:7443 --tls
     """
     from sizewright_client.cli.answers import emit_recommendations
-    from sizewright_client.cli.overrides import override
+    from sizewright_client.cli.overrides import override, override_root
     from sizewright_client.request_file import load_request
 
     request = load_request(file)
@@ -145,6 +159,8 @@ def recommend(
             "headroom": headroom,
         },
     )
+    override_root(request, {"techniques": technique, "objective": objective})
+    request.advise = advise or request.advise
     request.max_results = top if top is not None else request.max_results
     if local:
         from sizewright_client.embedded import local_machine
@@ -167,6 +183,10 @@ def check(
     headroom: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
     ] = None,
+    advise: Annotated[
+        bool,
+        typer.Option("--advise", help="Also find the largest batch that fits, and what would."),
+    ] = False,
     output: OutputOption = Output.TABLE,
     explain: ExplainOption = False,
     server: ServerOption = None,
@@ -183,6 +203,7 @@ def check(
     Examples:
       sizewright check job.yaml
       sizewright check job.yaml --on aws/p5.48xlarge --nodes 2
+      sizewright check job.yaml --on aws/g5.xlarge --advise
       sizewright check job.yaml --on providers/gcp/instanceTypes/a3-highgpu-8g -o json
     """
     from sizewright.v1 import plan_pb2, sizing_service_pb2
@@ -196,6 +217,7 @@ def check(
         workload=whole.workload,
         node_count=_int32(nodes, "--nodes"),
         headroom=whole.constraints.headroom,
+        advise=advise or whole.advise,
     )
     if on == LOCAL:
         from sizewright_client.embedded import local_machine

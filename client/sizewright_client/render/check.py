@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizewright.v1 import sizing_service_pb2
+from sizewright_client.render.advice import put_advice, put_limits
 from sizewright_client.render.estimate import put_estimate, put_warnings
 from sizewright_client.render.page import Page
 from sizewright_client.render.recommend import VERDICTS, put_pool_fits
@@ -23,6 +24,8 @@ def put_check(
     page.say(f"{verdict} on {nodes}{target}", style=f"bold {style}".strip())
     put_pool_fits(page, response.pools)
     page.points(list(response.reasons))
+    put_advice(page, response.advice)
+    put_limits(page, response.limits)
     put_warnings(page, response.warnings)
     if response.HasField("estimate"):
         page.put("")

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2
+from sizewright_client.render.advice import put_advice, put_pareto, put_techniques
 from sizewright_client.render.estimate import pool_title, put_pool, put_subject, put_warnings
 from sizewright_client.render.explain import put_explanation
 from sizewright_client.render.figures import age, count, day, dollars, gib, printable, size
@@ -49,8 +50,10 @@ def put_recommendations(
         _put_price_doubt(page, response.recommendations[0])
         _put_plans(page, response.recommendations)
         _put_best(page, response.recommendations[0], explain=explain)
+        put_pareto(page, response.pareto_front)
     elif response.HasField("nearest_miss"):
         _put_miss(page, response.nearest_miss)
+    put_advice(page, response.advice)
     _put_rejections(page, response.rejections)
     if response.recommendations and response.HasField("nearest_miss"):
         _put_miss(page, response.nearest_miss)
@@ -198,7 +201,8 @@ def _put_best(page: Page, plan: plan_pb2.Recommendation, *, explain: bool) -> No
     name = plan_name(plan.offer, plan.machine, owned)
     page.heading(f"Number 1, {printable(name)}")
     put_pool_fits(page, plan.pools)
-    page.points(list(plan.reasons))
+    page.points([*plan.reasons, *_job_words(plan)])
+    put_techniques(page, plan.techniques)
     if not plan.HasField("estimate"):
         return
     page.put("")
@@ -209,6 +213,17 @@ def _put_best(page: Page, plan: plan_pb2.Recommendation, *, explain: bool) -> No
     if explain:
         for pool in plan.estimate.pools:
             put_explanation(page, pool, pool_title(pool))
+
+
+def _job_words(plan: plan_pb2.Recommendation) -> list[str]:
+    if not plan.HasField("job_hours"):
+        return []
+    hours = plan.job_hours
+    cost = dollars(plan.cost_per_job_nanos_usd)
+    return [
+        f"The whole job takes {hours.best_hours:,.1f} hours, from {hours.low_hours:,.1f} to "
+        f"{hours.high_hours:,.1f}, and costs {cost} dollars by the best estimate."
+    ]
 
 
 def _put_miss(page: Page, miss: plan_pb2.NearestMiss) -> None:

@@ -1,0 +1,89 @@
+"""What would change the answer, on a page: techniques, trade-offs, and what still fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sizewright.v1 import catalog_pb2, plan_pb2
+from sizewright_client.render.figures import count, dollars, printable, size
+from sizewright_client.render.page import Page, grid_of
+
+#: The least that is worth a word.
+LEAST_BYTES = 2**20
+
+
+def put_techniques(page: Page, techniques: Sequence[plan_pb2.Technique]) -> None:
+    """Add what a plan changes in the request, and what each change costs."""
+    if not techniques:
+        return
+    page.heading("It changes the request")
+    page.points([f"{_changes(one)}: {one.cost}." for one in techniques])
+
+
+def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
+    """Add the front of cost, free memory and nodes, where there is more than one point."""
+    if len(plans) < 2:
+        return
+    page.heading("Pay more for more room: none of these is beaten in cost, room and nodes")
+    grid = grid_of(("cost", "right"), ("room", "right"), ("machine", "left"), ("name", "left"))
+    for plan in plans:
+        grid.add_row(
+            dollars(plan.cost_per_hour_nanos_usd),
+            f"{100 * plan.free_share:.0f} % free",
+            f"{plan.node_count} {page.glyphs.times}",
+            printable(_machine(plan)),
+        )
+    page.put(grid, indent=2)
+
+
+def put_advice(page: Page, advice: Sequence[plan_pb2.Advice]) -> None:
+    """Add what would make the answer another one."""
+    if not advice:
+        return
+    page.heading("What would change the answer")
+    page.points([_advised(one) for one in advice])
+
+
+def put_limits(page: Page, limits: Sequence[plan_pb2.FitLimit]) -> None:
+    """Add the largest values that still fit."""
+    if not limits:
+        return
+    page.heading("What still fits, all else as stated")
+    grid = grid_of(("field", "left"), ("largest", "right"), ("stated", "left"))
+    for limit in limits:
+        most = "at least " if limit.at_least else ""
+        grid.add_row(
+            printable(limit.field.removeprefix("workload.")),
+            f"{most}{count(limit.largest)}",
+            f"(stated: {count(limit.stated)})",
+        )
+    page.put(grid, indent=2)
+
+
+def _advised(one: plan_pb2.Advice) -> str:
+    saved = []
+    for words, size_bytes in (("a GPU", one.gpu_bytes_saved), ("the host", one.host_bytes_saved)):
+        if abs(size_bytes) >= LEAST_BYTES:
+            verb = "less" if size_bytes > 0 else "more"
+            saved.append(f"{size(abs(size_bytes))} {verb} on {words}")
+    costs = "; ".join(technique.cost for technique in one.techniques)
+    results = any(technique.changes_results for technique in one.techniques)
+    lossy = " Results may differ." if results else ""
+    room = f" It takes {' and '.join(saved)}." if saved else ""
+    return f"{one.message}{room} Costs {costs}.{lossy}"
+
+
+def _changes(technique: plan_pb2.Technique) -> str:
+    changes = ", ".join(
+        f"{change.field.removeprefix('workload.')} {change.before} to {change.after}"
+        for change in technique.changes
+    )
+    return f"{technique.name} ({changes})"
+
+
+def _machine(plan: plan_pb2.Recommendation) -> str:
+    if plan.HasField("machine"):
+        return plan.machine.name.removeprefix("machines/")
+    offer = plan.offer
+    term = "spot" if offer.term == catalog_pb2.PURCHASE_TERM_SPOT else "on-demand"
+    return f"{offer.provider} {offer.instance_type.type}, {offer.region}, {term}"

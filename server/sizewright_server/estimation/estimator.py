@@ -18,11 +18,8 @@ from sizewright_server.estimation.host import host_bounds, host_phases
 from sizewright_server.estimation.host_states import HostStates, host_states
 from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.layout import structure
-from sizewright_server.estimation.layouts import (
-    check_layout,
-    layouts_of_run,
-    legal_tensor_parallel,
-)
+from sizewright_server.estimation.layout_checks import check_layout
+from sizewright_server.estimation.layouts import layouts_of_run, legal_sizes
 from sizewright_server.estimation.lowering import Dims, Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.pipeline import positions
@@ -49,8 +46,7 @@ class PreparedWorkload:
     def __init__(self, workload: Workload, architecture: Architecture) -> None:
         self.workload = workload
         self.model = architecture
-        self.legal_tp = legal_tensor_parallel(architecture)
-        self.max_tp = self.legal_tp[-1]
+        self.legal = legal_sizes(architecture, workload.run)
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
@@ -74,7 +70,7 @@ class PreparedWorkload:
 
     def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
         """The layouts to try on `gpus` GPUs; the explicit one alone where there is one."""
-        return layouts_of_run(self.workload.run, self.legal_tp, gpus, gpus_per_node)
+        return layouts_of_run(self.workload.run, self.legal, gpus, gpus_per_node)
 
     def group(self, layouts: Sequence[Layout]) -> TrainingGroup | InferenceGroup:
         """The schedule of layouts that share a library and the use of tensor parallelism."""
@@ -199,7 +195,7 @@ def prepare(workload: Workload) -> PreparedWorkload:
     run = workload.run
     if run.layout is not None:
         kind = "training" if isinstance(run, Training) else "inference"
-        check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit")
+        check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
     _check_size(architecture, run)
     return PreparedWorkload(workload, architecture)
 

@@ -2,113 +2,101 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
-from sizewright_server.estimation.workload import Inference, Layout, Training
+from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.layout_checks import legal_tensor_parallel, pipeline_layers
+from sizewright_server.estimation.workload import Inference, Training
 
-#: What each library can shard, by ZeRO stage.
-STAGES_OF = {
-    "ddp": (0,),
-    "deepspeed": (1, 2, 3),
-    "fsdp1": (3,),
-    "fsdp2": (3,),
-    "megatron": (0, 1),
-}
+#: Context parallelism is tried from this many tokens per sample on: below, other dimensions split
+#: activations without its exchange of keys and values.
+LONG_SEQUENCE = 8192
 
 
-def legal_tensor_parallel(architecture: Architecture) -> tuple[int, ...]:
-    """Tensor-parallel sizes the model allows: they divide the heads and the feed-forward width.
+@dataclass(frozen=True, slots=True)
+class LegalSizes:
+    """Sizes of each dimension that the model and the run allow, 1 first."""
 
-    Key/value heads must divide, or be divided by, the size (they are replicated then).
-    """
-    sizes = architecture.sizes
-    return tuple(
-        t
-        for t in range(1, sizes.heads + 1)
-        if sizes.heads % t == 0
-        and sizes.ffn % t == 0
-        and (sizes.kv_heads % t == 0 or t % sizes.kv_heads == 0)
-    )
+    tp: tuple[int, ...]
+    pp: tuple[int, ...] = (1,)
+    cp: tuple[int, ...] = (1,)
+    ep: tuple[int, ...] = (1,)
+    trains: bool = True
 
 
-def check_layout(architecture: Architecture, layout: Layout, field: str) -> None:
-    """Raises UnsupportedWorkload when an explicit layout contradicts the model or itself."""
-    sizes, wrong = architecture.sizes, []
-    if layout.tp not in legal_tensor_parallel(architecture):
-        wrong.append(
-            Violation(
-                f"{field}.tp",
-                f"{layout.tp} does not divide {sizes.heads} heads, {sizes.kv_heads} key/value heads"
-                f" and feed-forward width {sizes.ffn}; possible: "
-                + ", ".join(map(str, legal_tensor_parallel(architecture))),
-            )
-        )
-    if layout.zero not in STAGES_OF[layout.sharding]:
-        stages = ", ".join(map(str, STAGES_OF[layout.sharding]))
-        wrong.append(
-            Violation(
-                f"{field}.implementation",
-                f"{layout.sharding} does not do ZeRO stage {layout.zero}; it does {stages}",
-            )
-        )
-    wrong += _not_built(layout, field)
-    if wrong:
-        raise UnsupportedWorkload(*wrong)
+def legal_sizes(architecture: Architecture, run: Training | Inference) -> LegalSizes:
+    """The sizes worth trying: pipelines with at least a micro-batch per stage, rings over long
+    samples, and all of a model's experts."""
+    tp = legal_tensor_parallel(architecture)
+    if isinstance(run, Inference):
+        return LegalSizes(tp, trains=False)
+    layers, micro = pipeline_layers(architecture), run.gradient_accumulation_steps
+    most = min(layers, micro) if len({r.role for r in architecture.runs[1:-1]}) == 1 else 1
+    cp: tuple[int, ...] = (1,)
+    if run.seq_len >= LONG_SEQUENCE and run.attention != "eager":
+        cp = tuple(c for c in _powers(run.seq_len // 2) if run.seq_len % (2 * c) == 0)
+    experts = max(getattr(r.sizes, "experts", 0) for r in architecture.runs)
+    ep = tuple(e for e in _powers(experts) if experts % e == 0) if experts else (1,)
+    return LegalSizes(tp, _powers(most), cp, ep)
 
 
-def _not_built(layout: Layout, field: str) -> list[Violation]:
-    asked = {
-        "sequence_parallel": layout.sequence_parallel,
-        "pp": layout.pp > 1,
-        "cp": layout.cp > 1,
-        "ep": layout.ep > 1,
-        "offload": layout.offload != "none",
-        "offload_activations": layout.offload_activations,
-        "implementation": layout.sharding in ("fsdp1", "megatron"),
-    }
-    return [Violation(f"{field}.{k}", "is not built yet") for k, wanted in asked.items() if wanted]
+def _powers(most: int) -> tuple[int, ...]:
+    return tuple(1 << i for i in range(max(most, 1).bit_length()))
 
 
 @lru_cache(maxsize=4096)
-def possible_layouts(
-    legal_tp: tuple[int, ...], *, training: bool, gpus: int, gpus_per_node: int
-) -> tuple[Layout, ...]:
-    """Every layout over `gpus`: tensor parallelism within a node, the rest data parallel.
+def possible_layouts(legal: LegalSizes, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
+    """Every layout over `gpus`, the simplest first: tensor parallelism within a node, then the data
+    parallel ranks, then rings, experts and pipelines.
 
-    Training tries each ZeRO stage over the data-parallel ranks (1 and 2 by DeepSpeed, 3 by FSDP2);
-    inference tries replicas.
+    Training tries each ZeRO stage over the data-parallel ranks (1 and 2 by DeepSpeed, 3 by FSDP2),
+    FSDP2 with every other dimension; inference tries replicas.
     """
     found = []
-    for tp in legal_tp:
+    for tp in legal.tp:
         if tp > gpus_per_node or gpus % tp:
             continue
         dp = gpus // tp
         found.append(Layout(dp=dp, tp=tp))
-        if training and dp > 1:
+        if legal.trains and dp > 1:
             found += [
                 Layout(dp=dp, zero=1, tp=tp, sharding="deepspeed"),
                 Layout(dp=dp, zero=2, tp=tp, sharding="deepspeed"),
                 Layout(dp=dp, zero=3, tp=tp, sharding="fsdp2"),
             ]
+    if legal.trains:
+        for plain in [layout for layout in found if layout.sharding == "fsdp2"]:
+            found += _further(plain, legal)
     return tuple(found)
 
 
+def _further(plain: Layout, legal: LegalSizes) -> list[Layout]:
+    """An FSDP2 layout with its data-parallel ranks given to one more dimension each."""
+    ranks = plain.dp
+    rings = [
+        replace(plain, dp=ranks // c, cp=c, context_method="ring")
+        for c in legal.cp
+        if c > 1 and ranks % c == 0
+    ]
+    experts = [replace(plain, ep=e) for e in legal.ep if e > 1 and ranks * plain.tp % e == 0]
+    stages = [replace(plain, dp=ranks // p, pp=p) for p in legal.pp if p > 1 and ranks % p == 0]
+    return [*rings, *experts, *stages]
+
+
 def layouts_of_run(
-    run: Training | Inference, legal_tp: tuple[int, ...], gpus: int, gpus_per_node: int
+    run: Training | Inference, legal: LegalSizes, gpus: int, gpus_per_node: int
 ) -> tuple[Layout, ...]:
     """The run's own layout where it is explicit and takes just these GPUs; else every one.
 
-    An explicit layout with dp 0 fills the GPUs.
+    An explicit layout with dp 0 fills the GPUs. An explicit one may spread tensor parallelism over
+    nodes.
     """
     explicit = run.layout
     if explicit is None:
-        training = isinstance(run, Training)
-        return possible_layouts(legal_tp, training=training, gpus=gpus, gpus_per_node=gpus_per_node)
-    if explicit.dp == 0 and gpus % explicit.tp == 0:
-        explicit = replace(explicit, dp=gpus // explicit.tp)
-    if explicit.gpus != gpus or explicit.tp > gpus_per_node:
-        return ()
-    return (explicit,)
+        return possible_layouts(legal, gpus, gpus_per_node)
+    others = explicit.tp * explicit.pp * explicit.cp
+    if explicit.dp == 0 and gpus % others == 0:
+        explicit = replace(explicit, dp=gpus // others)
+    return (explicit,) if explicit.gpus == gpus else ()

@@ -1,0 +1,186 @@
+"""Which layouts contradict the model, the run or the library that shards, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.workload import Inference, Training
+
+#: What each library can shard, by ZeRO stage.
+STAGES_OF = {
+    "ddp": (0,),
+    "deepspeed": (1, 2, 3),
+    "fsdp1": (3,),
+    "fsdp2": (3,),
+    "megatron": (0, 1),
+}
+FSDP = ("fsdp1", "fsdp2")
+
+#: A wrong field, and what is wrong with it.
+Finding = tuple[str, str]
+
+
+def legal_tensor_parallel(architecture: Architecture) -> tuple[int, ...]:
+    """Tensor-parallel sizes the model allows: they divide the heads and the feed-forward width.
+
+    Key/value heads must divide, or be divided by, the size (they are replicated then).
+    """
+    sizes = architecture.sizes
+    return tuple(
+        t
+        for t in range(1, sizes.heads + 1)
+        if sizes.heads % t == 0
+        and sizes.ffn % t == 0
+        and (sizes.kv_heads % t == 0 or t % sizes.kv_heads == 0)
+    )
+
+
+def check_layout(
+    architecture: Architecture, layout: Layout, field: str, run: Training | Inference
+) -> None:
+    """Raises UnsupportedWorkload with every way in which an explicit layout contradicts the model,
+    the run, its library or itself."""
+    wrong = [*_tensor(architecture, layout), *_stages(layout)]
+    if isinstance(run, Inference):
+        wrong += _inference(layout)
+    else:
+        wrong += _pipeline(architecture, layout, run)
+        wrong += _context(architecture, layout, run)
+        wrong += _experts(architecture, layout)
+        wrong += _offload(layout)
+    if wrong:
+        raise UnsupportedWorkload(*(Violation(f"{field}.{name}", text) for name, text in wrong))
+
+
+def pipeline_layers(architecture: Architecture) -> int:
+    """Layers a pipeline can spread over its stages."""
+    return sum(run.count for run in architecture.runs if run.role == "block")
+
+
+def _tensor(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
+    sizes, legal = architecture.sizes, legal_tensor_parallel(architecture)
+    if layout.tp not in legal:
+        yield (
+            "tp",
+            f"{layout.tp} does not divide {sizes.heads} heads, {sizes.kv_heads} key/value heads"
+            f" and feed-forward width {sizes.ffn}; possible: " + ", ".join(map(str, legal)),
+        )
+    if layout.sequence_parallel and layout.tp == 1:
+        yield "sequence_parallel", "splits what tensor-parallel ranks hold alike; tp is 1"
+    if layout.sequence_parallel and layout.sharding == "deepspeed":
+        yield (
+            "sequence_parallel",
+            "DeepSpeed has none beside tensor parallelism; use cp with ulysses",
+        )
+
+
+def _stages(layout: Layout) -> Iterator[Finding]:
+    stages = STAGES_OF[layout.sharding]
+    if layout.zero not in stages:
+        yield (
+            "implementation",
+            f"{layout.sharding} does not do ZeRO stage {layout.zero}; it does "
+            + ", ".join(map(str, stages)),
+        )
+    if layout.keep_gathered and layout.sharding not in FSDP:
+        yield "keep_gathered_after_forward", f"{layout.sharding} gathers no units; fsdp does"
+    if layout.shard_size:
+        ranks = layout.dp * layout.cp
+        if layout.zero != 3:
+            yield "shard_size", f"hybrid sharding is of ZeRO stage 3, not {layout.zero}"
+        elif ranks and ranks % layout.shard_size:
+            yield "shard_size", f"{layout.shard_size} does not divide {ranks} data-parallel ranks"
+
+
+def _pipeline(architecture: Architecture, layout: Layout, training: Training) -> Iterator[Finding]:
+    layers, pieces = pipeline_layers(architecture), layout.pp * layout.virtual_stages
+    if layout.virtual_stages > 1 and layout.pp == 1:
+        yield "virtual_pipeline_stages", "there is no pipeline to interleave; pp is 1"
+        return
+    if layout.pp == 1:
+        return
+    if pieces > layers:
+        yield "pp", f"{layout.pp} stages of {layout.virtual_stages} chunks exceed {layers} layers"
+    elif layout.sharding == "megatron" and layers % pieces:
+        yield "pp", f"{layers} layers do not divide by {pieces} chunks, as Megatron-LM requires"
+    if layout.sharding == "deepspeed" and layout.zero > 1:
+        yield "pp", "DeepSpeed's pipeline engine refuses ZeRO stages 2 and 3; use stage 1"
+    if layout.sharding == "fsdp1":
+        yield "pp", "torch.distributed.pipelining does not compose with fsdp1; use fsdp2"
+    micro = training.gradient_accumulation_steps
+    if layout.virtual_stages > 1:
+        if layout.pipeline_schedule == "gpipe":
+            yield "pipeline_schedule", "GPipe has no interleaved form; use 1f1b or zero-bubble"
+        if micro % layout.pp:
+            yield (
+                "virtual_pipeline_stages",
+                f"interleaving needs micro-batches (gradient_accumulation_steps, {micro}) in "
+                f"multiples of the {layout.pp} stages",
+            )
+    if any(run.role == "embedding" for run in architecture.runs[1:]):
+        yield "pp", "a model with an encoder and a decoder is not cut into stages"
+
+
+def _context(architecture: Architecture, layout: Layout, training: Training) -> Iterator[Finding]:
+    if layout.cp == 1:
+        return
+    if training.attention == "eager":
+        yield "cp", "eager attention needs every key on every rank; use sdpa or flash attention"
+    pieces = layout.cp if layout.context_method == "ulysses" else 2 * layout.cp
+    if training.seq_len % pieces:
+        yield "cp", f"{training.seq_len} tokens do not divide by {pieces}"
+    if layout.sharding == "fsdp1":
+        yield "cp", "context parallelism does not compose with fsdp1; use fsdp2"
+    if layout.sharding == "deepspeed" and layout.context_method != "ulysses":
+        yield "context_parallel_method", "DeepSpeed splits sequences by ulysses alone"
+    heads = architecture.sizes.heads // layout.tp
+    if layout.context_method == "ulysses" and heads % layout.cp:
+        yield "cp", f"ulysses splits heads: {layout.cp} does not divide {heads} heads of a rank"
+
+
+def _experts(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
+    if layout.ep == 1:
+        return
+    experts = max(getattr(run.sizes, "experts", 0) for run in architecture.runs)
+    ranks = layout.dp * layout.cp * layout.tp
+    if not experts:
+        yield "ep", "the model has no experts"
+    elif layout.ep > experts or experts % layout.ep:
+        yield "ep", f"{layout.ep} does not divide {experts} experts"
+    if ranks and ranks % layout.ep:
+        yield "ep", f"{layout.ep} does not divide {ranks} data-, context- and tensor-parallel ranks"
+    if layout.sharding == "deepspeed" and layout.zero == 3:
+        yield "ep", "DeepSpeed's experts do not run under ZeRO stage 3; use stage 1 or 2"
+    if layout.sharding == "fsdp1":
+        yield "ep", "expert parallelism does not compose with fsdp1; use fsdp2"
+
+
+def _offload(layout: Layout) -> Iterator[Finding]:
+    if layout.offload == "none":
+        return
+    target, library = layout.offload, layout.sharding
+    if library == "ddp":
+        yield "offload", "ddp keeps everything on the GPU; use deepspeed, fsdp or megatron"
+    elif library in FSDP and target != "optimizer-and-parameters":
+        yield "offload", "fsdp offloads parameters, gradients and optimizer together"
+    elif library == "megatron" and target != "optimizer":
+        yield "offload", "Megatron-LM offloads the optimizer alone"
+    elif target != "optimizer" and layout.zero != 3:
+        yield "offload", f"{target} needs ZeRO stage 3, not {layout.zero}"
+    if layout.offload_share < 1 and (library in FSDP or layout.zero != 3 and library != "megatron"):
+        yield "offload_share", "only Megatron-LM and DeepSpeed's stage 3 offload a share"
+
+
+def _inference(layout: Layout) -> Iterator[Finding]:
+    for name in ("pp", "cp", "ep"):
+        if getattr(layout, name) > 1:
+            yield name, "transformers generates with tensor parallelism alone; use 1"
+    if layout.zero:
+        yield "zero", "must be 0: nothing is trained"
+    if layout.sequence_parallel:
+        yield "sequence_parallel", "is for training"
+    if layout.offload != "none" or layout.offload_activations:
+        yield "offload", "is for training"

@@ -43,7 +43,7 @@ def check_layout(
 ) -> None:
     """Raises UnsupportedWorkload with every way in which an explicit layout contradicts the model,
     the run, its library or itself."""
-    wrong = [*_tensor(architecture, layout), *_stages(layout)]
+    wrong = [*_tensor(architecture, layout), *_stages(layout), *_not_built(layout)]
     if isinstance(run, Inference):
         wrong += _inference(layout)
     else:
@@ -53,6 +53,18 @@ def check_layout(
         wrong += _offload(layout)
     if wrong:
         raise UnsupportedWorkload(*(Violation(f"{field}.{name}", text) for name, text in wrong))
+
+
+def _not_built(layout: Layout) -> Iterator[Finding]:
+    asked = {
+        "sequence_parallel": layout.sequence_parallel,
+        "ep": layout.ep > 1,
+        "offload_activations": layout.offload_activations,
+        "implementation": layout.sharding == "megatron",
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            yield name, "is not built yet"
 
 
 def pipeline_layers(architecture: Architecture) -> int:
@@ -73,7 +85,7 @@ def _tensor(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
     if layout.sequence_parallel and layout.sharding == "deepspeed":
         yield (
             "sequence_parallel",
-            "DeepSpeed has none beside tensor parallelism; use cp with ulysses",
+            "DeepSpeed splits sequences by cp with ulysses",
         )
 
 
@@ -96,12 +108,11 @@ def _stages(layout: Layout) -> Iterator[Finding]:
 
 
 def _pipeline(architecture: Architecture, layout: Layout, training: Training) -> Iterator[Finding]:
-    layers, pieces = pipeline_layers(architecture), layout.pp * layout.virtual_stages
-    if layout.virtual_stages > 1 and layout.pp == 1:
-        yield "virtual_pipeline_stages", "there is no pipeline to interleave; pp is 1"
-        return
     if layout.pp == 1:
+        if layout.virtual_stages > 1:
+            yield "virtual_pipeline_stages", "there is no pipeline to interleave; pp is 1"
         return
+    layers, pieces = pipeline_layers(architecture), layout.pp * layout.virtual_stages
     if pieces > layers:
         yield "pp", f"{layout.pp} stages of {layout.virtual_stages} chunks exceed {layers} layers"
     elif layout.sharding == "megatron" and layers % pieces:
@@ -110,18 +121,21 @@ def _pipeline(architecture: Architecture, layout: Layout, training: Training) ->
         yield "pp", "DeepSpeed's pipeline engine refuses ZeRO stages 2 and 3; use stage 1"
     if layout.sharding == "fsdp1":
         yield "pp", "torch.distributed.pipelining does not compose with fsdp1; use fsdp2"
-    micro = training.gradient_accumulation_steps
-    if layout.virtual_stages > 1:
-        if layout.pipeline_schedule == "gpipe":
-            yield "pipeline_schedule", "GPipe has no interleaved form; use 1f1b or zero-bubble"
-        if micro % layout.pp:
-            yield (
-                "virtual_pipeline_stages",
-                f"interleaving needs micro-batches (gradient_accumulation_steps, {micro}) in "
-                f"multiples of the {layout.pp} stages",
-            )
     if any(run.role == "embedding" for run in architecture.runs[1:]):
         yield "pp", "a model with an encoder and a decoder is not cut into stages"
+    if layout.virtual_stages > 1:
+        yield from _interleaving(layout, training.gradient_accumulation_steps)
+
+
+def _interleaving(layout: Layout, micro: int) -> Iterator[Finding]:
+    if layout.pipeline_schedule == "gpipe":
+        yield "pipeline_schedule", "GPipe has no interleaved form; use 1f1b or zero-bubble"
+    if micro % layout.pp:
+        yield (
+            "virtual_pipeline_stages",
+            f"interleaving needs micro-batches (gradient_accumulation_steps, {micro}) in multiples"
+            f" of the {layout.pp} stages",
+        )
 
 
 def _context(architecture: Architecture, layout: Layout, training: Training) -> Iterator[Finding]:
@@ -144,7 +158,7 @@ def _context(architecture: Architecture, layout: Layout, training: Training) -> 
 def _experts(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
     if layout.ep == 1:
         return
-    experts = max(getattr(run.sizes, "experts", 0) for run in architecture.runs)
+    experts = max(run.sizes.experts for run in architecture.runs)
     ranks = layout.dp * layout.cp * layout.tp
     if not experts:
         yield "ep", "the model has no experts"
@@ -170,7 +184,9 @@ def _offload(layout: Layout) -> Iterator[Finding]:
         yield "offload", "Megatron-LM offloads the optimizer alone"
     elif target != "optimizer" and layout.zero != 3:
         yield "offload", f"{target} needs ZeRO stage 3, not {layout.zero}"
-    if layout.offload_share < 1 and (library in FSDP or layout.zero != 3 and library != "megatron"):
+    if layout.offload_share < 1 and (
+        library in FSDP or (layout.zero != 3 and library != "megatron")
+    ):
         yield "offload_share", "only Megatron-LM and DeepSpeed's stage 3 offload a share"
 
 

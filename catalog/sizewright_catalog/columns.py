@@ -7,6 +7,7 @@ content gives equal bytes and with them the same version.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,21 +180,46 @@ def _merge_types(
     return [np.array([number[key] for key in mine], dtype=np.int32) for mine in keys]
 
 
-def identities(arrays: Arrays) -> NDArray[np.int64]:
+def identities(arrays: Arrays, sizes: Sequence[int] = ()) -> NDArray[np.int64]:
     """One number per offer, equal for the same offer of the same dictionaries.
 
-    Raises ValueError when the dictionaries are too long for that.
+    `sizes` are how many values each column of IDENTITY may have, where that must be common to
+    several. Raises ValueError when they are too many for that.
     """
+    sizes = sizes or [int(arrays[column].max(initial=0)) + 1 for column in IDENTITY]
+    if math.prod(sizes) >= 2**63:
+        raise ValueError("the dictionaries are too long to number every offer")
     keys = np.zeros(len(arrays["offer_type"]), dtype=np.int64)
-    room = 1
-    for column in IDENTITY:
-        values = arrays[column].astype(np.int64)
-        size = int(values.max(initial=0)) + 1
-        room *= size
-        if room >= 2**63:
-            raise ValueError("the dictionaries are too long to number every offer")
-        keys = keys * size + values
+    for column, size in zip(IDENTITY, sizes, strict=True):
+        keys *= size
+        keys += arrays[column]
     return keys
+
+
+def align(one: Arrays, other: Arrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The identities of two versions' offers over common dictionaries: equal for the same offer."""
+    parts, made = [one, other], [dict(one), dict(other)]
+    numbers = {key: n for n, key in enumerate(sorted({*type_keys(one), *type_keys(other)}))}
+    for part, into in zip(parts, made, strict=True):
+        lookup = np.array([numbers[key] for key in type_keys(part)], dtype=np.int64)
+        into["offer_type"] = lookup[part["offer_type"]]
+    for column in IDENTITY:
+        dictionary = DICTIONARIES.get(column)
+        if dictionary is None:
+            continue
+        texts = [read_text(part[dictionary]) for part in parts]
+        position = {text: n for n, text in enumerate(sorted({*texts[0], *texts[1]}))}
+        for part, into, names in zip(parts, made, texts, strict=True):
+            into[column] = np.array([position[name] for name in names])[part[column]]
+    sizes = [max(int(m[column].max(initial=0)) for m in made) + 1 for column in IDENTITY]
+    return identities(made[0], sizes), identities(made[1], sizes)
+
+
+def type_keys(arrays: Arrays) -> list[tuple[str, str]]:
+    """Provider and name of every type."""
+    providers = read_text(arrays["providers"])
+    owners = (providers[i] for i in arrays["type_provider"].tolist())
+    return list(zip(owners, read_text(arrays["type_name"]), strict=True))
 
 
 def _order_offers(made: Arrays) -> int:

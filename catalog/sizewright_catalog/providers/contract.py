@@ -94,11 +94,16 @@ class FetchContext:
     seconds_left: Callable[[], float]
     cancelled: threading.Event = field(default_factory=threading.Event)
     now: Callable[[], datetime] = utc_now
+    alive: Callable[[], None] = lambda: None
     dropped: Counter[str] = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
-        """Call it between answers of the source. Raises Cancelled when there is no point left."""
+        """Call it between answers of the source: a fetch that is silent for minutes is given up.
+
+        Raises Cancelled when there is no point left.
+        """
+        self.alive()
         if self.cancelled.is_set():
             raise Cancelled("cancelled")
         if self.seconds_left() <= 0:
@@ -138,6 +143,9 @@ class Provider(Protocol):
 
     def fetch(self, scope: str, context: FetchContext) -> Iterator[Page]:
         """The rows of one scope, page by page, each used up before the next is asked for.
+
+        A type comes before its offers, or with them; of a type that does not come the last good
+        row stays.
 
         May be called again after it failed; starts over then. A type may come from several scopes.
         Raises SourceError, and anything else for an answer it cannot read.

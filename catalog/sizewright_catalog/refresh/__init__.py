@@ -1,0 +1,1 @@
+"""Refreshes providers, in a process of its own: `python -m sizewright_catalog.refresh`."""

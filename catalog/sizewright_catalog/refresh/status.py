@@ -1,0 +1,65 @@
+"""Writes down how a provider's refreshes go, wherever that can still be written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import psutil
+from filelock import FileLock, Timeout
+
+from sizewright_catalog.home import Home
+from sizewright_catalog.published import (
+    ProviderRecord,
+    PublishedError,
+    RunningRefresh,
+    read_published,
+    write_published,
+)
+from sizewright_catalog.store import Store, StoreError
+
+#: How long a refresh waits for another to commit, in seconds.
+COMMIT_PATIENCE = 120.0
+
+
+def commit_lock(home: Home) -> FileLock:
+    """The lock of whoever changes the store and what is published."""
+    return FileLock(home.commit_lock, timeout=COMMIT_PATIENCE)
+
+
+def this_process(now: float) -> RunningRefresh:
+    """Who refreshes: this process."""
+    return RunningRefresh(os.getpid(), psutil.Process().create_time(), now)
+
+
+def is_alive(running: RunningRefresh) -> bool:
+    """Whether the process of a refresh still runs; another one with its number does not count."""
+    try:
+        return abs(psutil.Process(running.pid).create_time() - running.process_made_at) < 1
+    except psutil.Error:
+        return False
+
+
+def write_down(home: Home, store_url: str | None, record: ProviderRecord) -> None:
+    """Puts a record into the store; where that is broken, into what is published alone."""
+    try:
+        store = Store(home, store_url)
+        try:
+            with commit_lock(home):
+                store.record(record)
+                store.publish()
+        finally:
+            store.close()
+    except (StoreError, OSError, Timeout):
+        _publish_alone(home, record)
+
+
+def _publish_alone(home: Home, record: ProviderRecord) -> None:
+    try:
+        published = read_published(home)
+        if published is not None:
+            providers = {**published.providers, record.name: record}
+            write_published(home, replace(published, providers=providers))
+    except (PublishedError, OSError):
+        # Nothing can be written any more; the last event says why, to whoever started this.
+        return

@@ -1,0 +1,5 @@
+"""The store: what changes about a catalog. Writers alone import it; readers never do."""
+
+from sizewright_catalog.store.store import Store, StoreError, VersionConflict
+
+__all__ = ["Store", "StoreError", "VersionConflict"]

@@ -1,0 +1,303 @@
+"""Reads and writes the store. Every change is one transaction; then it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from sizewright_catalog.diff import PriceChange
+from sizewright_catalog.home import Home
+from sizewright_catalog.published import (
+    ProviderRecord,
+    Published,
+    PublishedError,
+    VersionEntry,
+    read_published,
+    record_of,
+    write_published,
+)
+from sizewright_catalog.snapshot import replacing
+from sizewright_catalog.store.tables import (
+    CURRENT,
+    DOCUMENTS,
+    METADATA,
+    PRICE_CHANGES,
+    PROVIDERS,
+    VERSIONS,
+)
+
+#: How long a write waits for another writer, in seconds.
+BUSY_SECONDS = 10.0
+READS_ONLY = "sizewright_reads_only"
+#: Rows written in one statement.
+CHUNK = 5000
+#: Versions that are kept as files, the one served among them.
+KEPT_VERSIONS = 8
+#: Price changes that are kept, oldest lost first: some 300 MB of SQLite.
+KEPT_CHANGES = 2_000_000
+
+
+class StoreError(Exception):
+    """A store that cannot be opened, read or written: gone, locked, full, damaged."""
+
+
+class VersionConflict(Exception):
+    """Another version took its place since this one was begun: merge anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChange:
+    """A price change and the version that brought it."""
+
+    id: int
+    entry: VersionEntry
+    change: PriceChange
+
+
+class Store:
+    """The store of a home: its own SQLite file, or one that `url` names and homes share.
+
+    A shared store keeps each version's file too, so that every home can be brought up to date.
+    Raises StoreError from everything.
+    """
+
+    def __init__(self, home: Home, url: str | None = None) -> None:
+        self.home = home
+        self.shared = url is not None
+        with _told(f"the store of {home.root}"):
+            home.make()
+            self._engine = _engine(url or home.store_url)
+            METADATA.create_all(self._engine)
+        self._restore()
+
+    def close(self) -> None:
+        """Lets go of its connections."""
+        self._engine.dispose()
+
+    def read(self) -> Published:
+        """All that readers need, as the store has it."""
+        with self._reading() as connection:
+            return _published(connection)
+
+    def publish(self) -> Published:
+        """Brings the home's published file, and the version files it names, up to date."""
+        with _told("what is published"):
+            published = self.read()
+            for entry in published.versions[:1]:
+                self._materialise(entry)
+            write_published(self.home, published)
+            return published
+
+    def record(self, record: ProviderRecord) -> None:
+        """Writes how a provider's refreshes go."""
+        with self._writing() as connection:
+            _put_record(connection, record)
+
+    def commit(
+        self,
+        entry: VersionEntry,
+        record: ProviderRecord,
+        changes: Iterable[PriceChange],
+    ) -> None:
+        """Makes a version the one that is served, all or nothing. Its file is there already.
+
+        Raises VersionConflict when the version before it is not the one that is served.
+        """
+        content = self.home.version(entry.version).read_bytes() if self.shared else None
+        with self._writing() as connection:
+            _swap(connection, entry.sequence)
+            connection.execute(sa.insert(VERSIONS).values(**asdict(entry), content=content))
+            _put_record(connection, record)
+            rows = ({**asdict(change), "sequence": entry.sequence} for change in changes)
+            while chunk := list(islice(rows, CHUNK)):
+                connection.execute(sa.insert(PRICE_CHANGES), chunk)
+
+    def put_document(self, kind: str, name: str, document: dict[str, Any]) -> None:
+        """Writes a document, in the place of one of the same kind and name, and publishes it."""
+        with self._writing() as connection:
+            _put(connection, DOCUMENTS, {"kind": kind, "name": name}, {"document": document})
+        self.publish()
+
+    def delete_document(self, kind: str, name: str) -> bool:
+        """Deletes a document and publishes that; whether there was one."""
+        with self._writing() as connection:
+            chosen = (DOCUMENTS.c.kind == kind) & (DOCUMENTS.c.name == name)
+            found = connection.execute(sa.delete(DOCUMENTS).where(chosen)).rowcount
+        self.publish()
+        return bool(found)
+
+    def price_changes(
+        self,
+        provider: str,
+        type_name: str,
+        *,
+        region: str = "",
+        terms: tuple[str, ...] = (),
+        before_id: int | None = None,
+        limit: int = 100,
+    ) -> list[RecordedChange]:
+        """The changes of a type's prices, newest first, those older than `before_id`."""
+        changes = PRICE_CHANGES.c
+        query = (
+            sa.select(PRICE_CHANGES, *_entry_columns())
+            .join(VERSIONS, VERSIONS.c.sequence == changes.sequence)
+            .where(changes.provider == provider, changes.type == type_name)
+            .order_by(changes.id.desc())
+            .limit(limit)
+        )
+        if region:
+            query = query.where(changes.region == region)
+        if terms:
+            query = query.where(changes.term.in_(terms))
+        if before_id is not None:
+            query = query.where(changes.id < before_id)
+        with self._reading() as connection:
+            return [_recorded(row) for row in connection.execute(query).mappings()]
+
+    def prune(self) -> None:
+        """Forgets the oldest versions and price changes, and deletes files nobody names."""
+        with self._writing() as connection:
+            newest = connection.scalar(sa.select(CURRENT.c.sequence)) or 0
+            old = VERSIONS.c.sequence <= newest - KEPT_VERSIONS
+            connection.execute(sa.update(VERSIONS).where(old).values(content=None))
+            last = connection.scalar(sa.select(sa.func.max(PRICE_CHANGES.c.id))) or 0
+            lost = PRICE_CHANGES.c.id <= last - KEPT_CHANGES
+            connection.execute(sa.delete(PRICE_CHANGES).where(lost))
+        kept = {entry.version for entry in self.read().versions}
+        with _told("the folder of versions"):
+            for file in self.home.versions.glob("*.npz"):
+                if file.stem not in kept:
+                    file.unlink(missing_ok=True)
+
+    def _restore(self) -> None:
+        """Fills a store that is new from what the home has published, so that nothing is lost."""
+        try:
+            published = read_published(self.home)
+        except PublishedError:
+            return
+        if published is None:
+            return
+        with self._writing() as connection:
+            if connection.scalar(sa.select(CURRENT.c.sequence)) is not None:
+                return
+            connection.execute(sa.insert(CURRENT).values(id=1, sequence=published.sequence))
+            for entry in published.versions:
+                connection.execute(sa.insert(VERSIONS).values(**asdict(entry)))
+            for record in published.providers.values():
+                _put_record(connection, record)
+            for kind, documents in published.documents.items():
+                for name, document in documents.items():
+                    key = {"kind": kind, "name": name}
+                    _put(connection, DOCUMENTS, key, {"document": document})
+
+    def _materialise(self, entry: VersionEntry) -> None:
+        """Writes the file of a version that another home brought into a shared store."""
+        path = self.home.version(entry.version)
+        if path.exists():
+            return
+        query = sa.select(VERSIONS.c.content).where(VERSIONS.c.sequence == entry.sequence)
+        with self._reading() as connection:
+            content = connection.scalar(query)
+        if content is not None:
+            with replacing(path) as file:
+                file.write(content)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        readers = self._engine.execution_options(**{READS_ONLY: True})
+        with _told("the store"), readers.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with _told("the store"), self._engine.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """What the database and the disk say, as a StoreError that names what it is about."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreError(f"{what}: {cause}") from error
+    except OSError as error:
+        raise StoreError(f"{what}: {error.strerror or error}: {error.filename or ''}") from error
+
+
+def _engine(url: str) -> sa.Engine:
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    # The driver would begin a transaction at the first write, and then could not wait for another
+    # writer that began before: a writer begins as one (SQLAlchemy's own recipe for SQLite).
+    @sa.event.listens_for(engine, "connect")
+    def _plain(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        reads = connection.get_execution_options().get(READS_ONLY)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _swap(connection: sa.Connection, sequence: int) -> None:
+    """Moves the pointer from the sequence before this one. Raises VersionConflict."""
+    if sequence == 1 and connection.scalar(sa.select(CURRENT.c.sequence)) is None:
+        connection.execute(sa.insert(CURRENT).values(id=1, sequence=0))
+    moved = connection.execute(
+        sa.update(CURRENT).where(CURRENT.c.sequence == sequence - 1).values(sequence=sequence)
+    )
+    if moved.rowcount != 1:
+        raise VersionConflict(f"version {sequence} is not the next one")
+
+
+def _published(connection: sa.Connection) -> Published:
+    newest = VERSIONS.c.sequence.desc()
+    query = sa.select(*_entry_columns()).order_by(newest).limit(KEPT_VERSIONS)
+    documents: dict[str, dict[str, Any]] = {}
+    for kind, name, document in connection.execute(sa.select(DOCUMENTS)):
+        documents.setdefault(kind, {})[name] = document
+    return Published(
+        sequence=connection.scalar(sa.select(CURRENT.c.sequence)) or 0,
+        versions=tuple(VersionEntry(*row) for row in connection.execute(query)),
+        providers={
+            name: record_of(record) for name, record in connection.execute(sa.select(PROVIDERS))
+        },
+        documents=documents,
+    )
+
+
+def _entry_columns() -> list[sa.Column[Any]]:
+    return [VERSIONS.c[name] for name in VersionEntry.__dataclass_fields__]
+
+
+def _put_record(connection: sa.Connection, record: ProviderRecord) -> None:
+    _put(connection, PROVIDERS, {"name": record.name}, {"record": asdict(record)})
+
+
+def _put(
+    connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]
+) -> None:
+    """Writes a row in the place of one with the same key, on every database alike."""
+    chosen = sa.and_(*(table.c[name] == value for name, value in key.items()))
+    if not connection.execute(sa.update(table).where(chosen).values(**values)).rowcount:
+        connection.execute(sa.insert(table).values(**key, **values))
+
+
+def _recorded(row: Any) -> RecordedChange:
+    names = VersionEntry.__dataclass_fields__
+    entry = VersionEntry(**{name: row[name] for name in names})
+    change = PriceChange(**{name: row[name] for name in PriceChange.__dataclass_fields__})
+    return RecordedChange(row["id"], entry, change)

@@ -210,7 +210,8 @@ def align(one: Arrays, other: Arrays) -> tuple[NDArray[np.int64], NDArray[np.int
         texts = [read_text(part[dictionary]) for part in parts]
         position = {text: n for n, text in enumerate(sorted({*texts[0], *texts[1]}))}
         for part, into, names in zip(parts, made, texts, strict=True):
-            into[column] = np.array([position[name] for name in names])[part[column]]
+            lookup = np.array([position[name] for name in names], dtype=np.int64)
+            into[column] = lookup[part[column]]
     sizes = [max(int(m[column].max(initial=0)) for m in made) + 1 for column in IDENTITY]
     return identities(made[0], sizes), identities(made[1], sizes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sizewright_catalog.devices import devices
 from sizewright_catalog.providers.contract import WHOLE, Page
@@ -24,7 +25,7 @@ class Collecting:
     def __init__(self, provider: str, scope: str, last_type: LastType) -> None:
         self._provider, self._last_type = provider, last_type
         self._region = None if scope == WHOLE else scope
-        self._staging = Staging()
+        self._staging, self._refused = Staging(), Staging()
         self.quarantine = Quarantine()
 
     @property
@@ -48,6 +49,10 @@ class Collecting:
         """The columns of what came."""
         return self._staging.arrays()
 
+    def refused(self) -> Arrays:
+        """The offers that came with a price that is wrong in itself; their prices mean nothing."""
+        return self._refused.arrays()
+
     def _take_type(self, row: TypeRow) -> None:
         problem = ""
         try:
@@ -66,14 +71,23 @@ class Collecting:
         problem = ""
         try:
             problem = offer_problem(row, self._provider, self._region)
-            if not problem and not self._has_type(row.type):
-                problem = "an offer of a type that did not come"
-            if not problem:
+            if not self._has_type(row.type):
+                problem = problem or "an offer of a type that did not come"
+            elif problem:
+                self._refuse(row)
+            else:
                 self._staging.add_offer(row)
         except UNREADABLE as error:
             problem = f"an offer that cannot be read: {type(error).__name__}: {error}"
         if problem:
             self.quarantine.hold(problem, f"{row.type} in {row.region}, {row.term}")
+
+    def _refuse(self, row: OfferRow) -> None:
+        """Notes which offer it was, so that its last good row stays."""
+        last = self._last_type(row.type)
+        if last is not None:
+            self._refused.add_type(last)
+            self._refused.add_offer(replace(row, per_hour_nanos=1))
 
     def _has_type(self, name: str) -> bool:
         """Whether a type has come; where it did not, its last good row does."""

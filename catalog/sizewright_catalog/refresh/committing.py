@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from sizewright_catalog.columns import merge
 from sizewright_catalog.diff import Difference, OfferChanges
 from sizewright_catalog.home import Home
 from sizewright_catalog.providers.contract import WHOLE
@@ -85,6 +86,7 @@ class Committing:
         scopes = fetched.scopes
         return judge(
             fresh,
+            merge(fetched.refused)[0],
             last,
             None if WHOLE in scopes else scopes,
             held_since=self.record.held_since,

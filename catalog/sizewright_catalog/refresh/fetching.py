@@ -46,6 +46,7 @@ class Fetched:
     """What came: columns by scope, which scopes they are, and what did not come."""
 
     parts: dict[str, Arrays] = field(default_factory=dict)
+    refused: list[Arrays] = field(default_factory=list)
     scopes: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
@@ -127,7 +128,8 @@ class Fetching:
             collecting.take(page)
             self.came(len(page.offers), len(page.types))
         scope.context.check()
-        scope.part, scope.quarantine = collecting.arrays(), collecting.quarantine
+        scope.part, scope.refused = collecting.arrays(), collecting.refused()
+        scope.quarantine = collecting.quarantine
 
     def _take(self, fetched: Fetched) -> None:
         """Takes the next scope that ended or hangs."""
@@ -140,6 +142,7 @@ class Fetching:
             else:
                 fetched.parts[scope.name] = scope.part
                 fetched.scopes.add(scope.name)
+                fetched.refused.append(scope.refused)
                 fetched.quarantine.add(scope.quarantine)
         self._progress(self._finished, self._scope_count, *self._came)
 
@@ -181,6 +184,7 @@ class _Scope:
         )
         self._last_sign = fetching.clock.monotonic()
         self.part: Arrays = {}
+        self.refused: Arrays = {}
         self.scopes: tuple[str, ...] = ()
         self.quarantine = Quarantine()
         self.error: SourceError | None = None

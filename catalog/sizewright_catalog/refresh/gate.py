@@ -59,6 +59,8 @@ class Gate:
         _, self._in_fresh, self._in_last = np.intersect1d(
             ids, old_ids, assume_unique=True, return_indices=True
         )
+        #: Regions and terms all of whose prices moved, and are believed.
+        self._moved: set[int] = set()
         self.verdict = Verdict(
             offers=np.ones(len(ids), dtype=np.bool_),
             types=np.ones(len(fresh["type_vcpus"]), dtype=np.bool_),
@@ -74,6 +76,12 @@ class Gate:
         self._new_prices()
         self._vanished()
         return self.verdict
+
+    def replaced(self) -> Ints:
+        """Which last good offers have a fetched one in their place."""
+        made = np.zeros(len(self.verdict.kept), dtype=np.bool_)
+        made[self._in_last[self.verdict.offers[self._in_fresh]]] = True
+        return made
 
     def _believed(self, what: str) -> bool:
         """Whether something odd is taken all the same; notes since when it has been odd."""
@@ -129,8 +137,11 @@ class Gate:
                 continue
             median = float(np.median(ratio[mine]))
             name = self._group_name(self.fresh, group)
-            odd = not 1 / self._limits.median_jump <= median <= self._limits.median_jump
-            if odd and not self._believed(f"median {name}"):
+            if 1 / self._limits.median_jump <= median <= self._limits.median_jump:
+                continue
+            if self._believed(f"median {name}"):
+                self._moved.add(group)
+            else:
                 everyone = np.nonzero(self._groups(self.fresh) == group)[0]
                 self._hold(everyone, f"all prices at {median:.3g} times what they were", name)
                 self.verdict.kept |= self._groups(self.last) == self._same_group(group)
@@ -144,8 +155,9 @@ class Gate:
         # What was or is not a list price may be off by as much as spot prices move.
         strict = (term != SPOT) & (kind == LIST) & (old_kind == LIST)
         allowed = np.where(strict, self._limits.list_price_jump, self._limits.spot_price_jump)
-        jumped = (ratio > np.log(allowed)) & self.verdict.offers[self._in_fresh]
         groups = self._groups(self.fresh)[self._in_fresh]
+        allowed[np.isin(groups, list(self._moved))] = np.inf
+        jumped = (ratio > np.log(allowed)) & self.verdict.offers[self._in_fresh]
         for group in np.unique(groups[jumped]).tolist():
             mine = jumped & (groups == group)
             name = self._group_name(self.fresh, group)

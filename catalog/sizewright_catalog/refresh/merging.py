@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sizewright_catalog.catalog import Catalog
-from sizewright_catalog.columns import merge, select, type_keys
+from sizewright_catalog.columns import align, merge, select, type_keys
 from sizewright_catalog.refresh.gate import Gate, Verdict
 from sizewright_catalog.rows import TypeRow
 from sizewright_catalog.snapshot import Arrays, metadata
@@ -66,6 +66,7 @@ class LastGood:
 
 def judge(
     fresh: Arrays,
+    refused: Arrays,
     last: LastGood,
     regions: Collection[str] | None,
     *,
@@ -75,10 +76,14 @@ def judge(
 ) -> Verdict:
     """What of a fetch goes in; what was not fetched stays as it was.
 
-    `regions` are those that were fetched, None for all there are.
+    `regions` are those that were fetched, None for all there are; `refused` are offers that came
+    with a price that is wrong in itself.
     """
     gate = Gate(fresh, last.mine, regions=regions, held_since=held_since, now=now, accept=accept)
     verdict = gate.judge()
+    wrong, held = align(refused, last.mine)
+    verdict.kept |= np.isin(held, wrong)
+    verdict.kept &= ~gate.replaced()
     if regions is not None:
         names = np.array(last.catalog.regions, dtype=object)
         fetched = np.isin(names.astype(str), list(regions))

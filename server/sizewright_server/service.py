@@ -31,6 +31,7 @@ from sizewright_server.planning.plan import (
     worst,
 )
 from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import combinations
 from sizewright_server.planning.words import reasons_of
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
@@ -102,6 +103,7 @@ class Sizing:
             question.machines,
             question.objective,
             tuple(combinations(question.workload, question.techniques)),
+            hours_of(question.job),
         )
         gpu = uses_gpu(question.workload)
         index = self.index if gpu else self.host_index

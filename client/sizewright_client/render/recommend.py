@@ -88,7 +88,9 @@ def _put_summary(page: Page, response: sizing_service_pb2.RecommendResponse, nam
     who = f"{printable(name)}: " if name else ""
     considered, fitting = response.considered_offer_count, response.fitting_offer_count
     if response.recommendations:
-        words = f"{who}fits {count(fitting)} of {count(considered)} offers. The cheapest plans:"
+        timed = response.recommendations[0].HasField("job_hours")
+        order = "The plans, best first:" if timed else "The cheapest plans:"
+        words = f"{who}fits {count(fitting)} of {count(considered)} offers. {order}"
         page.say(words, style="bold")
     else:
         page.say(f"{who}nothing fits; {count(considered)} offers looked at.", style="bold red")

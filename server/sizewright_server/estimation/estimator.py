@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any
 
@@ -28,6 +28,7 @@ from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak, run_timeline
 from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.work import Work, work_of
 from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
 
 __all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violation", "prepare"]
@@ -57,6 +58,14 @@ class PreparedWorkload:
             self.trainable_parameter_count = count_parameters(
                 architecture, first.segments, first.dims_of, trained=True
             )
+
+    @cached_property
+    def work(self) -> Work:
+        """Operations and bytes of a sample."""
+        run, group = self.workload.run, self.group([Layout()])
+        tokens = run.seq_len if isinstance(run, Training) else run.input_tokens
+        causal = self.model.style.causal
+        return work_of(group.segments, group.dims_of, max(tokens, 1), causal=causal)
 
     @property
     def architecture(self) -> str:

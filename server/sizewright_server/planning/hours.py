@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.kinds import NodeKind
 
+#: Hours of what cannot be told: it does not rank.
+NEVER = np.inf
+
 
 class Hours(Protocol):
     """The hours of one variant's job on any layout and kind of node."""

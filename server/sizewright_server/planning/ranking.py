@@ -8,9 +8,13 @@ import numpy as np
 
 from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.plan import Objective, Plan
-from sizewright_server.planning.search import NEVER, Floats, Picks, Search
+from sizewright_server.planning.search import Floats, Picks, Search
 from sizewright_server.planning.words import machine_plan_of, plan_of
+
+#: Hours beyond every job, to multiply with where the real ones are not known.
+LONGEST = 1e12
 
 
 class Ranking:
@@ -74,7 +78,9 @@ class Ranking:
         for nodes, picks in self._levels.items():
             mine = np.nonzero(self.nodes == nodes)[0]
             hours[mine] = picks.score[self._competitors.kind[mine]]
-        return hours if self._objective == "time" else self.cost_nanos * hours
+        if self._objective == "time":
+            return hours
+        return np.where(hours < NEVER, self.cost_nanos * np.minimum(hours, LONGEST), NEVER)
 
     def first(self, most: int) -> list[int]:
         """The first competitors. Enough are sorted to break every tie for real."""

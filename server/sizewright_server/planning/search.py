@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.workload import Layout
-from sizewright_server.planning.hours import Hours
+from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Candidates, Needs
 from sizewright_server.planning.plan import Constraints, PoolFit, verdict_of
@@ -27,7 +27,6 @@ Mask = NDArray[np.bool_]
 LOW, BEST, HIGH = 0, 1, 2
 #: Bytes no machine lacks: nothing was tried.
 NOTHING_TRIED = 2**62
-NEVER = np.inf
 
 
 @dataclass(frozen=True, slots=True)

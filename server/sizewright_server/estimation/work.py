@@ -1,0 +1,63 @@
+"""The floating-point operations and bytes a model needs for a sample: what its time depends on.
+
+Source of the counts: Kaplan et al. 2020 (2 operations a parameter and token in the forward pass,
+twice that in the backward pass); Korthikanti et al. 2022, appendix, for attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sizewright_server.estimation.lowering import Dims, Segment
+from sizewright_server.estimation.profile import elements
+
+#: Multiplication and addition.
+PER_PARAMETER = 2
+#: Scores and weighted values: two matrix products.
+PER_SCORE = 2 * PER_PARAMETER
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Of one sample of `tokens` tokens (1 for a sample without tokens).
+
+    `forward_flops` in the forward pass alone; `active_parameters` are read for every token.
+    """
+
+    tokens: int
+    forward_flops: float
+    active_parameters: int
+    kv_elements_per_token: int
+    layers: int
+    hidden: int
+
+
+def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: bool) -> Work:
+    """The work of a sample. An embedding is a look-up; of experts only the chosen ones run."""
+    active, scores, kv, layers, hidden = 0, 0.0, 0, 0, 0
+    seen = 0.5 if causal else 1.0
+    for segment in segments:
+        sizes = segment.sizes
+        hidden = max(hidden, sizes.hidden)
+        if segment.role != "embedding":
+            active += segment.count * _active_parameters(segment, dims)
+        if segment.role == "block":
+            layers += segment.count
+            width = sizes.heads * sizes.head_dim
+            reach = min(tokens, sizes.window) if sizes.window else tokens
+            scores += segment.count * PER_SCORE * seen * tokens * reach * width
+            kv += segment.count * 2 * sizes.kv_heads * sizes.head_dim
+    flops = PER_PARAMETER * active * tokens + scores
+    return Work(tokens, float(flops), active, kv, layers, hidden)
+
+
+def _active_parameters(segment: Segment, dims: Dims) -> int:
+    own = dims.of(segment.sizes)
+    total = 0
+    for parameter in segment.program.parameters:
+        count = int(elements(parameter.shape, own)[0])
+        if len(parameter.shape) == 3 and parameter.shape[0] == "N":
+            count = count * segment.sizes.experts_per_token // segment.sizes.experts
+        total += count
+    return total

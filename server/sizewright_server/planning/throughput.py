@@ -1,0 +1,229 @@
+"""Hours of a job from its work and the devices' speeds: a stated model with its own interval.
+
+A step computes at a share of the device's peak, waits for tensor-parallel and sharded collectives,
+and idles in a pipeline's bubble. Sources of the shares: `data/throughput.json`; of the volumes:
+Rajbhandari et al. 2020 (ZeRO), Shoeybi et al. 2019 (tensor parallelism), Narayanan et al. 2021
+(pipelines).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_catalog.speeds import Speed, speeds
+from sizewright_server.estimation.estimator import PreparedWorkload
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.work import Work
+from sizewright_server.estimation.workload import Inference, Layout, Training
+from sizewright_server.planning.hours import NEVER, Hours
+from sizewright_server.planning.job import Job
+from sizewright_server.planning.kinds import NodeKind
+from sizewright_server.planning.variants import Variant
+
+Floats = NDArray[np.float64]
+#: Indices of a band.
+SLOW, LIKELY, FAST = "low", "value", "high"
+#: Forward and backward pass, in forward passes; a frozen base needs no weight gradients.
+PASSES, FROZEN_PASSES = 3.0, 2.0
+SECONDS = 3600.0
+HALF = 2
+#: GPUs of the largest common node.
+WHOLE_NODE = 8
+
+
+#: Its time is in the work itself: a further forward pass.
+COUNTED = "activation-checkpointing"
+
+
+@cache
+def _bands() -> dict[str, Any]:
+    text = resources.files("sizewright_server.planning").joinpath("data/throughput.json")
+    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantHours:
+    """A job that takes the same time everywhere, as its owner says."""
+
+    hours: float
+
+    def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> Floats:
+        """The same for all."""
+        return np.full((len(layouts), len(kinds)), self.hours)
+
+    def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
+        """The same, without doubt."""
+        return self.hours, self.hours, self.hours
+
+
+class ModelledHours:
+    """Hours of a network's job; see the module's text."""
+
+    def __init__(
+        self,
+        job: Job,
+        run: Training | Inference,
+        work: Work,
+        trained_share: float,
+        time_factor: tuple[float, float, float],
+    ) -> None:
+        self.job, self.run, self.work = job, run, work
+        self.trained_share, self.time_factor = trained_share, time_factor
+        samples = job.samples if job.samples is not None else (job.tokens or 0) / self._tokens()
+        self.samples = float(samples)
+
+    def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> Floats:
+        """The best estimate: a row per layout, a column per kind; infinite where not known."""
+        # Host memory makes kinds that are equally fast.
+        alike = [
+            (kind.device.name if kind.device else "", kind.per_node, kind.slice) for kind in kinds
+        ]
+        first = dict(zip(reversed(alike), reversed(kinds), strict=True))
+        column = {key: i for i, key in enumerate(first)}
+        made = np.array(
+            [[self._hours(one, kind, LIKELY) for kind in first.values()] for one in layouts]
+        )
+        return made[:, [column[key] for key in alike]]
+
+    def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
+        """Low, best and high: with every share at its fastest, likely and slowest."""
+        low, best, high = (self._hours(layout, kind, at) for at in (FAST, LIKELY, SLOW))
+        return low, best, high
+
+    def _tokens(self) -> int:
+        if isinstance(self.run, Inference):
+            return max(self.run.input_tokens + self.run.new_tokens, 1)
+        return max(self.work.tokens, 1)
+
+    def _hours(self, layout: Layout, kind: NodeKind, at: str) -> float:
+        factor = self.time_factor[{FAST: 0, LIKELY: 1, SLOW: 2}[at]]
+        name = kind.device.name if kind.device else ""
+        if name in self.job.measured:
+            speed = self.job.measured[name] / self._tokens()
+            band = _bands()["measured"][{FAST: SLOW, LIKELY: LIKELY, SLOW: FAST}[at]]
+            return float(self.samples / (speed * layout.gpus) * band * factor / SECONDS)
+        if kind.device is None or name not in speeds():
+            return NEVER
+        machine = _Machine(speeds()[name], kind, at)
+        training = isinstance(self.run, Training)
+        each = self._training(layout, machine) if training else self._inference(layout, machine)
+        return self.samples * each * factor / SECONDS
+
+    def _training(self, layout: Layout, machine: _Machine) -> float:
+        """Seconds per sample of a whole plan."""
+        run = self.run
+        assert isinstance(run, Training)
+        split = layout.gpus // layout.dp
+        passes = PASSES if self.trained_share > 1 / HALF else FROZEN_PASSES
+        passes += 1.0 if run.checkpointing == "full" else 0.0
+        flops = self.work.forward_flops * passes * run.micro_batch / split
+        compute = machine.compute(flops, run.precision.removesuffix("-mixed"))
+        if compute == NEVER:
+            return NEVER
+        width = 4 if run.precision == "fp32" else 2
+        micro = compute + self._tensor_parallel(layout, machine, run.micro_batch, width)
+        steps = run.gradient_accumulation_steps
+        weights = self.work.active_parameters * width / split
+        if layout.zero >= 3:
+            micro += machine.exposed(3 * weights, layout.dp, layout.gpus, compute)
+            reduced = 0.0
+        else:
+            volume = 2 * weights * self.trained_share
+            reduced = machine.exposed(volume, layout.dp, layout.gpus, compute * HALF / PASSES)
+        bubble = 1 + (layout.pp - 1) / max(steps, 1)
+        return (micro * steps * bubble + reduced) / (run.micro_batch * steps * layout.dp)
+
+    def _tensor_parallel(self, layout: Layout, machine: _Machine, batch: int, width: int) -> float:
+        """Four all-reduces a layer, two in each pass (Shoeybi et al. 2019), none overlapped."""
+        if layout.tp == 1:
+            return 0.0
+        volume = 4 * self.work.layers / layout.pp * batch * self.work.tokens
+        share = 2 * (layout.tp - 1) / layout.tp
+        return volume * self.work.hidden * width * share / machine.link(layout.tp)
+
+    def _inference(self, layout: Layout, machine: _Machine) -> float:
+        """Seconds per sequence: the prompt at the peak's share, tokens at the memory's."""
+        run = self.run
+        assert isinstance(run, Inference)
+        split = layout.gpus // layout.dp
+        kind = run.weight_dtype
+        prompt = machine.compute(self.work.forward_flops * run.batch / split, kind)
+        width = 4 if kind == "fp32" else 2
+        read = self.work.active_parameters * width / split
+        context = run.input_tokens + run.new_tokens / 2
+        cache = run.batch * context * self.work.kv_elements_per_token * width / split
+        token = machine.read(read + cache)
+        return (prompt + run.new_tokens * token) / (run.batch * layout.dp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """A kind of node at one end of the bands."""
+
+    speed: Speed
+    kind: NodeKind
+    at: str
+
+    def compute(self, flops: float, number: str) -> float:
+        """Seconds of matrix products; never where the device has no such peak."""
+        peak = self.speed.flops.get(number)
+        if not peak or self.kind.device is None:
+            return NEVER
+        bands = _bands()["model_flops_utilization"]
+        band = bands.get(self.kind.device.architecture.split()[0], bands["other"])
+        return float(flops / (peak * self.kind.slice * band[self.at]))
+
+    def read(self, size_bytes: float) -> float:
+        """Seconds to read bytes of device memory."""
+        share = _bands()["memory_bandwidth_utilization"][self.at]
+        bandwidth = self.speed.memory_bytes_per_second * self.kind.slice * share
+        return float(size_bytes / bandwidth) if bandwidth else NEVER
+
+    def link(self, ranks: int) -> float:
+        """Bytes a second of a collective among so many ranks."""
+        if ranks > self.kind.per_node:
+            linked = self.kind.per_node >= WHOLE_NODE and self.speed.link_bytes_per_second
+            network = _bands()["network_bytes_per_second_per_gpu"]
+            return float(network["linked-eight" if linked else "other"][self.at])
+        if self.speed.link_bytes_per_second:
+            return float(self.speed.link_bytes_per_second * _bands()["link_share"][self.at])
+        generation = str(min(max(self.speed.pcie_generation, 3), 5))
+        return float(_bands()["pcie_bytes_per_second"][generation][self.at])
+
+    def exposed(self, size_bytes: float, ranks: int, gpus: int, hidden_by: float) -> float:
+        """Seconds of a data-parallel collective that computing does not hide.
+
+        Overlapped with the backward pass; at worst not at all.
+        """
+        if ranks == 1:
+            return 0.0
+        bandwidth = self.link(ranks if gpus <= self.kind.per_node else gpus)
+        seconds = size_bytes * (ranks - 1) / ranks / bandwidth
+        hidden = 0.0 if self.at == SLOW else hidden_by
+        return max(seconds - hidden, 0.0)
+
+
+def hours_of(job: Job | None) -> Callable[[Variant], Hours] | None:
+    """What tells the hours of a job's variants; None where no job is stated."""
+    return None if job is None else partial(_hours, job)
+
+
+def _hours(job: Job, variant: Variant) -> Hours:
+    if job.runtime_hours is not None:
+        return ConstantHours(job.runtime_hours)
+    prepared = variant.prepared
+    if not isinstance(prepared, PreparedWorkload):
+        words = "of this workload is not modelled; state 'runtime_hours' in place of its size"
+        raise UnsupportedWorkload(Violation("job", f"the time {words}"))
+    trained = prepared.trainable_parameter_count / max(prepared.parameter_count, 1)
+    factor = variant.time_factor_without(COUNTED)
+    return ModelledHours(job, prepared.workload.run, prepared.work, trained, factor)

@@ -158,8 +158,12 @@ def _reading(target: dict[str, Any], estimate: MemoryEstimate) -> ByteRange:
     if metric == "host_ram":
         return estimate.pool("host").peak
     gpu = estimate.pool("gpu").gpu
-    if gpu is None or scope not in ("single_gpu", "worst_gpu"):
+    if gpu is None or scope not in ("single_gpu", "worst_gpu", "last_rank"):
         raise Unmapped(f"scope {scope!r} is not built yet")
+    stages = estimate.pool("gpu").stages
+    if scope == "last_rank" and stages:
+        last = stages[-1]
+        return last.reserved if target["reading"] == "reserved" else last.allocated
     if metric == "weights":
         part = next(p for p in estimate.pool("gpu").phases[0].parts if p.name == "weights")
         return part.size

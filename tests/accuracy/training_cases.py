@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.accuracy.case import Case, Mapped, Unmapped, preset_source, word
+from tests.accuracy.parallel_cases import is_megatron, layout_of, megatron_workload
 
-from sizewright_server.estimation.workload import Layout, Optimizer, Training, Workload
+from sizewright_server.estimation.workload import Optimizer, Training, Workload
 
 PRECISIONS = {
     "fp32": "fp32",
@@ -21,6 +22,9 @@ OPTIMIZERS = {"adamw": "adamw", "adam": "adam", "sgd": "sgd"}
 
 def map_training(case: Case) -> Mapped:
     work = case["workload"]
+    if is_megatron(work):
+        workload = megatron_workload(work)
+        return Mapped(workload, work.get("gpu"), min(int(work.get("gpus") or 8), 8))
     task = str(work.get("task"))
     if task not in ("full-finetune", "pretrain", "sft"):
         raise Unmapped(f"task {task!r} is not built yet")
@@ -28,8 +32,6 @@ def map_training(case: Case) -> Mapped:
         raise Unmapped("adapters such as LoRA are not built yet")
     if work.get("compile"):
         raise Unmapped("torch.compile is not built yet")
-    parallel = work.get("parallelism") or {}
-    _refuse_parallelism(parallel)
     micro, tokens = work.get("micro_batch"), work.get("seq_len")
     if not micro or not tokens:
         raise Unmapped("micro batch or sequence length is not stated")
@@ -44,31 +46,10 @@ def map_training(case: Case) -> Mapped:
         gradient_accumulation_steps=int(work.get("grad_accum") or 1),
         checkpointing=checkpointing,
         attention="eager" if work.get("attention") == "eager" else "sdpa",
-        layout=_layout(work, parallel),
+        layout=layout_of(work),
     )
     gpus = run.layout.gpus if run.layout else 1
     return Mapped(Workload(preset_source(work), run), work.get("gpu"), min(gpus, 8))
-
-
-def _refuse_parallelism(parallel: Case) -> None:
-    for name, words in (("pp", "pipeline"), ("cp", "context"), ("ep", "expert")):
-        if (parallel.get(name) or 1) > 1:
-            raise Unmapped(f"{words} parallelism is not built yet")
-    if (parallel.get("offload") or "none") != "none":
-        raise Unmapped("offload is not built yet")
-
-
-def _layout(work: Case, parallel: Case) -> Layout:
-    framework = str(work.get("framework") or "").lower()
-    if "megatron" in framework:
-        raise Unmapped("Megatron's states and kernels are not built yet")
-    dp, tp = int(parallel.get("dp") or 1), int(parallel.get("tp") or 1)
-    stage = int(parallel.get("zero_stage") or 0)
-    if parallel.get("fsdp"):
-        return Layout(dp=dp, tp=tp, zero=3, sharding="fsdp2")
-    if stage:
-        return Layout(dp=dp, tp=tp, zero=stage, sharding="deepspeed")
-    return Layout(dp=dp, tp=tp)
 
 
 def _optimizer(text: Any) -> Any:

@@ -46,10 +46,12 @@ class GpuColumns:
     allocated_high: Column
     reserved_best: Column
     reserved_high: Column
+    #: Stages of a pipeline, by their number, where there is one.
+    stages: tuple[tuple[Column, GpuColumns], ...] = ()
 
 
-def highest(columns: Sequence[GpuColumns], shown: int) -> GpuColumns:
-    """The highest of each reading over several ranks; the phases are those of the shown one."""
+def highest(columns: Sequence[GpuColumns], shown: int, numbers: Sequence[Column]) -> GpuColumns:
+    """The highest of each reading over pipeline stages; the phases are those of the shown one."""
 
     def top(name: str) -> Column:
         found: Column = np.max([getattr(one, name) for one in columns], axis=0)
@@ -62,4 +64,5 @@ def highest(columns: Sequence[GpuColumns], shown: int) -> GpuColumns:
         allocated_high=top("allocated_high"),
         reserved_best=top("reserved_best"),
         reserved_high=top("reserved_high"),
+        stages=tuple(zip(numbers, columns, strict=True)),
     )

@@ -22,7 +22,7 @@ from sizewright_server.estimation.layout_checks import check_layout
 from sizewright_server.estimation.layouts import layouts_of_run, legal_sizes
 from sizewright_server.estimation.lowering import Dims, Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
-from sizewright_server.estimation.pipeline import positions
+from sizewright_server.estimation.pipeline import positions, stage_index
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
@@ -159,7 +159,8 @@ class PreparedWorkload:
         groups = [TrainingGroup(self.model, self.workload.run, layouts, at) for at in stages]
         made = [gpu_columns(group) for group in groups]
         first = max(range(len(made)), key=lambda i: int(made[i].reserved_best[0]))
-        return groups[first], highest(made, first)
+        numbers = [stage_index(group.position, group.parallel.pp) for group in groups]
+        return groups[first], highest(made, first, numbers)
 
     def collectives(self, layout: Layout) -> tuple[int, int]:
         """NCCL communicators of a rank, and the size of the largest."""

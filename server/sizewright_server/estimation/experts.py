@@ -2,8 +2,9 @@
 
 Source: integrations/moe.py, `grouped_mm_experts_forward`, the default where torch has grouped_mm.
 Tokens are repeated for each of their experts, so that activations grow with the experts per token
-and not with the number of experts. Dimensions: N experts, XK experts per token, FX feed-forward
-width of one expert, FX2 gate and up of one, FS and FS2 the same of the shared expert.
+and not with the number of experts. Dimensions: N experts, NL those of one rank, XK experts
+per token, FX feed-forward width of one expert, FX2 gate and up of one, FS and FS2 the same of the
+shared expert.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
     rows = gather(ops, x, (*ROWS, "H"), orders[1])
     shares = gather(ops, scores, ROWS, orders[2])
     inner = expert_layer(ops, style, rows)
-    down = grouped(ops, inner, "H", ops.weight(("N", "H", "FX")))
+    down = grouped(ops, inner, "H", ops.weight(("NL", "H", "FX")))
     if style.expert_bias:
-        down = add_rows(ops, down, ops.weight(("N", "H")))
+        down = add_rows(ops, down, ops.weight(("NL", "H")))
     weighed = ops.multiply(down, tape.view(shares, (*ROWS, 1)))
     back = tape.value(ROWS, INT64, needs_grad=False)
     tape.record((), (back,))
@@ -82,9 +83,9 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
 
 def expert_layer(ops: Ops, style: Style, rows: Value) -> Value:
     """Gate, up and activation of every row."""
-    both = grouped(ops, rows, "FX2", ops.weight(("N", "FX2", "H")))
+    both = grouped(ops, rows, "FX2", ops.weight(("NL", "FX2", "H")))
     if style.expert_bias:
-        both = add_rows(ops, both, ops.weight(("N", "FX2")))
+        both = add_rows(ops, both, ops.weight(("NL", "FX2")))
     if style.expert_gate == "clamped":
         return clamped_gate(ops, both)
     gate, up = split(ops.tape, both, ("FX", "FX"))

@@ -15,8 +15,10 @@ from sizewright_server.estimation.memory import (
     Part,
     Phase,
     PoolEstimate,
+    StageReadings,
 )
 from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
+from sizewright_server.estimation.pipeline import stage_index
 from sizewright_server.estimation.replay import replayed_reserved_bytes
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak
@@ -62,14 +64,7 @@ def _gpu_pool(
     *,
     replay: bool,
 ) -> PoolEstimate:
-    allocated = ByteRange(
-        int(columns.allocated_low[0]),
-        int(columns.allocated_best[0]),
-        int(columns.allocated_high[0]),
-    )
-    reserved = ByteRange(
-        allocated.low_bytes, int(columns.reserved_best[0]), int(columns.reserved_high[0])
-    )
+    allocated, reserved = _readings(columns)
     exact = replayed_reserved_bytes(group) if replay else None
     if exact is not None:
         reserved = ByteRange(reserved.low_bytes, exact, max(exact, reserved.high_bytes))
@@ -78,16 +73,50 @@ def _gpu_pool(
     phases = tuple(
         _phase(prepared, group, phase, reserved if i == peak_index else None, runtime)
         for i, phase in enumerate(columns.phases)
+        if int(phase.peak_bytes[0])
     )
     device = reserved + _total(runtime)
+    inside = overhead.workspaces.size if overhead.known else ByteRange(0, 0, 0)
     return PoolEstimate(
         pool="gpu",
-        scope="every rank",
+        scope=_scope(layout, group),
         phases=phases,
-        peak_phase=phases[peak_index].name,
+        peak_phase=columns.phases[peak_index].phase,
         peak=device,
-        gpu=GpuReadings(allocated, reserved, device),
+        gpu=GpuReadings(allocated + inside, reserved + inside, device),
+        stages=tuple(
+            StageReadings(int(number[0]), *(one + inside for one in _readings(stage)))
+            for number, stage in columns.stages
+        ),
     )
+
+
+def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
+    """Allocated and reserved bytes of the first layout."""
+    low, best, high, reserved, most = (
+        int(column[0])
+        for column in (
+            columns.allocated_low,
+            columns.allocated_best,
+            columns.allocated_high,
+            columns.reserved_best,
+            columns.reserved_high,
+        )
+    )
+    return ByteRange(low, best, high), ByteRange(low, reserved, most)
+
+
+def _scope(layout: Layout, group: TrainingGroup | InferenceGroup) -> str:
+    """Whose memory it is, and of a pipeline why that stage is the fullest."""
+    if layout.pp == 1 or not isinstance(group, TrainingGroup):
+        return "every rank"
+    stage = int(stage_index(group.position, group.parallel.pp)[0])
+    why = {
+        "first": "it has the embedding and the most micro-batches in flight",
+        "second": "it has the most micro-batches in flight of those without the embedding",
+        "last": "it has the head and its loss",
+    }[group.position]
+    return f"ranks of pipeline stage {stage} of 0 to {layout.pp - 1}, the fullest: {why}"
 
 
 def _phase(

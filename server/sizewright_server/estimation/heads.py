@@ -6,7 +6,7 @@ from sizewright_server.estimation.architecture import HeadStyle, Style
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.feedforward import activate
 from sizewright_server.estimation.frame import close_frame, open_frame
-from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Tape, Value
@@ -27,6 +27,8 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
         out = ops.add(out, rows)
     if style.embedding_norm:
         out = norm(ops, style, out, ("E",))
+    if mode.sequence_parallel:
+        out = ops.reshard(out, (*mode.stream[:-1], "E"))
     out = ops.dropout(out, float(mode.embedding_dropout))
     open_frame(tape, style, mode)
     tape.finish(out)
@@ -37,13 +39,15 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     """Hidden states in; logits and, in training, the loss out."""
     tape = Tape(part="head")
     ops = Ops(tape, mode.types, training=mode.training)
-    x = tape.input(("B", "S", "H"), residual_itemsize(style, mode), needs_grad=mode.training)
+    x = tape.input(mode.stream, residual_itemsize(style, mode), needs_grad=mode.training)
     out = x
     if style.final_norm:
         with tape.within("norm"):
             out = norm(ops, style, out, ("H",))
     tape.hold(x)
     close_frame(tape, style, mode)
+    if mode.sequence_parallel:
+        out = ops.reshard(out, WHOLE)
     if head.kind == "none":
         tape.finish(_pool(ops, out) if head.pooler else out)
         return tape

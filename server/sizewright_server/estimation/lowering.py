@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from sizewright_server.estimation import megatron
 from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
 from sizewright_server.estimation.heads import lower_embedding, lower_head
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
@@ -24,6 +25,9 @@ LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
     "embedding": lambda style, _head, mode: lower_embedding(style, mode),
     "block": lambda style, _head, mode: Block(style, mode).lower(),
     "head": lower_head,
+    "megatron-embedding": lambda style, _head, mode: megatron.lower_embedding(style, mode),
+    "megatron-block": lambda style, _head, mode: megatron.lower_block(style, mode),
+    "megatron-head": megatron.lower_head,
 }
 
 
@@ -53,14 +57,15 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     for run in architecture.runs:
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count
+        name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"
         if run.role == "block" and not learns:
             # Nothing before the first block trains, so that its input takes no gradient.
             first = replace(own, learns_inputs=False)
-            program = _compile(run.lowering, run.style, architecture.head, first)
+            program = _compile(name, run.style, architecture.head, first)
             segments.append(Segment(f"first-{run.name}", run.role, program, 1, run.sizes))
             count, learns = count - 1, True
         if count:
-            program = _compile(run.lowering, run.style, architecture.head, own)
+            program = _compile(name, run.style, architecture.head, own)
             segments.append(Segment(run.name, run.role, program, count, run.sizes))
     return tuple(segments)
 
@@ -82,10 +87,11 @@ def _compile(lowering: str, style: Style, head: HeadStyle, mode: Mode) -> Progra
     return compile_program(LOWERINGS[lowering](style, head, mode))
 
 
-def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
+def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
     """The dimensions that do not depend on the batch; one column entry per layout.
 
     Tensor parallelism splits heads and feed-forward; a rank keeps at least one key/value head.
+    Expert parallelism splits the experts.
     """
     heads = sizes.heads // tp
     kv_heads = np.maximum(sizes.kv_heads // tp, 1)
@@ -116,7 +122,9 @@ def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
         "FS": sizes.shared_ffn // tp,
         "FS2": 2 * sizes.shared_ffn // tp,
         "QKV": (heads + 2 * kv_heads) * sizes.head_dim,
+        "KV2": 2 * kv_heads * sizes.head_dim,
         "VL": np.full_like(tp, sizes.vocab),
+        "NL": sizes.experts // ep,
     }
     return {name: np.full_like(tp, value) for name, value in whole.items()} | local
 
@@ -124,15 +132,18 @@ def model_dims(sizes: Sizes, tp: Column) -> dict[str, Column]:
 class Dims:
     """The dimensions of every segment in one run: the batch's, and its own sizes'."""
 
-    def __init__(self, tp: Column, batch: Mapping[str, int | Column]) -> None:
+    def __init__(
+        self, tp: Column, batch: Mapping[str, int | Column], ep: Column | None = None
+    ) -> None:
         self._tp = tp
+        self._ep = np.ones_like(tp) if ep is None else ep
         self._batch = {name: np.full_like(tp, value) for name, value in batch.items()}
         self._made: dict[Sizes, dict[str, Column]] = {}
 
     def of(self, sizes: Sizes) -> dict[str, Column]:
         """Every dimension by name."""
         if sizes not in self._made:
-            self._made[sizes] = model_dims(sizes, self._tp) | self._batch
+            self._made[sizes] = model_dims(sizes, self._tp, self._ep) | self._batch
         return self._made[sizes]
 
 

@@ -58,8 +58,20 @@ class GpuReadings:
 
 
 @dataclass(frozen=True, slots=True)
+class StageReadings:
+    """One stage of a pipeline, counted from 0: allocated and reserved bytes of its ranks."""
+
+    stage: int
+    allocated: ByteRange
+    reserved: ByteRange
+
+
+@dataclass(frozen=True, slots=True)
 class PoolEstimate:
-    """One pool over the run. `peak` decides the fit: the device reading for a GPU."""
+    """One pool over the run. `peak` decides the fit: the device reading for a GPU.
+
+    `stages` are a pipeline's stages that can be the fullest: the first, the second and the last.
+    """
 
     pool: Literal["gpu", "host"]
     scope: str
@@ -67,6 +79,7 @@ class PoolEstimate:
     peak_phase: str
     peak: ByteRange
     gpu: GpuReadings | None = None
+    stages: tuple[StageReadings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sizewright_server.estimation.ops import Types
+from sizewright_server.estimation.tape import Shape
+
+#: Hidden states of all tokens, and of those that a sequence-parallel rank has in its norms and
+#: residuals.
+WHOLE: Shape = ("B", "S", "H")
+SHARDED: Shape = ("B", "SR", "H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +34,16 @@ class Mode:
     checkpointed: bool = False
     #: The pass runs one query per sequence, as a decode step does.
     one_query: bool = False
+    #: Norms and residuals are split over the tensor-parallel ranks along the sequence.
+    sequence_parallel: bool = False
+    #: Whose layers run: the model's own code, or Megatron Core's.
+    library: Literal["model", "megatron"] = "model"
+    #: Megatron's selective recomputation: attention matrices are made again in the backward pass.
+    recomputes_attention: bool = False
     #: More tokens are seen than a sliding window holds, so that its layers need a mask.
     windowed: bool = False
+
+    @property
+    def stream(self) -> Shape:
+        """Shape of the residual stream."""
+        return SHARDED if self.sequence_parallel else WHOLE

@@ -134,6 +134,22 @@ class Ops(Pointwise):
         self.tape.record((a, b), (out,), saves=saves, backward=backward)
         return out
 
+    def reshard(self, x: Value, shape: Shape) -> Value:
+        """Rows gathered from, or reduced to, the ranks of a tensor-parallel group.
+
+        The gradient goes the other way, into a tensor of the input's shape.
+        """
+        if x.shape == shape:
+            return x
+        out = self.tape.value(shape, x.itemsize, needs_grad=x.needs_grad)
+
+        def backward(run: Backward) -> None:
+            if run.take(out) is not None:
+                run.give(x, run.like(x))
+
+        self.tape.record((x,), (out,), backward=backward)
+        return out
+
     def contiguous(self, x: Value) -> Value:
         """A copy with another order of dimensions, in the type a product reads."""
         return self.copy(self._autocast_input(x))

@@ -21,6 +21,9 @@ class DeviceOverhead:
     workspaces: Part
     pair: Part
     group: Part
+    #: Whether it is of a stated device. Workspaces are tensors of the caching allocator: of a known
+    #: device they count in the allocated and reserved readings.
+    known: bool = True
 
     def parts(self, communicators: int, largest_group: int) -> tuple[Part, ...]:
         """The named parts for a layout with that many communicators."""
@@ -54,6 +57,7 @@ def device_overhead(vendor: str | None, compute_capability: str | None) -> Devic
     """
     tables = _tables()
     return DeviceOverhead(
+        known=vendor is not None,
         context=_part(
             "device-context",
             "CUDA context and loaded kernels",

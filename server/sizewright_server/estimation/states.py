@@ -128,6 +128,8 @@ def _widths(precision: Precision, sharding: Sharding) -> Widths:
         master = FP32 if sharding == "deepspeed" else 0
         return Widths(plain, FP32, FP32, FP32, FP32, master)
     half = Types(HALF, HALF, autocast=False)
+    if sharding == "megatron":
+        return Widths(half, HALF, FP32, FP32, FP32, FP32)
     if precision in ("fp8", "mxfp8", "nvfp4"):
         half = replace(half, product=precision)
     if sharding == "deepspeed":

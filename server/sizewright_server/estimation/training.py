@@ -33,7 +33,13 @@ from sizewright_server.estimation.profile import (
     walk,
 )
 from sizewright_server.estimation.sharding import WorkingSet, working_set
-from sizewright_server.estimation.states import ITEMSIZES, Widths, buffer_elements, state_widths
+from sizewright_server.estimation.states import (
+    HALF,
+    ITEMSIZES,
+    Widths,
+    buffer_elements,
+    state_widths,
+)
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Training
@@ -52,6 +58,7 @@ class Resident:
     buckets: Column
     inputs: Column
     waiting: Column
+    workspaces: Column
     moving_average: Column
 
     @property
@@ -88,6 +95,8 @@ class TrainingGroup:
         self.layout = layouts[0]
         self.sharding: Sharding = self.layout.sharding
         self.widths: Widths = state_widths(training, self.sharding)
+        if self.sharding == "megatron" and not self.layout.megatron.fp32_main_gradients:
+            self.widths = replace(self.widths, gradient=HALF, reduced=HALF)
         self.parallel = ParallelColumns.of(layouts)
         self.placement: Placement = placement(self.layout)
         self.segments = lower(architecture, self._mode(), training.seq_len)
@@ -108,6 +117,9 @@ class TrainingGroup:
             attention=training.attention,
             padded=training.padded_batches,
             tensor_parallel=bool((self.parallel.tp > 1).any()),
+            sequence_parallel=self.layout.sequence_parallel,
+            library="megatron" if self.sharding == "megatron" else "model",
+            recomputes_attention=training.checkpointing == "selective",
             checkpointed=training.checkpointing == "full",
             # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
             learns_inputs=training.checkpointing != "none",
@@ -123,7 +135,24 @@ class TrainingGroup:
             "KEPT": tokens,
         }
         batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
-        return Dims(self.parallel.tp, batch)
+        batch |= self._split_dims(tokens)
+        return Dims(self.parallel.tp, batch, self.parallel.ep)
+
+    def _split_dims(self, tokens: Column) -> dict[str, int | Column]:
+        """Dimensions of sequence parallelism, and of tables split by rows of the vocabulary.
+
+        Megatron-LM pads the vocabulary to a multiple of `vocab_multiple` x tp; PyTorch's plan for
+        sequence parallelism splits the table, the head and the loss.
+        """
+        tp, vocab = self.parallel.tp, self.architecture.sizes.vocab
+        if self.sharding == "megatron":
+            multiple = self.layout.megatron.vocab_multiple
+            padded = -(-vocab // (multiple * tp)) * multiple
+            rows = -(-tokens // tp) if self.layout.sequence_parallel else tokens
+            return {"SR": rows, "VP": padded, "V": padded, "VL": padded}
+        if not self.layout.sequence_parallel:
+            return {}
+        return {"SR": -(-tokens // tp), "V": -(-vocab // tp), "VL": -(-vocab // tp)}
 
     @property
     def dp(self) -> Column:
@@ -148,6 +177,7 @@ class TrainingGroup:
             buckets=self.working.buffers().best,
             inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
             waiting=self._waiting(),
+            workspaces=np.full_like(self.dp, self._workspaces("value")),
             moving_average=self._moving_average(),
         )
 
@@ -172,6 +202,13 @@ class TrainingGroup:
             whole = np.zeros_like(whole)
         kept: Column = (whole * self.placement.gradients).astype(np.int64)
         return kept
+
+    def _workspaces(self, bound: str) -> int:
+        """Transformer Engine's own cuBLAS workspaces, tensors of the caching allocator."""
+        megatron = self.sharding == "megatron"
+        if not megatron or self.layout.megatron.transformer_impl == "local":
+            return 0
+        return buffer_elements("transformer_engine_workspaces", bound)
 
     @property
     def _buffered(self) -> bool:
@@ -248,6 +285,11 @@ class TrainingGroup:
             ("inputs", int(resident.inputs[0]), batch),
             ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),
             ("waiting-micro-batches", int(resident.waiting[0]), self._flight_numbers()),
+            (
+                "engine-workspaces",
+                int(resident.workspaces[0]),
+                f"{int(resident.workspaces[0]):,} B",
+            ),
         ]
 
     def _flight_numbers(self) -> str:
@@ -415,4 +457,5 @@ class TrainingGroup:
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
         buffers = self.working.buffers()
-        return less + buffers.less, more + buffers.more
+        low, value, high = (self._workspaces(bound) for bound in ("low", "value", "high"))
+        return less + buffers.less + value - low, more + buffers.more + high - value

@@ -3,7 +3,8 @@
 The operators and their order are those of the modelling code of transformers 5.23 in eager mode.
 Dimension names: B samples, S tokens, H hidden, A query width, K key/value width, NH query heads,
 NK key/value heads, D head dim, R rotary dim, F feed-forward width, V vocabulary, P position rows,
-T token types, E embedding width, L labels, C cached tokens (S and those before), X the encoder's
+T token types, E embedding width, L labels, SR tokens of the residual stream on a
+sequence-parallel rank, C cached tokens (S and those before), X the encoder's
 tokens. Under tensor parallelism A, K, NH, NK, F (and V where the head is split) are one rank's
 share.
 """
@@ -14,7 +15,7 @@ from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.attention import Attention
 from sizewright_server.estimation.experts import sparse_feed_forward
 from sizewright_server.estimation.feedforward import feed_forward
-from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.tape import Tape, Value
@@ -35,7 +36,7 @@ class Block:
         """The whole block: hidden states in, hidden states out."""
         stream = residual_itemsize(self.style, self.mode)
         learns = self.mode.training and self.mode.learns_inputs
-        x = self.tape.input(("B", "S", "H"), stream, needs_grad=learns)
+        x = self.tape.input(self.mode.stream, stream, needs_grad=learns)
         out = getattr(self, f"_{self.style.order.replace('-', '_')}")(x)
         self.tape.hold(x, *self.attention.held)
         self.tape.finish(out, *self.attention.cached)
@@ -73,18 +74,26 @@ class Block:
     # -- halves ---------------------------------------------------------------------------------
 
     def _attend(self, x: Value) -> Value:
-        attended = self.attention.own(x)
+        attended = self._split(self.attention.own(self._gathered(x)))
         if self.style.holds_attended:
             self.attention.held.append(attended)
         return attended
 
     def _mlp(self, x: Value) -> Value:
         with self.tape.within("mlp"):
+            x = self._gathered(x)
             if self.style.experts:
                 out = sparse_feed_forward(self.ops, self.style, self.mode, x)
             else:
                 out = feed_forward(self.ops, self.style, self.mode, x)
-            return self.ops.dropout(out, float(self.mode.hidden_dropout))
+            return self.ops.dropout(self._split(out), float(self.mode.hidden_dropout))
+
+    def _gathered(self, x: Value) -> Value:
+        """All tokens, for the layers that tensor parallelism splits by their width."""
+        return self.ops.reshard(x, WHOLE) if self.mode.sequence_parallel else x
+
+    def _split(self, x: Value) -> Value:
+        return self.ops.reshard(x, self.mode.stream) if self.mode.sequence_parallel else x
 
     def _norm(self, x: Value) -> Value:
         with self.tape.within("norm"):

@@ -84,6 +84,14 @@ def _pool(value: PoolEstimate) -> pb.PoolEstimate:
         peak_phase=value.peak_phase,
         peak=range_message(value.peak),
         gpu=readings,
+        stages=[
+            pb.StageReadings(
+                stage=stage.stage,
+                allocated=range_message(stage.allocated),
+                reserved=range_message(stage.reserved),
+            )
+            for stage in value.stages
+        ],
     )
 
 

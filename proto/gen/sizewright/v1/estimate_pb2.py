@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csizewright/v1/estimate.proto\x12\rsizewright.v1\"F\n\tByteRange\x12\x11\n\tlow_bytes\x18\x01 \x01(\x03\x12\x12\n\nbest_bytes\x18\x02 \x01(\x03\x12\x12\n\nhigh_bytes\x18\x03 \x01(\x03\"\xc1\x01\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04size\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\x0f\n\x07\x66ormula\x18\x03 \x01(\t\x12\x0f\n\x07numbers\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12-\n\nconfidence\x18\x06 \x01(\x0e\x32\x19.sizewright.v1.Confidence\x12\"\n\x05parts\x18\x07 \x03(\x0b\x32\x13.sizewright.v1.Part\"b\n\x05Phase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05total\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\"\n\x05parts\x18\x03 \x03(\x0b\x32\x13.sizewright.v1.Part\"\x90\x01\n\x0bGpuReadings\x12+\n\tallocated\x18\x01 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12*\n\x08reserved\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12(\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\"\xcb\x01\n\x0cPoolEstimate\x12!\n\x04pool\x18\x01 \x01(\x0e\x32\x13.sizewright.v1.Pool\x12\r\n\x05scope\x18\x02 \x01(\t\x12$\n\x06phases\x18\x03 \x03(\x0b\x32\x14.sizewright.v1.Phase\x12\x12\n\npeak_phase\x18\x04 \x01(\t\x12&\n\x04peak\x18\x05 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\'\n\x03gpu\x18\x06 \x01(\x0b\x32\x1a.sizewright.v1.GpuReadings\"\xfe\x01\n\x06Layout\x12\x0c\n\x04gpus\x18\x01 \x01(\x05\x12\n\n\x02\x64p\x18\x02 \x01(\x05\x12\x0c\n\x04zero\x18\x03 \x01(\x05\x12\n\n\x02tp\x18\x04 \x01(\x05\x12\n\n\x02pp\x18\x05 \x01(\x05\x12\n\n\x02\x63p\x18\x06 \x01(\x05\x12\n\n\x02\x65p\x18\x07 \x01(\x05\x12\x16\n\x0eimplementation\x18\x08 \x01(\t\x12\x19\n\x11sequence_parallel\x18\t \x01(\x08\x12#\n\x1bkeep_gathered_after_forward\x18\n \x01(\x08\x12\x1f\n\x17virtual_pipeline_stages\x18\x0b \x01(\x05\x12\x12\n\nshard_size\x18\x0c \x01(\x05\x12\x0f\n\x07offload\x18\r \x01(\t\"(\n\x07Warning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xf7\x01\n\x0eMemoryEstimate\x12*\n\x05pools\x18\x01 \x03(\x0b\x32\x1b.sizewright.v1.PoolEstimate\x12%\n\x06layout\x18\x02 \x01(\x0b\x32\x15.sizewright.v1.Layout\x12\x16\n\x0eranks_per_node\x18\x03 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x04 \x01(\x03\x12!\n\x19trainable_parameter_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12(\n\x08warnings\x18\x07 \x03(\x0b\x32\x16.sizewright.v1.Warning*9\n\x04Pool\x12\x14\n\x10POOL_UNSPECIFIED\x10\x00\x12\x0c\n\x08POOL_GPU\x10\x01\x12\r\n\tPOOL_HOST\x10\x02*h\n\nConfidence\x12\x1a\n\x16\x43ONFIDENCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONFIDENCE_HIGH\x10\x01\x12\x15\n\x11\x43ONFIDENCE_MEDIUM\x10\x02\x12\x12\n\x0e\x43ONFIDENCE_LOW\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csizewright/v1/estimate.proto\x12\rsizewright.v1\"F\n\tByteRange\x12\x11\n\tlow_bytes\x18\x01 \x01(\x03\x12\x12\n\nbest_bytes\x18\x02 \x01(\x03\x12\x12\n\nhigh_bytes\x18\x03 \x01(\x03\"\xc1\x01\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04size\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\x0f\n\x07\x66ormula\x18\x03 \x01(\t\x12\x0f\n\x07numbers\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12-\n\nconfidence\x18\x06 \x01(\x0e\x32\x19.sizewright.v1.Confidence\x12\"\n\x05parts\x18\x07 \x03(\x0b\x32\x13.sizewright.v1.Part\"b\n\x05Phase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05total\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\"\n\x05parts\x18\x03 \x03(\x0b\x32\x13.sizewright.v1.Part\"\x90\x01\n\x0bGpuReadings\x12+\n\tallocated\x18\x01 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12*\n\x08reserved\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12(\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\"w\n\rStageReadings\x12\r\n\x05stage\x18\x01 \x01(\x05\x12+\n\tallocated\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12*\n\x08reserved\x18\x03 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\"\xf9\x01\n\x0cPoolEstimate\x12!\n\x04pool\x18\x01 \x01(\x0e\x32\x13.sizewright.v1.Pool\x12\r\n\x05scope\x18\x02 \x01(\t\x12$\n\x06phases\x18\x03 \x03(\x0b\x32\x14.sizewright.v1.Phase\x12\x12\n\npeak_phase\x18\x04 \x01(\t\x12&\n\x04peak\x18\x05 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\'\n\x03gpu\x18\x06 \x01(\x0b\x32\x1a.sizewright.v1.GpuReadings\x12,\n\x06stages\x18\x07 \x03(\x0b\x32\x1c.sizewright.v1.StageReadings\"\xfe\x01\n\x06Layout\x12\x0c\n\x04gpus\x18\x01 \x01(\x05\x12\n\n\x02\x64p\x18\x02 \x01(\x05\x12\x0c\n\x04zero\x18\x03 \x01(\x05\x12\n\n\x02tp\x18\x04 \x01(\x05\x12\n\n\x02pp\x18\x05 \x01(\x05\x12\n\n\x02\x63p\x18\x06 \x01(\x05\x12\n\n\x02\x65p\x18\x07 \x01(\x05\x12\x16\n\x0eimplementation\x18\x08 \x01(\t\x12\x19\n\x11sequence_parallel\x18\t \x01(\x08\x12#\n\x1bkeep_gathered_after_forward\x18\n \x01(\x08\x12\x1f\n\x17virtual_pipeline_stages\x18\x0b \x01(\x05\x12\x12\n\nshard_size\x18\x0c \x01(\x05\x12\x0f\n\x07offload\x18\r \x01(\t\"(\n\x07Warning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xf7\x01\n\x0eMemoryEstimate\x12*\n\x05pools\x18\x01 \x03(\x0b\x32\x1b.sizewright.v1.PoolEstimate\x12%\n\x06layout\x18\x02 \x01(\x0b\x32\x15.sizewright.v1.Layout\x12\x16\n\x0eranks_per_node\x18\x03 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x04 \x01(\x03\x12!\n\x19trainable_parameter_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12(\n\x08warnings\x18\x07 \x03(\x0b\x32\x16.sizewright.v1.Warning*9\n\x04Pool\x12\x14\n\x10POOL_UNSPECIFIED\x10\x00\x12\x0c\n\x08POOL_GPU\x10\x01\x12\r\n\tPOOL_HOST\x10\x02*h\n\nConfidence\x12\x1a\n\x16\x43ONFIDENCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONFIDENCE_HIGH\x10\x01\x12\x15\n\x11\x43ONFIDENCE_MEDIUM\x10\x02\x12\x12\n\x0e\x43ONFIDENCE_LOW\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sizewright.v1.estimate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POOL']._serialized_start=1317
-  _globals['_POOL']._serialized_end=1374
-  _globals['_CONFIDENCE']._serialized_start=1376
-  _globals['_CONFIDENCE']._serialized_end=1480
+  _globals['_POOL']._serialized_start=1484
+  _globals['_POOL']._serialized_end=1541
+  _globals['_CONFIDENCE']._serialized_start=1543
+  _globals['_CONFIDENCE']._serialized_end=1647
   _globals['_BYTERANGE']._serialized_start=47
   _globals['_BYTERANGE']._serialized_end=117
   _globals['_PART']._serialized_start=120
@@ -43,12 +43,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PHASE']._serialized_end=413
   _globals['_GPUREADINGS']._serialized_start=416
   _globals['_GPUREADINGS']._serialized_end=560
-  _globals['_POOLESTIMATE']._serialized_start=563
-  _globals['_POOLESTIMATE']._serialized_end=766
-  _globals['_LAYOUT']._serialized_start=769
-  _globals['_LAYOUT']._serialized_end=1023
-  _globals['_WARNING']._serialized_start=1025
-  _globals['_WARNING']._serialized_end=1065
-  _globals['_MEMORYESTIMATE']._serialized_start=1068
-  _globals['_MEMORYESTIMATE']._serialized_end=1315
+  _globals['_STAGEREADINGS']._serialized_start=562
+  _globals['_STAGEREADINGS']._serialized_end=681
+  _globals['_POOLESTIMATE']._serialized_start=684
+  _globals['_POOLESTIMATE']._serialized_end=933
+  _globals['_LAYOUT']._serialized_start=936
+  _globals['_LAYOUT']._serialized_end=1190
+  _globals['_WARNING']._serialized_start=1192
+  _globals['_WARNING']._serialized_end=1232
+  _globals['_MEMORYESTIMATE']._serialized_start=1235
+  _globals['_MEMORYESTIMATE']._serialized_end=1482
 # @@protoc_insertion_point(module_scope)

@@ -224,6 +224,40 @@ class GpuReadings(_message.Message):
 Global___GpuReadings: _TypeAlias = GpuReadings  # noqa: Y015
 
 @_typing.final
+class StageReadings(_message.Message):
+    """What the ranks of one pipeline stage hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    ALLOCATED_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    """The stage, counted from 0."""
+    @_builtins.property
+    def allocated(self) -> Global___ByteRange:
+        """Live tensors, as max_memory_allocated counts them."""
+
+    @_builtins.property
+    def reserved(self) -> Global___ByteRange:
+        """Blocks of the caching allocator."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.int = ...,
+        allocated: Global___ByteRange | None = ...,
+        reserved: Global___ByteRange | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "reserved", b"reserved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "reserved", b"reserved", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageReadings: _TypeAlias = StageReadings  # noqa: Y015
+
+@_typing.final
 class PoolEstimate(_message.Message):
     """What one pool holds over the run."""
 
@@ -235,6 +269,7 @@ class PoolEstimate(_message.Message):
     PEAK_PHASE_FIELD_NUMBER: _builtins.int
     PEAK_FIELD_NUMBER: _builtins.int
     GPU_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     pool: Global___Pool.ValueType
     """Which pool."""
     scope: _builtins.str
@@ -253,6 +288,10 @@ class PoolEstimate(_message.Message):
     def gpu(self) -> Global___GpuReadings:
         """The three readings, for a GPU."""
 
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageReadings]:
+        """Of a pipeline: the stages that can be the fullest. `phases` are those of the fullest."""
+
     def __init__(
         self,
         *,
@@ -262,10 +301,11 @@ class PoolEstimate(_message.Message):
         peak_phase: _builtins.str = ...,
         peak: Global___ByteRange | None = ...,
         gpu: Global___GpuReadings | None = ...,
+        stages: _abc.Iterable[Global___StageReadings] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak", "peak_phase", b"peak_phase", "phases", b"phases", "pool", b"pool", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak", "peak_phase", b"peak_phase", "phases", b"phases", "pool", b"pool", "scope", b"scope", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

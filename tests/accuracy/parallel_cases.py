@@ -1,0 +1,222 @@
+"""Layouts of published multi-GPU runs, and Megatron-LM's own models as configurations.
+
+What a framework does unless it is told otherwise is filled in here: DeepSpeed's, FSDP's and
+Megatron-LM's defaults, and the recipe a source names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.accuracy.case import Case, Unmapped
+
+from sizewright_server.estimation.layout import (
+    FsdpSettings,
+    Layout,
+    MegatronSettings,
+    OffloadTarget,
+    Sharding,
+)
+from sizewright_server.estimation.workload import (
+    Attention,
+    Checkpointing,
+    ModelSource,
+    Optimizer,
+    Training,
+    Workload,
+)
+
+OFFLOADS: dict[str, OffloadTarget] = {
+    "none": "none",
+    "cpu-optimizer": "optimizer",
+    "cpu": "optimizer-and-parameters",
+    "cpu-params+optimizer": "optimizer-and-parameters",
+    "nvme": "nvme-with-parameters",
+    "nvme-optimizer": "nvme",
+}
+#: Vocabularies of the tokenizers that Megatron-LM's tests name.
+VOCABULARIES = {
+    "gpt2-bpe": 50257,
+    "bert-wordpiece": 30522,
+    "bert-large-cased": 28996,
+    "nemotron-256k": 256000,
+    "llama2-32k": 32000,
+    "null": 131073,
+}
+
+
+def is_megatron(work: Case) -> bool:
+    """Whether Megatron Core's own layers run (Megatron-LM, Megatron-SWIFT, Megatron-Bridge)."""
+    return "megatron" in str(work.get("framework") or "").lower()
+
+
+def layout_of(work: Case) -> Layout:
+    """The layout a case states; sizes it leaves out are 1."""
+    stated = work.get("parallelism") or {}
+    sizes = {name: int(stated.get(name) or 1) for name in ("tp", "pp", "cp", "ep")}
+    stage, library = _library(work, stated)
+    others = sizes["tp"] * sizes["pp"] * sizes["cp"]
+    ranks = int(work.get("gpus") or 1)
+    dp = int(stated.get("dp") or max(1, ranks // others))
+    settings = work.get("settings") or {}
+    virtual = _virtual_stages(work, sizes["pp"])
+    return Layout(
+        dp=dp,
+        zero=stage,
+        sharding=library,
+        sequence_parallel=_sequence_parallel(work, stated, sizes["tp"]),
+        keep_gathered="shard_grad_op" in str(stated.get("fsdp") or "").lower(),
+        offload=_offload(stated, library),
+        offload_activations=bool(settings.get("activation_offload")),
+        offload_share=float(settings.get("optimizer_offload_fraction") or 1.0),
+        virtual_stages=virtual,
+        pipeline_schedule="gpipe" if settings.get("pipeline_schedule") == "GPipe" else "1f1b",
+        context_method="ulysses" if "ulysses" in str(stated.get("cp_method")) else "ring",
+        fsdp=FsdpSettings(use_orig_params=bool(settings.get("use_orig_params"))),
+        megatron=_megatron(settings),
+        tp=sizes["tp"],
+        pp=sizes["pp"],
+        cp=sizes["cp"],
+        ep=sizes["ep"],
+    )
+
+
+def _library(work: Case, stated: Case) -> tuple[int, Sharding]:
+    framework = str(work.get("framework") or "").lower()
+    stage = int(stated.get("zero_stage") or 0)
+    units = str(stated.get("fsdp") or "").lower()
+    if "megatron" in framework:
+        return min(stage, 1), "megatron"
+    if units == "ddp":
+        return 0, "ddp"
+    if units or "fsdp" in framework:
+        second = "torchtitan" in framework or "fsdp2" in framework
+        return 3, "fsdp2" if second else "fsdp1"
+    if stage:
+        return stage, "deepspeed"
+    return 0, "ddp"
+
+
+def _sequence_parallel(work: Case, stated: Case, tp: int) -> bool:
+    """Stated; torchtitan's plan for tensor parallelism always has it."""
+    titan = "torchtitan" in str(work.get("framework") or "").lower()
+    settings = work.get("settings") or {}
+    return tp > 1 and bool(titan or stated.get("sp") or settings.get("sequence_parallel"))
+
+
+def _offload(stated: Case, library: Sharding) -> OffloadTarget:
+    word = str(stated.get("offload") or "none").lower()
+    if word == "activations":
+        return "none"
+    if word not in OFFLOADS:
+        raise Unmapped(f"offload {word!r} is not known")
+    found = OFFLOADS[word]
+    if library.startswith("fsdp") and found != "none":
+        return "optimizer-and-parameters"
+    return found
+
+
+def _virtual_stages(work: Case, pp: int) -> int:
+    settings = work.get("settings") or {}
+    arch = work.get("arch") or {}
+    each = settings.get("layers_per_virtual_stage")
+    if each and pp > 1:
+        return max(1, int(arch["layers"]) // (pp * int(each)))
+    return int(settings.get("virtual_pipeline_stages") or 1)
+
+
+def _megatron(settings: Case) -> MegatronSettings:
+    local = str(settings.get("transformer_impl") or "") == "local"
+    fused = settings.get("gradient_accumulation_fusion")
+    return MegatronSettings(
+        transformer_impl="local" if local else "transformer-engine",
+        gradient_accumulation_fusion=fused is not False,
+        fused_cross_entropy=bool(settings.get("loss_kernel")),
+    )
+
+
+def megatron_workload(work: Case) -> Workload:
+    """A Megatron-LM run: its arguments' defaults where the case states nothing.
+
+    The data-parallel size has to be known: it says over how many ranks the optimizer is split.
+    """
+    micro, tokens = work.get("micro_batch"), work.get("seq_len")
+    stated = work.get("parallelism") or {}
+    if not micro or not tokens:
+        raise Unmapped("micro batch or sequence length is not stated")
+    if stated.get("zero_stage") and not stated.get("dp") and not work.get("gpus"):
+        raise Unmapped("the number of GPUs is not stated, and with it the optimizer's shards")
+    attention: Attention = "eager" if work.get("attention") == "unfused" else "sdpa"
+    run = Training(
+        precision="bf16",
+        optimizer=Optimizer(_optimizer(work)),
+        micro_batch=int(micro),
+        seq_len=int(tokens),
+        gradient_accumulation_steps=int(work.get("grad_accum") or 1),
+        checkpointing=_checkpointing(work),
+        attention=attention,
+        layout=layout_of(work),
+    )
+    return Workload(ModelSource(_configuration(work), head=None), run)
+
+
+def _optimizer(work: Case) -> str:
+    text = str(work.get("optimizer") or "").lower()
+    for name in ("muon", "adam", "sgd"):
+        if name in text:
+            return "adamw" if name == "adam" else name
+    raise Unmapped(f"optimizer {text!r} is not known")
+
+
+def _checkpointing(work: Case) -> Checkpointing:
+    text = str(work.get("activation_checkpointing") or "none")
+    if text in ("none", "full"):
+        return "full" if text == "full" else "none"
+    if text == "selective":
+        return "selective"
+    raise Unmapped(f"recomputation of {text!r} is not known")
+
+
+def _configuration(work: Case) -> dict[str, Any]:
+    """The Hugging Face configuration with the same layers."""
+    arch, settings = work.get("arch") or {}, work.get("settings") or {}
+    if "encoder_layers" in arch:
+        raise Unmapped("Megatron's encoder-decoder layers are not described")
+    vocab = arch.get("vocab") or VOCABULARIES.get(str(settings.get("tokenizer")), 0)
+    if not vocab:
+        raise Unmapped("the vocabulary is not stated")
+    common = {
+        "hidden_size": arch["hidden"],
+        "num_hidden_layers": arch["layers"],
+        "num_attention_heads": arch["heads"],
+        "num_key_value_heads": arch.get("kv_heads") or arch["heads"],
+        "intermediate_size": arch["ffn"],
+        "vocab_size": vocab,
+        "max_position_embeddings": work["seq_len"],
+        "tie_word_embeddings": settings.get("tied_embeddings") is not False,
+    }
+    return common | _family(work, arch, settings)
+
+
+def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:
+    """Megatron-LM's layers by activation; its dropout is 0.1 unless a recipe says otherwise."""
+    activation = str(settings.get("ffn_activation") or "gelu")
+    bias = settings.get("linear_bias") is not False
+    if arch.get("mla"):
+        raise Unmapped("Megatron's latent attention is not described")
+    if "bert" in str(work.get("model")).lower():
+        return {"model_type": "bert", "type_vocab_size": 2}
+    if arch.get("num_experts"):
+        return {
+            "model_type": "mixtral",
+            "num_local_experts": arch["num_experts"],
+            "num_experts_per_tok": arch["moe_topk"],
+        }
+    if activation == "swiglu" or "Qwen" in str(work.get("model")):
+        qwen = "Qwen2" in str(work.get("model"))
+        return {"model_type": "qwen2" if qwen else "llama"}
+    if activation == "squared_relu":
+        return {"model_type": "nemotron", "hidden_act": "relu2"}
+    rates = ("residual_dropout", "attention_dropout", "embedding_dropout")
+    drop = dict.fromkeys(rates, 0.1)
+    return {"model_type": "starcoder2", "use_bias": bias, **drop}

@@ -19,11 +19,30 @@ def _table() -> dict[str, Any]:
 
 def guest_visible_bytes(nominal_bytes: int) -> int:
     """What a guest sees of its memory where nobody measured it: a low share by size class."""
-    gib = nominal_bytes / GIB
-    for entry in _table()["guest_visible_fraction"]:
-        if entry["above_gib"] < gib <= entry["up_to_gib"]:
-            return int(nominal_bytes * entry["value"])
-    raise ValueError(f"{nominal_bytes} bytes of memory is outside the measured classes")
+    return int(nominal_bytes * float(_of_size("guest_visible_fraction", nominal_bytes)["value"]))
+
+
+def _of_size(table: str, size_bytes: int) -> dict[str, Any]:
+    """The entry of a table for a size. Raises ValueError for one outside the measured classes."""
+    for entry in _table()[table]:
+        if entry["above_gib"] < size_bytes / GIB <= entry["up_to_gib"]:
+            found: dict[str, Any] = entry
+            return found
+    raise ValueError(f"{size_bytes} bytes of memory is outside the measured classes")
+
+
+def gpu_reserve_bytes(driver_total_bytes: int) -> int:
+    """What driver and firmware of an NVIDIA device keep of the total the driver reports.
+
+    `nvidia-smi` counts it in the total and never as used: no job reaches it. The largest seen
+    for the size class, for devices without a figure of their own.
+    """
+    return int(_of_size("gpu_reserve", driver_total_bytes)["high"]) * MIB
+
+
+def apple_working_set_bytes(memory_bytes: int) -> int:
+    """The share of an Apple computer's memory its GPU may hold."""
+    return int(memory_bytes * float(_of_size("apple_working_set", memory_bytes)["value"]))
 
 
 def operating_system_bytes() -> int:

@@ -106,6 +106,6 @@ def gpu_capacity(device: Device | None, named: str, share: float) -> tuple[int, 
     """Usable bytes of one device or slice, or why there is no telling."""
     if device is None:
         return 0, f"device {named} is not in the device table"
-    if device.driver_total_bytes is None:
+    if device.usable_bytes is None:
         return 0, f"no driver reading is known for {device.name}"
-    return int(device.driver_total_bytes * share), ""
+    return int(device.usable_bytes * share), ""

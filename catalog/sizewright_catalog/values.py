@@ -31,7 +31,12 @@ NANOS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An accelerator. `driver_total_bytes` is what the driver reports; None where not known."""
+    """An accelerator.
+
+    `driver_total_bytes` is what the driver reports (`nvidia-smi`), `usable_bytes` what the runtime
+    can hand out of it: the total less what driver and firmware keep, which no process is shown to
+    use. The device reading of a job is compared with the latter. None where not known.
+    """
 
     name: str
     vendor: str
@@ -41,6 +46,8 @@ class Device:
     compute_capability: str
     link_gb_per_second: float
     evidence: str
+    usable_bytes: int | None = None
+    usable_evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """An owned machine; `count` of them. Capacity is stated by its owner or read on it."""
+    """An owned machine; `count` of them. Capacity is stated by its owner or read on it.
+
+    With `unified_memory` host and GPU take from the same memory: what one has the other has not.
+    `model` names the entry of the machine library it was made from; empty without one.
+    """
 
     name: str
     vcpus: int
@@ -129,6 +140,8 @@ class Machine:
     gpu_usable_bytes: int
     cost_per_hour_nanos_usd: int = 0
     count: int = 1
+    unified_memory: bool = False
+    model: str = ""
 
 
 def instance_type_name(provider: str, type_name: str) -> str:

@@ -12,7 +12,10 @@ from importlib import import_module
 from sizewright_catalog.providers.contract import Provider
 
 #: Name to "module:class".
-PROVIDERS: dict[str, str] = {}
+PROVIDERS: dict[str, str] = {
+    "aws": "sizewright_catalog.providers.aws.provider:Aws",
+    "gcp": "sizewright_catalog.providers.gcp.provider:Gcp",
+}
 #: Providers of one's own, beside these: "name=module:class", comma-separated.
 EXTRA_VARIABLE = "SIZEWRIGHT_EXTRA_PROVIDERS"
 

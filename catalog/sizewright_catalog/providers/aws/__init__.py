@@ -1,0 +1,1 @@
+"""AWS: instance types, zones, list prices, commitments and spot prices of every enabled region."""

@@ -101,7 +101,7 @@ def _cpu_limits(root: Path, groups: dict[str, str]) -> Iterator[CpuLimit]:
 
 
 def _used(folder: Path, usage: str) -> int:
-    """What a group holds that is not reclaimed first: usage less inactive files, as kubelet does."""
+    """What a group holds that is not reclaimed first: usage less inactive files, like kubelet."""
     lines = (_text(folder / "memory.stat") or "").splitlines()
     stat = {name: value for name, _, value in (line.partition(" ") for line in lines)}
     # Version 1 counts a group with its children under total_..., version 2 always.

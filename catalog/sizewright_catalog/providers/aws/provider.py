@@ -26,6 +26,7 @@ PAGE_ROWS = 2000
 #: The price list gives at most this many items at once.
 PRICE_PAGE = 100
 DEFAULT_SPOT_HOURS = 24
+RATES = "DescribeSavingsPlansOfferingRates"
 
 
 class Aws:
@@ -104,6 +105,14 @@ def _only(context: FetchContext) -> dict[str, Any]:
     return {"Filters": [{"Name": "instance-type", "Values": patterns}]} if patterns else {}
 
 
+def _lines(items: Sequence[str]) -> list[PriceLine]:
+    return [line for item in items for line in price_lines(item)]
+
+
+def _plan_lines(rates: Sequence[Mapping[str, Any]]) -> list[PriceLine]:
+    return [line for rate in rates if (line := plan_line(rate)) is not None]
+
+
 class _Offers:
     """The offers of one region, source by source."""
 
@@ -133,7 +142,7 @@ class _Offers:
             "PaginationConfig": {"PageSize": PRICE_PAGE},
         }
         for page in pages(pricing, "get_products", self._context, **asked):
-            lines = [line for item in page["PriceList"] for line in price_lines(item)]
+            lines = answered("GetProducts", lambda items=page["PriceList"]: _lines(items))
             yield Page(offers=[*self._sold(lines, "AWS price list")])
 
     def of_plans(self, savings: Any) -> Iterator[Page]:
@@ -154,13 +163,12 @@ class _Offers:
         while True:
             self._context.check()
             try:
-                page = answered("DescribeSavingsPlansOfferingRates", lambda: operation(**asked))
+                page = answered(RATES, lambda: operation(**asked))
             except Refused as refused:
                 self._context.drop(f"aws: no savings plans: {refused}")
                 return
-            lines = [plan_line(rate) for rate in page["searchResults"]]
-            kept = [line for line in lines if line is not None]
-            yield Page(offers=[*self._sold(kept, "AWS savings plan rates")])
+            lines = answered(RATES, lambda rates=page["searchResults"]: _plan_lines(rates))
+            yield Page(offers=[*self._sold(lines, "AWS savings plan rates")])
             if not page.get("nextToken"):
                 return
             asked["nextToken"] = page["nextToken"]

@@ -1,1 +1,1 @@
-"""Google Cloud: machine types of every zone, and prices composed from the billing catalog's SKUs."""
+"""Google Cloud: machine types of every zone, and prices composed from the catalog of SKUs."""

@@ -77,7 +77,9 @@ def type_row(of: Machine) -> TypeRow:
     nominal = of.memory_mib * MIB
     visible, measured = host_bytes(nominal, "")
     device = find_device(of.accelerator, PROVIDER) if of.accelerator else None
-    capacity, reason = gpu_capacity(device, of.accelerator, of.fraction) if of.accelerator else (0, "")
+    capacity, reason = (
+        gpu_capacity(device, of.accelerator, of.fraction) if of.accelerator else (0, "")
+    )
     return TypeRow(
         provider=PROVIDER,
         type=of.name,

@@ -1,4 +1,4 @@
-"""The refresh of Google Cloud: machine types and SKUs are asked for once, regions read from them."""
+"""The refresh of Google Cloud: machine types and SKUs are asked for once, for all regions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sizewright_catalog.providers.contract import FetchContext, Garbage, Page, Refused, Schedule
-from sizewright_catalog.providers.gcp.machines import PROVIDER, Machine, Place, machine, offers, type_row
+from sizewright_catalog.providers.gcp.machines import (
+    PROVIDER,
+    Machine,
+    Place,
+    machine,
+    offers,
+    type_row,
+)
 from sizewright_catalog.providers.gcp.skus import ComponentPrices
 from sizewright_catalog.providers.gcp.source import Clients, pages
 

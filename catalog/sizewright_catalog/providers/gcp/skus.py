@@ -63,11 +63,11 @@ def _component(words: str, term: str, pattern: re.Pattern[str]) -> Component | N
     if found is None:
         return None
     kind = KINDS[found["kind"]]
-    family = _family(found["family"], committed=pattern is COMMITTED_RESOURCE)
-    if family is None:
+    if kind == "ssd" and not found["family"]:
         # "Commitment v1: Local SSD in Iowa" is for all families, as the plain SKU is.
-        return Component(SHARED, "ssd", term) if kind == "ssd" and not found["family"] else None
-    return Component(family, kind, term)
+        return Component(SHARED, "ssd", term)
+    family = _family(found["family"], committed=pattern is COMMITTED_RESOURCE)
+    return None if family is None else Component(family, kind, term)
 
 
 def _family(words: str, *, committed: bool) -> str | None:

@@ -40,9 +40,7 @@ class Clients:
     def open(self, client: Any) -> Any:
         """A client of a class of the SDK."""
         options = {"api_endpoint": self._endpoint} if self._endpoint else None
-        return client(
-            credentials=self._credentials_given, transport="rest", client_options=options
-        )
+        return client(credentials=self._credentials_given, transport="rest", client_options=options)
 
     def _credentials(self) -> tuple[Any, str | None]:
         """The application default, or none for a plain-text endpoint: no token goes there."""
@@ -56,7 +54,9 @@ class Clients:
         return credentials, project
 
 
-def pages(operation: str, call: Callable[..., Any], context: FetchContext, request: Any) -> Iterator[Any]:
+def pages(
+    operation: str, call: Callable[..., Any], context: FetchContext, request: Any
+) -> Iterator[Any]:
     """The answers of a paged call, one by one. Raises SourceError and Cancelled."""
     retry: Any = import_module("google.api_core.retry")
     errors: Any = import_module("google.api_core.exceptions")
@@ -83,6 +83,7 @@ def answered(operation: str, call: Callable[[], Any]) -> Any:
     errors: Any = import_module("google.api_core.exceptions")
     auth: Any = import_module("google.auth.exceptions")
     network: Any = import_module("requests.exceptions")
+    json_format: Any = import_module("google.protobuf.json_format")
     try:
         return call()
     except errors.RetryError as error:
@@ -98,7 +99,7 @@ def answered(operation: str, call: Callable[[], Any]) -> Any:
         raise Garbage(f"{operation}: an answer that is no JSON: {error}") from error
     except network.RequestException as error:
         raise Unavailable(f"{operation}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (json_format.Error, ValueError, KeyError, TypeError) as error:
         raise Garbage(f"{operation}: an answer that cannot be read: {error}") from error
 
 
@@ -106,7 +107,9 @@ def _meaning(operation: str, error: Any, errors: Any) -> SourceError:
     """What an error of the API means."""
     text = f"{operation}: {error}"
     code = int(getattr(error, "code", 0) or 0)
-    reasons = {item.get("reason", "") for item in getattr(error, "errors", ()) if isinstance(item, dict)}
+    reasons = {
+        item.get("reason", "") for item in getattr(error, "errors", ()) if isinstance(item, dict)
+    }
     if code == 429 or (code == 403 and reasons & set(PACE)):
         response = getattr(error, "response", None)
         wait = response.headers.get("Retry-After", "") if response is not None else ""

@@ -22,6 +22,11 @@ def guest_visible_bytes(nominal_bytes: int) -> int:
     return int(nominal_bytes * float(_of_size("guest_visible_fraction", nominal_bytes)["value"]))
 
 
+def bare_metal_visible_bytes(nominal_bytes: int) -> int:
+    """What a system without a hypervisor sees of its memory: the low share of those measured."""
+    return int(nominal_bytes * float(_table()["bare_metal_visible_fraction"]["low"]))
+
+
 def _of_size(table: str, size_bytes: int) -> dict[str, Any]:
     """The entry of a table for a size. Raises ValueError for one outside the measured classes."""
     for entry in _table()[table]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, TypeAlias
 
+from sizewright_catalog.owned.ownership import Ownership
+
 Term: TypeAlias = Literal["on-demand", "spot", "committed"]
 PriceKind: TypeAlias = Literal["list", "estimate", "composed", "override"]
 #: Whether anyone can buy it by the hour. All but the first are shown and never ranked.
@@ -142,6 +144,7 @@ class Machine:
     count: int = 1
     unified_memory: bool = False
     model: str = ""
+    ownership: Ownership | None = None
 
 
 def instance_type_name(provider: str, type_name: str) -> str:

@@ -73,6 +73,7 @@ def test_every_bad_field_is_named_at_once(client: SizingClient) -> None:
         "machines.0.name",
         "machines.0.vcpus",
         "machines.0.cpu_architecture",
+        "machines.0.host_memory.nominal_bytes",
     }
 
 

@@ -1,4 +1,4 @@
-"""Machines that arrive with a request, and the catalog's values as messages."""
+"""The catalog's values as messages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from datetime import UTC, date, datetime
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import ValidationError
 
 from sizewright.v1 import catalog_pb2 as pb
 from sizewright_catalog.catalog import ProviderStatus
-from sizewright_catalog.devices import find_device
-from sizewright_catalog.values import Device, InstanceType, Machine, Offer, Overhead
-from sizewright_server.estimation.problems import Violation
-from sizewright_server.wire import models
-from sizewright_server.wire.violations import echoed, from_pydantic
+from sizewright_catalog.owned.ownership import Ownership
+from sizewright_catalog.values import InstanceType, Machine, Offer
 
 SECONDS_PER_DAY = 86_400
 
@@ -36,83 +32,6 @@ AVAILABILITY_NUMBERS = {
     "retired": pb.AVAILABILITY_RETIRED,
     "unpriced": pb.AVAILABILITY_UNPRICED,
 }
-
-
-def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> Machine | None:
-    """A machine described in full; None when something is wrong, which is then in `problems`."""
-    given = message.accelerators
-    try:
-        section = models.MachineSection.model_validate(
-            {
-                "name": message.name,
-                "vcpus": message.vcpus,
-                "cpu_architecture": message.cpu_architecture,
-                "host_nominal_bytes": message.host_memory.nominal_bytes,
-                "host_usable_bytes": message.host_memory.usable_bytes,
-                "cost_per_hour_nanos_usd": message.cost_per_hour_nanos_usd,
-                "count": message.count or 1,
-                "device_count": given.count,
-                "slice": given.slice or 1.0,
-                "driver_total_bytes": given.driver_total_bytes,
-            }
-        )
-    except ValidationError as error:
-        problems += from_pydantic(error, path)
-        return None
-    device = None
-    if section.device_count:
-        device = _read_device(given, path, problems)
-        if device is None:
-            return None
-    return Machine(
-        name=section.name,
-        vcpus=section.vcpus,
-        cpu_architecture=section.cpu_architecture,
-        host_nominal_bytes=section.host_nominal_bytes,
-        host_usable_bytes=section.host_usable_bytes,
-        overheads=tuple(
-            Overhead(o.name, o.size_bytes, o.source) for o in message.host_memory.overheads
-        ),
-        device=device,
-        device_count=section.device_count,
-        slice=section.slice,
-        gpu_usable_bytes=int(section.driver_total_bytes * section.slice),
-        cost_per_hour_nanos_usd=section.cost_per_hour_nanos_usd,
-        count=section.count,
-    )
-
-
-def _read_device(given: pb.Accelerators, path: str, problems: list[Violation]) -> Device | None:
-    """The device of a machine: the table's by name, else one its owner describes."""
-    if given.driver_total_bytes <= 0:
-        problems.append(
-            Violation(f"{path}.accelerators.driver_total_bytes", "must be above 0 with devices")
-        )
-        return None
-    known = find_device(given.device)
-    if known is not None:
-        return known
-    try:
-        float(given.compute_capability)
-    except ValueError:
-        problems.append(
-            Violation(
-                f"{path}.accelerators.device",
-                f"{echoed(given.device)} is not in the device table; "
-                "give its compute_capability, such as '8.9'",
-            )
-        )
-        return None
-    return Device(
-        name=given.device,
-        vendor="nvidia",
-        architecture="",
-        nominal_bytes=given.nominal_bytes,
-        driver_total_bytes=given.driver_total_bytes,
-        compute_capability=given.compute_capability,
-        link_gb_per_second=given.link_gb_per_second,
-        evidence="stated by its owner",
-    )
 
 
 def instance_type_message(value: InstanceType) -> pb.InstanceType:
@@ -140,6 +59,9 @@ def machine_message(value: Machine) -> pb.Machine:
         accelerators=_accelerators(value),
         cost_per_hour_nanos_usd=value.cost_per_hour_nanos_usd,
         count=value.count,
+        model=value.model,
+        unified_memory=value.unified_memory,
+        ownership=_ownership(value.ownership),
     )
 
 
@@ -206,8 +128,23 @@ def _accelerators(value: InstanceType | Machine) -> pb.Accelerators | None:
         device=device.name,
         count=value.device_count,
         slice=value.slice,
-        driver_total_bytes=value.gpu_usable_bytes,
+        driver_total_bytes=int((device.driver_total_bytes or 0) * value.slice),
+        usable_bytes=value.gpu_usable_bytes,
         nominal_bytes=int(device.nominal_bytes * value.slice),
         compute_capability=device.compute_capability if nvidia else "",
         link_gb_per_second=device.link_gb_per_second,
+    )
+
+
+def _ownership(value: Ownership | None) -> pb.Ownership | None:
+    if value is None:
+        return None
+    return pb.Ownership(
+        purchase_price_nanos_usd=value.purchase_price_nanos_usd,
+        lifetime_years=value.lifetime_years,
+        power_watts=value.power_watts,
+        electricity_nanos_usd_per_kwh=value.electricity_nanos_usd_per_kwh,
+        power_usage_effectiveness=value.power_usage_effectiveness,
+        utilization=value.utilization,
+        hosting_nanos_usd_per_month=value.hosting_nanos_usd_per_month,
     )

@@ -175,16 +175,42 @@ class ConstraintsSection(Section):
     max_price_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
 
+class MachineMemorySection(Section):
+    """`host_memory` of a machine."""
+
+    nominal_bytes: Annotated[int, Field(ge=1, le=2**60)]
+    usable_bytes: Annotated[int, Field(ge=0, le=2**60)]
+
+
+class MachineDevicesSection(Section):
+    """`accelerators` of a machine."""
+
+    count: Annotated[int, Field(ge=1, le=1024)]
+    slice: Annotated[float, Field(gt=0, le=1)]
+    driver_total_bytes: Annotated[int, Field(ge=0, le=2**50)]
+    usable_bytes: Annotated[int, Field(ge=0, le=2**50)]
+
+
+class OwnershipSection(Section):
+    """`ownership` of a machine."""
+
+    purchase_price_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
+    lifetime_years: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    power_watts: Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+    electricity_nanos_usd_per_kwh: Annotated[int, Field(ge=0, le=10**12)]
+    power_usage_effectiveness: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)]
+    utilization: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    hosting_nanos_usd_per_month: Annotated[int, Field(ge=0, le=2**62)]
+
+
 class MachineSection(Section):
-    """One of `machines`."""
+    """A machine: one of `machines`, or one to register."""
 
     name: Annotated[str, Field(pattern=r"^machines/[A-Za-z0-9._-]{1,63}$")]
     vcpus: Annotated[int, Field(ge=0, le=MAX_RANKS)]
     cpu_architecture: Literal["x86_64", "arm64"]
-    host_nominal_bytes: Annotated[int, Field(ge=0, le=2**60)]
-    host_usable_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    host_memory: MachineMemorySection
+    accelerators: MachineDevicesSection | None
+    ownership: OwnershipSection | None
     cost_per_hour_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
     count: Annotated[int, Field(ge=1, le=MAX_RANKS)]
-    device_count: Annotated[int, Field(ge=0, le=1024)]
-    slice: Annotated[float, Field(gt=0, le=1)]
-    driver_total_bytes: Annotated[int, Field(ge=0, le=2**50)]

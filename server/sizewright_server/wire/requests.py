@@ -19,7 +19,8 @@ from sizewright_server.estimation.problems import Violation
 from sizewright_server.planning.plan import Constraints, Objective
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
 from sizewright_server.wire import models
-from sizewright_server.wire.machines import SECONDS_PER_DAY, read_machine
+from sizewright_server.wire.machines import SECONDS_PER_DAY
+from sizewright_server.wire.owned_machines import read_machine
 from sizewright_server.wire.planning import read_job, read_techniques
 from sizewright_server.wire.violations import RequestInvalid, from_pydantic, one_of
 from sizewright_server.wire.workloads import WorkloadReader

@@ -51,7 +51,7 @@ def fetched(provider: str, context: FetchContext, *scopes: str) -> Fetched:
     source = load_provider(provider)
     found = Fetched(scopes=tuple(source.scopes(context)))
     for scope in scopes or found.scopes:
-        known = set()
+        known: set[str] = set()
         for page in source.fetch(scope, context):
             known.update(row.type for row in page.types)
             found.types.update((row.type, row) for row in page.types)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -142,7 +143,7 @@ class _Offers:
             "PaginationConfig": {"PageSize": PRICE_PAGE},
         }
         for page in pages(pricing, "get_products", self._context, **asked):
-            lines = answered("GetProducts", lambda items=page["PriceList"]: _lines(items))
+            lines = answered("GetProducts", partial(_lines, page["PriceList"]))
             yield Page(offers=[*self._sold(lines, "AWS price list")])
 
     def of_plans(self, savings: Any) -> Iterator[Page]:
@@ -167,7 +168,7 @@ class _Offers:
             except Refused as refused:
                 self._context.drop(f"aws: no savings plans: {refused}")
                 return
-            lines = answered(RATES, lambda rates=page["searchResults"]: _plan_lines(rates))
+            lines = answered(RATES, partial(_plan_lines, page["searchResults"]))
             yield Page(offers=[*self._sold(lines, "AWS savings plan rates")])
             if not page.get("nextToken"):
                 return

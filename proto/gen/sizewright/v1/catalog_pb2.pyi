@@ -220,6 +220,7 @@ class Accelerators(_message.Message):
     NOMINAL_BYTES_FIELD_NUMBER: _builtins.int
     COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
     LINK_GB_PER_SECOND_FIELD_NUMBER: _builtins.int
+    USABLE_BYTES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """Canonical device name, such as "H100-80GB-SXM"."""
     count: _builtins.int
@@ -227,13 +228,18 @@ class Accelerators(_message.Message):
     slice: _builtins.float
     """Share of a device that is offered, 1 for whole devices."""
     driver_total_bytes: _builtins.int
-    """Memory per device as the driver reports it, which is what a job can have."""
+    """Memory per device as the driver reports it."""
     nominal_bytes: _builtins.int
     """Memory per device as it is sold."""
     compute_capability: _builtins.str
     """NVIDIA compute capability, such as "9.0"; empty for other vendors."""
     link_gb_per_second: _builtins.float
     """Total bandwidth of the direct link between devices, in GB/s; 0 without one."""
+    usable_bytes: _builtins.int
+    """Memory per device that a job can have: the driver's total less what driver and firmware keep,
+    and on a machine that was profiled less what others use. In a request 0 leaves it to the
+    server, which takes off what is known to be kept.
+    """
     def __init__(
         self,
         *,
@@ -244,10 +250,11 @@ class Accelerators(_message.Message):
         nominal_bytes: _builtins.int = ...,
         compute_capability: _builtins.str = ...,
         link_gb_per_second: _builtins.float = ...,
+        usable_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "count", b"count", "device", b"device", "driver_total_bytes", b"driver_total_bytes", "link_gb_per_second", b"link_gb_per_second", "nominal_bytes", b"nominal_bytes", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "count", b"count", "device", b"device", "driver_total_bytes", b"driver_total_bytes", "link_gb_per_second", b"link_gb_per_second", "nominal_bytes", b"nominal_bytes", "slice", b"slice", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,7 +448,10 @@ Global___Offer: _TypeAlias = Offer  # noqa: Y015
 
 @_typing.final
 class Machine(_message.Message):
-    """An owned or local machine."""
+    """An owned or local machine.
+
+    What `model` names in the machine library need not be given again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -452,6 +462,10 @@ class Machine(_message.Message):
     ACCELERATORS_FIELD_NUMBER: _builtins.int
     COST_PER_HOUR_NANOS_USD_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    UNIFIED_MEMORY_FIELD_NUMBER: _builtins.int
+    OWNERSHIP_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "machines/{name}"."""
     vcpus: _builtins.int
@@ -459,16 +473,30 @@ class Machine(_message.Message):
     cpu_architecture: _builtins.str
     """CPU architecture."""
     cost_per_hour_nanos_usd: _builtins.int
-    """What an hour of it costs its owner, in nano-dollars; 0 where it is already paid for."""
+    """What an hour of it costs its owner, in nano-dollars; 0 where it is already paid for, or
+    where `ownership` says what it is computed from.
+    """
     count: _builtins.int
     """How many such machines there are; 0 means 1."""
+    model: _builtins.str
+    """Entry of the machine library, such as "dgx-h100"; empty for a machine described in full."""
+    unified_memory: _builtins.bool
+    """Host and accelerator take from the same memory: what one has the other has not."""
     @_builtins.property
     def host_memory(self) -> Global___HostMemory:
-        """Host memory."""
+        """Host memory. Without usable_bytes the server takes off what every system keeps."""
 
     @_builtins.property
     def accelerators(self) -> Global___Accelerators:
         """Accelerators; unset without any."""
+
+    @_builtins.property
+    def ownership(self) -> Global___Ownership:
+        """What owning it costs, from which the cost of an hour is computed."""
+
+    @_builtins.property
+    def reading(self) -> Global___MachineReading:
+        """What was read on the machine when it was profiled; unset for others."""
 
     def __init__(
         self,
@@ -480,14 +508,198 @@ class Machine(_message.Message):
         accelerators: Global___Accelerators | None = ...,
         cost_per_hour_nanos_usd: _builtins.int = ...,
         count: _builtins.int = ...,
+        model: _builtins.str = ...,
+        unified_memory: _builtins.bool = ...,
+        ownership: Global___Ownership | None = ...,
+        reading: Global___MachineReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "host_memory", b"host_memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "host_memory", b"host_memory", "ownership", b"ownership", "reading", b"reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "cost_per_hour_nanos_usd", b"cost_per_hour_nanos_usd", "count", b"count", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "name", b"name", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "cost_per_hour_nanos_usd", b"cost_per_hour_nanos_usd", "count", b"count", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "model", b"model", "name", b"name", "ownership", b"ownership", "reading", b"reading", "unified_memory", b"unified_memory", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Machine: _TypeAlias = Machine  # noqa: Y015
+
+@_typing.final
+class Ownership(_message.Message):
+    """What owning one machine costs. Hours in which it stands idle are paid by those in which it works."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_PRICE_NANOS_USD_FIELD_NUMBER: _builtins.int
+    LIFETIME_YEARS_FIELD_NUMBER: _builtins.int
+    POWER_WATTS_FIELD_NUMBER: _builtins.int
+    ELECTRICITY_NANOS_USD_PER_KWH_FIELD_NUMBER: _builtins.int
+    POWER_USAGE_EFFECTIVENESS_FIELD_NUMBER: _builtins.int
+    UTILIZATION_FIELD_NUMBER: _builtins.int
+    HOSTING_NANOS_USD_PER_MONTH_FIELD_NUMBER: _builtins.int
+    purchase_price_nanos_usd: _builtins.int
+    """What was paid for it, in nano-dollars."""
+    lifetime_years: _builtins.float
+    """Years over which the price is written off. Required with a price."""
+    power_watts: _builtins.float
+    """Average draw while it works, in watts; 0 takes the library's."""
+    electricity_nanos_usd_per_kwh: _builtins.int
+    """Price of electricity in nano-dollars per kWh. Required with power_watts."""
+    power_usage_effectiveness: _builtins.float
+    """Power of the site per power of the machine, at least 1; 0 means 1."""
+    utilization: _builtins.float
+    """Share of its hours in which it works, above 0; 0 means 1."""
+    hosting_nanos_usd_per_month: _builtins.int
+    """Rack, network and care, in nano-dollars a month."""
+    def __init__(
+        self,
+        *,
+        purchase_price_nanos_usd: _builtins.int = ...,
+        lifetime_years: _builtins.float = ...,
+        power_watts: _builtins.float = ...,
+        electricity_nanos_usd_per_kwh: _builtins.int = ...,
+        power_usage_effectiveness: _builtins.float = ...,
+        utilization: _builtins.float = ...,
+        hosting_nanos_usd_per_month: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["electricity_nanos_usd_per_kwh", b"electricity_nanos_usd_per_kwh", "hosting_nanos_usd_per_month", b"hosting_nanos_usd_per_month", "lifetime_years", b"lifetime_years", "power_usage_effectiveness", b"power_usage_effectiveness", "power_watts", b"power_watts", "purchase_price_nanos_usd", b"purchase_price_nanos_usd", "utilization", b"utilization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ownership: _TypeAlias = Ownership  # noqa: Y015
+
+@_typing.final
+class MachineReading(_message.Message):
+    """What a profile read on a machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_LIMIT_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    NO_GPU_REASON_FIELD_NUMBER: _builtins.int
+    DRIVER_VERSION_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    host_total_bytes: _builtins.int
+    """Host memory in all."""
+    host_available_bytes: _builtins.int
+    """Host memory that could be taken without swapping, within the limits of control groups."""
+    memory_limit_bytes: _builtins.int
+    """Memory limit of the control groups; 0 without one."""
+    cpu_limit: _builtins.float
+    """Processors that the quota of the control groups allows; 0 without one."""
+    no_gpu_reason: _builtins.str
+    """Why there is no GPU; empty with one."""
+    driver_version: _builtins.str
+    """Version of the NVIDIA driver; empty without one."""
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuReading]:
+        """The GPUs one by one."""
+
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Disk]:
+        """Disks by mount point, and shared memory."""
+
+    def __init__(
+        self,
+        *,
+        host_total_bytes: _builtins.int = ...,
+        host_available_bytes: _builtins.int = ...,
+        memory_limit_bytes: _builtins.int = ...,
+        cpu_limit: _builtins.float = ...,
+        gpus: _abc.Iterable[Global___GpuReading] | None = ...,
+        no_gpu_reason: _builtins.str = ...,
+        driver_version: _builtins.str = ...,
+        disks: _abc.Iterable[Global___Disk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_limit", b"cpu_limit", "disks", b"disks", "driver_version", b"driver_version", "gpus", b"gpus", "host_available_bytes", b"host_available_bytes", "host_total_bytes", b"host_total_bytes", "memory_limit_bytes", b"memory_limit_bytes", "no_gpu_reason", b"no_gpu_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineReading: _TypeAlias = MachineReading  # noqa: Y015
+
+@_typing.final
+class GpuReading(_message.Message):
+    """One GPU, or one MIG instance of one, as the driver reports it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DRIVER_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    RESERVED_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    MIG_INSTANCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The driver's name of it."""
+    driver_total_bytes: _builtins.int
+    """Memory in all; 0 where it is the host's."""
+    reserved_bytes: _builtins.int
+    """What driver and firmware keep; 0 where the driver does not tell."""
+    used_bytes: _builtins.int
+    """What is in use."""
+    compute_capability: _builtins.str
+    """NVIDIA compute capability."""
+    processes: _builtins.int
+    """Processes that compute on it."""
+    mig_instance: _builtins.bool
+    """It is a MIG instance."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        driver_total_bytes: _builtins.int = ...,
+        reserved_bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        compute_capability: _builtins.str = ...,
+        processes: _builtins.int = ...,
+        mig_instance: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "driver_total_bytes", b"driver_total_bytes", "mig_instance", b"mig_instance", "name", b"name", "processes", b"processes", "reserved_bytes", b"reserved_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GpuReading: _TypeAlias = GpuReading  # noqa: Y015
+
+@_typing.final
+class Disk(_message.Message):
+    """A file system that a job can write to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOUNT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    mount: _builtins.str
+    """Where it is mounted."""
+    kind: _builtins.str
+    """"ssd", "hdd", "memory" or "unknown"."""
+    total_bytes: _builtins.int
+    """Size."""
+    free_bytes: _builtins.int
+    """Free for a user."""
+    def __init__(
+        self,
+        *,
+        mount: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "kind", b"kind", "mount", b"mount", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disk: _TypeAlias = Disk  # noqa: Y015
 
 @_typing.final
 class CatalogVersion(_message.Message):

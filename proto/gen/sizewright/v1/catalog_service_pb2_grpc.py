@@ -80,6 +80,26 @@ class CatalogServiceStub:
                 request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesRequest.SerializeToString,
                 response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesResponse.FromString,
                 _registered_method=True)
+        self.ListMachines = channel.unary_unary(
+                '/sizewright.v1.CatalogService/ListMachines',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachinesRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachinesResponse.FromString,
+                _registered_method=True)
+        self.RegisterMachine = channel.unary_unary(
+                '/sizewright.v1.CatalogService/RegisterMachine',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.RegisterMachineRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.RegisterMachineResponse.FromString,
+                _registered_method=True)
+        self.DeleteMachine = channel.unary_unary(
+                '/sizewright.v1.CatalogService/DeleteMachine',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.DeleteMachineRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.DeleteMachineResponse.FromString,
+                _registered_method=True)
+        self.ListMachineModels = channel.unary_unary(
+                '/sizewright.v1.CatalogService/ListMachineModels',
+                request_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachineModelsRequest.SerializeToString,
+                response_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachineModelsResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -151,6 +171,36 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMachines(self, request, context):
+        """Owned machines, ordered by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterMachine(self, request, context):
+        """Registers an owned machine, or takes the place of the one of that name. Needs the admin token
+        where one is configured.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMachine(self, request, context):
+        """Forgets an owned machine. NOT_FOUND when there is none of that name. Needs the admin token
+        where one is configured.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMachineModels(self, request, context):
+        """The library of machines that people own, ordered by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -198,6 +248,26 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListPriceChanges,
                     request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesRequest.FromString,
                     response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesResponse.SerializeToString,
+            ),
+            'ListMachines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMachines,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachinesRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachinesResponse.SerializeToString,
+            ),
+            'RegisterMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterMachine,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.RegisterMachineRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.RegisterMachineResponse.SerializeToString,
+            ),
+            'DeleteMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMachine,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.DeleteMachineRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.DeleteMachineResponse.SerializeToString,
+            ),
+            'ListMachineModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMachineModels,
+                    request_deserializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachineModelsRequest.FromString,
+                    response_serializer=sizewright_dot_v1_dot_catalog__service__pb2.ListMachineModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -444,6 +514,114 @@ class CatalogService:
             '/sizewright.v1.CatalogService/ListPriceChanges',
             sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesRequest.SerializeToString,
             sizewright_dot_v1_dot_catalog__service__pb2.ListPriceChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMachines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/ListMachines',
+            sizewright_dot_v1_dot_catalog__service__pb2.ListMachinesRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.ListMachinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/RegisterMachine',
+            sizewright_dot_v1_dot_catalog__service__pb2.RegisterMachineRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.RegisterMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/DeleteMachine',
+            sizewright_dot_v1_dot_catalog__service__pb2.DeleteMachineRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.DeleteMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMachineModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sizewright.v1.CatalogService/ListMachineModels',
+            sizewright_dot_v1_dot_catalog__service__pb2.ListMachineModelsRequest.SerializeToString,
+            sizewright_dot_v1_dot_catalog__service__pb2.ListMachineModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,18 @@ class CatalogServiceStub:
     """How two versions differ. NOT_FOUND for a version that is not kept."""
     ListPriceChanges: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPriceChangesRequest, _catalog_service_pb2.ListPriceChangesResponse]
     """What changed in the prices of an instance type, newest first."""
+    ListMachines: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListMachinesRequest, _catalog_service_pb2.ListMachinesResponse]
+    """Owned machines, ordered by name."""
+    RegisterMachine: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RegisterMachineRequest, _catalog_service_pb2.RegisterMachineResponse]
+    """Registers an owned machine, or takes the place of the one of that name. Needs the admin token
+    where one is configured.
+    """
+    DeleteMachine: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteMachineRequest, _catalog_service_pb2.DeleteMachineResponse]
+    """Forgets an owned machine. NOT_FOUND when there is none of that name. Needs the admin token
+    where one is configured.
+    """
+    ListMachineModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListMachineModelsRequest, _catalog_service_pb2.ListMachineModelsResponse]
+    """The library of machines that people own, ordered by name."""
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -81,6 +93,18 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """How two versions differ. NOT_FOUND for a version that is not kept."""
     ListPriceChanges: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPriceChangesRequest, _catalog_service_pb2.ListPriceChangesResponse]  # type: ignore[assignment]
     """What changed in the prices of an instance type, newest first."""
+    ListMachines: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListMachinesRequest, _catalog_service_pb2.ListMachinesResponse]  # type: ignore[assignment]
+    """Owned machines, ordered by name."""
+    RegisterMachine: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RegisterMachineRequest, _catalog_service_pb2.RegisterMachineResponse]  # type: ignore[assignment]
+    """Registers an owned machine, or takes the place of the one of that name. Needs the admin token
+    where one is configured.
+    """
+    DeleteMachine: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteMachineRequest, _catalog_service_pb2.DeleteMachineResponse]  # type: ignore[assignment]
+    """Forgets an owned machine. NOT_FOUND when there is none of that name. Needs the admin token
+    where one is configured.
+    """
+    ListMachineModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListMachineModelsRequest, _catalog_service_pb2.ListMachineModelsResponse]  # type: ignore[assignment]
+    """The library of machines that people own, ordered by name."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the catalog of instance types and offers, and keeps it fresh."""
@@ -159,5 +183,41 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListPriceChangesResponse, _abc.Awaitable[_catalog_service_pb2.ListPriceChangesResponse]]:
         """What changed in the prices of an instance type, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListMachines(
+        self,
+        request: _catalog_service_pb2.ListMachinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListMachinesResponse, _abc.Awaitable[_catalog_service_pb2.ListMachinesResponse]]:
+        """Owned machines, ordered by name."""
+
+    @_abc_1.abstractmethod
+    def RegisterMachine(
+        self,
+        request: _catalog_service_pb2.RegisterMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.RegisterMachineResponse, _abc.Awaitable[_catalog_service_pb2.RegisterMachineResponse]]:
+        """Registers an owned machine, or takes the place of the one of that name. Needs the admin token
+        where one is configured.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteMachine(
+        self,
+        request: _catalog_service_pb2.DeleteMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteMachineResponse, _abc.Awaitable[_catalog_service_pb2.DeleteMachineResponse]]:
+        """Forgets an owned machine. NOT_FOUND when there is none of that name. Needs the admin token
+        where one is configured.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMachineModels(
+        self,
+        request: _catalog_service_pb2.ListMachineModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListMachineModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListMachineModelsResponse]]:
+        """The library of machines that people own, ordered by name."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,247 @@
+"""Owned machines as they arrive: described in full, or by model with what differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from sizewright.v1 import catalog_pb2 as pb
+from sizewright_catalog.capacity import (
+    bare_metal_visible_bytes,
+    gpu_reserve_bytes,
+    operating_system_bytes,
+)
+from sizewright_catalog.devices import find_device
+from sizewright_catalog.owned.library import MachineModel, find_model
+from sizewright_catalog.owned.ownership import Ownership, cost_per_hour_nanos_usd
+from sizewright_catalog.values import Device, Machine, Overhead
+from sizewright_server.estimation.problems import Violation
+from sizewright_server.wire import models
+from sizewright_server.wire.violations import echoed, from_pydantic
+
+
+def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> Machine | None:
+    """A machine; None when something is wrong, which is then in `problems`.
+
+    What its model says and its owner does not is taken from the library.
+    """
+    found: list[Violation] = []
+    model = _model(message, path, found)
+    section = _section(message, model, path, found)
+    devices = None
+    if section is not None and section.accelerators is not None:
+        devices = _devices(message, section.accelerators, model, path, found)
+    owned = _ownership(message, section, model, path, found)
+    problems += found
+    if section is None or found:
+        return None
+    usable, overheads = _host(message, section, model)
+    return Machine(
+        name=section.name,
+        vcpus=section.vcpus,
+        cpu_architecture=section.cpu_architecture,
+        host_nominal_bytes=section.host_memory.nominal_bytes,
+        host_usable_bytes=usable,
+        overheads=overheads,
+        device=devices.device if devices else None,
+        device_count=section.accelerators.count if section.accelerators else 0,
+        slice=section.accelerators.slice if section.accelerators else 1.0,
+        gpu_usable_bytes=devices.usable_bytes if devices else 0,
+        cost_per_hour_nanos_usd=(
+            cost_per_hour_nanos_usd(owned) if owned else section.cost_per_hour_nanos_usd
+        ),
+        count=section.count,
+        unified_memory=message.unified_memory or bool(model and model.machine.unified_memory),
+        model=message.model,
+        ownership=owned,
+    )
+
+
+def _model(message: pb.Machine, path: str, found: list[Violation]) -> MachineModel | None:
+    if not message.model:
+        return None
+    try:
+        return find_model(message.model)
+    except KeyError as missing:
+        found.append(Violation(f"{path}.model", str(missing.args[0])))
+        return None
+
+
+def _section(
+    message: pb.Machine, model: MachineModel | None, path: str, found: list[Violation]
+) -> models.MachineSection | None:
+    """The numbers of a machine, the model's where the owner gives none."""
+    base = model.machine if model else None
+    given, host, owned = message.accelerators, message.host_memory, message.ownership
+    devices = None
+    if given.ByteSize() or (base and base.device_count):
+        devices = {
+            "count": given.count or (base.device_count if base else 0),
+            "slice": given.slice or 1.0,
+            "driver_total_bytes": given.driver_total_bytes,
+            "usable_bytes": given.usable_bytes,
+        }
+    ownership = None
+    if message.HasField("ownership"):
+        ownership = {
+            "purchase_price_nanos_usd": owned.purchase_price_nanos_usd,
+            "lifetime_years": owned.lifetime_years,
+            "power_watts": owned.power_watts or (model.power_watts if model else 0.0),
+            "electricity_nanos_usd_per_kwh": owned.electricity_nanos_usd_per_kwh,
+            "power_usage_effectiveness": owned.power_usage_effectiveness or 1.0,
+            "utilization": owned.utilization or 1.0,
+            "hosting_nanos_usd_per_month": owned.hosting_nanos_usd_per_month,
+        }
+    try:
+        return models.MachineSection.model_validate(
+            {
+                "name": message.name,
+                "vcpus": message.vcpus or (base.vcpus if base else 0),
+                "cpu_architecture": message.cpu_architecture
+                or (base.cpu_architecture if base else ""),
+                "host_memory": {
+                    "nominal_bytes": host.nominal_bytes or (base.host_nominal_bytes if base else 0),
+                    "usable_bytes": host.usable_bytes,
+                },
+                "accelerators": devices,
+                "ownership": ownership,
+                "cost_per_hour_nanos_usd": message.cost_per_hour_nanos_usd,
+                "count": message.count or 1,
+            }
+        )
+    except ValidationError as error:
+        found += from_pydantic(error, path)
+        return None
+
+
+def _host(
+    message: pb.Machine, section: models.MachineSection, model: MachineModel | None
+) -> tuple[int, tuple[Overhead, ...]]:
+    """Usable host memory and what is taken off it: the owner's, else the model's, else usual."""
+    host = message.host_memory
+    if host.usable_bytes:
+        stated = tuple(Overhead(o.name, o.size_bytes, o.source) for o in host.overheads)
+        return section.host_memory.usable_bytes, stated
+    if model and not host.nominal_bytes:
+        return model.machine.host_usable_bytes, model.machine.overheads
+    nominal = section.host_memory.nominal_bytes
+    visible = bare_metal_visible_bytes(nominal)
+    system = min(operating_system_bytes(), visible)
+    words = "low share of bare-metal machines measured"
+    return visible - system, (
+        Overhead("firmware-and-kernel", nominal - visible, words),
+        Overhead("operating-system", system, "as for every node"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Devices:
+    """The device of a machine and what a job can have of each."""
+
+    device: Device
+    usable_bytes: int
+
+
+def _devices(
+    message: pb.Machine,
+    section: models.MachineDevicesSection,
+    model: MachineModel | None,
+    path: str,
+    found: list[Violation],
+) -> _Devices | None:
+    """The device by the table or its owner's words; its memory by what is stated of it."""
+    given = message.accelerators
+    where = f"{path}.accelerators"
+    if not given.device and model and model.machine.device:
+        device: Device | None = model.machine.device
+    else:
+        device = find_device(given.device) or _described(given, where, found)
+    if device is None:
+        return None
+    unified = message.unified_memory or bool(model and model.machine.unified_memory)
+    total = section.driver_total_bytes or int((device.driver_total_bytes or 0) * section.slice)
+    if not total and not section.usable_bytes and not unified:
+        words = f"is required: no reading is known for {device.name}"
+        found.append(Violation(f"{where}.driver_total_bytes", words))
+        return None
+    if total and section.usable_bytes > total:
+        words = f"{section.usable_bytes} is more than the driver's total, {total}"
+        found.append(Violation(f"{where}.usable_bytes", words))
+        return None
+    usable = section.usable_bytes or _left(device, section, total)
+    if unified and not section.usable_bytes and not section.driver_total_bytes:
+        usable = model.machine.gpu_usable_bytes if model else message.host_memory.usable_bytes
+    if section.driver_total_bytes:
+        device = replace(device, driver_total_bytes=int(total / section.slice))
+    return _Devices(device, usable)
+
+
+def _left(device: Device, section: models.MachineDevicesSection, total: int) -> int:
+    """What is left of the driver's total: the device's own figure where the total is its own."""
+    known = device.usable_bytes
+    if known is not None and not section.driver_total_bytes:
+        return int(known * section.slice)
+    if known is not None and device.driver_total_bytes is not None:
+        kept = device.driver_total_bytes - known
+        return max(0, total - int(kept * section.slice))
+    return total - gpu_reserve_bytes(total) if device.vendor == "nvidia" else total
+
+
+def _described(given: pb.Accelerators, where: str, found: list[Violation]) -> Device | None:
+    """A device that the table does not know, as its owner describes it."""
+    try:
+        float(given.compute_capability)
+    except ValueError:
+        words = (
+            f"{echoed(given.device)} is not in the device table; "
+            "give its compute_capability, such as '8.9'"
+        )
+        found.append(Violation(f"{where}.device", words))
+        return None
+    if given.driver_total_bytes <= 0:
+        found.append(Violation(f"{where}.driver_total_bytes", "must be above 0 with devices"))
+        return None
+    return Device(
+        name=given.device,
+        vendor="nvidia",
+        architecture="",
+        nominal_bytes=given.nominal_bytes or given.driver_total_bytes,
+        driver_total_bytes=given.driver_total_bytes,
+        compute_capability=given.compute_capability,
+        link_gb_per_second=given.link_gb_per_second,
+        evidence="stated by its owner",
+    )
+
+
+def _ownership(
+    message: pb.Machine,
+    section: models.MachineSection | None,
+    model: MachineModel | None,
+    path: str,
+    found: list[Violation],
+) -> Ownership | None:
+    """What the cost per hour is computed from; None where it is stated, or nothing is."""
+    if section is None or section.ownership is None:
+        return None
+    given, where = section.ownership, f"{path}.ownership"
+    # A machine that was registered comes back with both; they say the same then.
+    owned = Ownership(**given.model_dump())
+    if given.purchase_price_nanos_usd and not given.lifetime_years:
+        words = "is required with a purchase price: the years it is written off over"
+        found.append(Violation(f"{where}.lifetime_years", words))
+        return None
+    if message.ownership.power_watts and not given.electricity_nanos_usd_per_kwh:
+        words = "is required with power_watts: the price of a kWh"
+        found.append(Violation(f"{where}.electricity_nanos_usd_per_kwh", words))
+        return None
+    if given.electricity_nanos_usd_per_kwh and not given.power_watts:
+        words = "is required with a price of electricity, unless the model says it"
+        found.append(Violation(f"{where}.power_watts", words))
+        return None
+    stated, computed = message.cost_per_hour_nanos_usd, cost_per_hour_nanos_usd(owned)
+    if stated and stated != computed:
+        words = f"{stated} is stated and {computed} computed from ownership: give one of them"
+        found.append(Violation(f"{path}.cost_per_hour_nanos_usd", words))
+        return None
+    return owned

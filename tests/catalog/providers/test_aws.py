@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from aws_stand_in import AwsStandIn
 from fetching import Fetched, context_of, fetched, payload
 from sizewright_catalog.providers import load_provider
 from sizewright_catalog.providers.aws.policy import policy
@@ -27,6 +26,7 @@ from sizewright_catalog.providers.contract import (
     Unavailable,
 )
 from sizewright_catalog.values import MIB
+from stand_in_aws import AwsStandIn
 
 PAGES = [payload("aws", f"describe_instance_types.page{number}") for number in (1, 2)]
 ITEMS = {item["InstanceType"]: item for page in PAGES for item in page["InstanceTypes"]}

@@ -9,7 +9,6 @@ import pytest
 from google.cloud import billing_v1
 
 from fetching import Fetched, context_of, fetched, payload
-from gcp_stand_in import GcpStandIn
 from sizewright_catalog.providers import load_provider
 from sizewright_catalog.providers.contract import (
     FetchContext,
@@ -20,6 +19,7 @@ from sizewright_catalog.providers.contract import (
     Unavailable,
 )
 from sizewright_catalog.providers.gcp.skus import ComponentPrices, component
+from stand_in_gcp import GcpStandIn
 
 MACHINES, ACCELERATORS, SKUS = (
     "/aggregated/machineTypes",

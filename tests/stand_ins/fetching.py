@@ -12,7 +12,7 @@ from sizewright_catalog.providers import load_provider
 from sizewright_catalog.providers.contract import FetchContext
 from sizewright_catalog.rows import OfferRow, TypeRow
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 NOW = datetime(2026, 11, 24, 21, 3, tzinfo=UTC)
 
 

@@ -2,56 +2,194 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
-from tests.accuracy.case import Case, Mapped, Unmapped, preset_source, word
+from tests.accuracy import training_words as words
+from tests.accuracy.case import Case, Mapped, Unmapped
 from tests.accuracy.parallel_cases import is_megatron, layout_of, megatron_workload
+from tests.accuracy.training_models import model_source
+from tests.accuracy.training_words import House
 
-from sizewright_server.estimation.workload import Optimizer, Training, Workload
+from sizewright_server.estimation.adapter_targets import (
+    PROMPT_METHODS,
+    UnknownTarget,
+    adapter_targets,
+    default_rank,
+    trained_modules,
+)
+from sizewright_server.estimation.estimator import prepare
+from sizewright_server.estimation.techniques import (
+    Adapter,
+    AdapterMethod,
+    BaseWeights,
+    CheckpointPolicy,
+    FloatType,
+    Kernels,
+    LossKernel,
+)
+from sizewright_server.estimation.workload import Layout, Training, Workload
 
-PRECISIONS = {
-    "fp32": "fp32",
-    "bf16": "bf16",
-    "fp16": "fp16",
-    "bf16-mixed": "bf16-mixed",
-    "fp16-mixed": "fp16-mixed",
-    "amp_bf16": "bf16-mixed",
+VARIABLE = ("padded_to_longest", "truncated_at_max_length", "length_bucketed_padded_to_longest")
+LOSSES: dict[str, LossKernel] = {
+    "cut_cross_entropy": "cut",
+    "fused_linear_ce": "fused-linear",
+    "fused_ce": "fused",
+    "full": "full",
+    "chunked": "chunked",
+    "chunked_ce": "chunked",
 }
-OPTIMIZERS = {"adamw": "adamw", "adam": "adam", "sgd": "sgd"}
 
 
 def map_training(case: Case) -> Mapped:
+    """The workload of a training or fits case. Raises Unmapped with the reason."""
     work = case["workload"]
     if is_megatron(work):
         workload = megatron_workload(work)
         return Mapped(workload, work.get("gpu"), min(int(work.get("gpus") or 8), 8))
-    task = str(work.get("task"))
-    if task not in ("full-finetune", "pretrain", "sft"):
-        raise Unmapped(f"task {task!r} is not built yet")
-    if work.get("lora"):
-        raise Unmapped("adapters such as LoRA are not built yet")
-    if work.get("compile"):
-        raise Unmapped("torch.compile is not built yet")
-    micro, tokens = work.get("micro_batch"), work.get("seq_len")
+    settings = work.get("settings") or {}
+    house = words.house_of(str(work.get("framework") or ""))
+    micro, tokens = work.get("micro_batch"), _tokens(work, settings)
     if not micro or not tokens:
         raise Unmapped("micro batch or sequence length is not stated")
-    checkpointing: Any = work.get("activation_checkpointing") or "none"
-    if checkpointing not in ("none", "full"):
-        raise Unmapped(f"activation checkpointing {checkpointing!r} is not built yet")
-    run = Training(
-        precision=word(PRECISIONS, work.get("precision"), "precision"),
-        optimizer=Optimizer(_optimizer(work.get("optimizer"))),
-        micro_batch=int(micro),
-        seq_len=int(tokens),
-        gradient_accumulation_steps=int(work.get("grad_accum") or 1),
-        checkpointing=checkpointing,
-        attention="eager" if work.get("attention") == "eager" else "sdpa",
-        layout=layout_of(work),
-    )
+    adapter = _adapter(work, settings, house)
+    run = _training(work, settings, house, adapter, int(micro), tokens)
+    source = model_source(work)
+    run = _with_stated_count(Workload(source, run), run, settings)
     gpus = run.layout.gpus if run.layout else 1
-    return Mapped(Workload(preset_source(work), run), work.get("gpu"), min(gpus, 8))
+    return Mapped(Workload(source, run), work.get("gpu"), min(gpus, 8))
 
 
-def _optimizer(text: Any) -> Any:
-    name = str(text or "").lower().replace("torch ", "").strip()
-    return word(OPTIMIZERS, name, "optimizer")
+def _training(
+    work: Case, settings: Case, house: House, adapter: Adapter | None, micro: int, tokens: int
+) -> Training:
+    checkpoints, offload = words.checkpointing(work.get("activation_checkpointing"))
+    variable = settings.get("sequence_policy") in VARIABLE
+    attention = words.attention(work.get("attention"))
+    masked = variable and micro > 1 and house.masks_padding and attention != "flash-attention-2"
+    whole = str(work.get("precision") or "bf16")
+    text = f"{whole} {work.get('task')}"
+    return Training(
+        precision=_adapter_precision(text, house) if adapter else words.precision(whole, settings),
+        optimizer=words.optimizer(work.get("optimizer"), settings, house),
+        micro_batch=micro,
+        seq_len=tokens,
+        gradient_accumulation_steps=int(work.get("grad_accum") or 1),
+        checkpointing=checkpoints,
+        checkpoint_policy=CheckpointPolicy(offload=offload),
+        attention=attention,
+        padded_batches=masked,
+        variable_lengths=variable if settings.get("sequence_policy") else None,
+        expandable_segments=bool(settings.get("expandable_segments")),
+        modeling_code=house.code,
+        loop=house.loop,
+        kernels=Kernels(
+            loss=LOSSES.get(str(settings.get("loss_kernel"))),
+            compile="blocks" if work.get("compile") else "none",
+        ),
+        adapter=adapter,
+        base_weights=_base(text, settings, house) if adapter else None,
+        layout=_layout(work),
+        packed=settings.get("sequence_policy") == "packed",
+        seq_len_is_limit=bool(settings.get("seq_len_is_cap")),
+    )
+
+
+def _tokens(work: Case, settings: Case) -> int:
+    stated = settings.get("longest_sample_tokens") or work.get("seq_len")
+    return int(stated or settings.get("max_length") or 0)
+
+
+# -- adapters -----------------------------------------------------------------------------------
+
+
+def _adapter(work: Case, settings: Case, house: House) -> Adapter | None:
+    """The adapter, from its own fields or from the words of the task."""
+    lora, task = work.get("lora") or {}, str(work.get("task") or "").lower()
+    named = str(work.get("peft_method") or task.removeprefix("peft-"))
+    if not (lora or work.get("peft_method") or "lora" in task or task.startswith("peft-")):
+        if task.split()[0:1] in (["full"], ["full-finetune"], ["pretrain"], ["sft"]):
+            return None
+        raise Unmapped(f"task {task!r} is not built yet")
+    method = _method(named, settings)
+    try:
+        targets = adapter_targets(_target_names(lora, settings, task), method)
+        modules = trained_modules(
+            [n for n in ("embeddings", "head") if settings.get(f"{n}_trained")], method
+        )
+    except UnknownTarget as unknown:
+        raise Unmapped(f"adapter target {unknown.name!r} is not known") from unknown
+    rank = lora.get("rank") or _number(r"r(?:ank)?\s?(\d+)", task) or default_rank(method)
+    dtype: FloatType = settings.get("adapter_dtype") or house.adapter_type
+    dropout = settings.get("lora_dropout", house.adapter_dropout)
+    return Adapter(method, int(rank), targets, dropout, dtype, modules)
+
+
+def _method(named: str, settings: Case) -> AdapterMethod:
+    if settings.get("use_dora"):
+        return "dora"
+    plain = named.split()[0].split("+")[0]
+    if plain not in words.METHODS:
+        raise Unmapped(f"adapter {named!r} is not built yet")
+    return words.METHODS[plain]
+
+
+def _target_names(lora: Case, settings: Case, task: str) -> list[str]:
+    if " all" in task:
+        return ["all-linear", "head"]
+    names = settings.get("lora_targets") or str(lora.get("targets") or "").split(",")
+    return [name.strip() for name in names if name and name.strip() not in ("default", "DEFAULT")]
+
+
+def _number(pattern: str, text: str) -> int | None:
+    found = re.search(pattern, text)
+    return int(found[1]) if found else None
+
+
+def _adapter_precision(text: str, house: House) -> Any:
+    half = "fp16" if "fp16" in text.lower() else "bf16"
+    return f"{half}-mixed" if house.adapter_mixed else half
+
+
+def _base(text: str, settings: Case, house: House) -> BaseWeights:
+    """Quantised, or 16-bit as checkpoints are."""
+    quantized = words.quantized_format(text)
+    if quantized is None:
+        half = "fp16" if "fp16" in text.lower() else settings.get("param_dtype", "bf16")
+        return BaseWeights(half)
+    double = settings.get("double_quant", quantized == "nf4")
+    bnb = quantized in ("nf4", "fp4", "int8")
+    return BaseWeights(
+        quantized,
+        double_quantization=bool(double) and quantized in ("nf4", "fp4"),
+        upcast_others=house.upcasts_kbit and bnb,
+        quantized_head=house.code == "litgpt",
+        keeps_inputs=house.old_bnb and bnb,
+    )
+
+
+def _with_stated_count(workload: Workload, run: Training, settings: Case) -> Training:
+    """The rank, or the count of virtual tokens, that gives the stated trained parameters."""
+    stated = settings.get("trainable_params")
+    if run.adapter is None or not stated:
+        return run
+    prepared = prepare(workload)
+    adapter, own = run.adapter, prepared.trainable_parameter_count
+    if adapter.method in PROMPT_METHODS:
+        tokens = round(adapter.virtual_tokens * stated / own)
+        return replace(run, adapter=replace(adapter, virtual_tokens=max(1, tokens)))
+    rank = round(adapter.rank * stated / own) if own else adapter.rank
+    if adapter.method in ("ia3", "layernorm-tuning", "boft", "oft") or rank < 1:
+        return run
+    return replace(run, adapter=replace(adapter, rank=rank))
+
+
+def _layout(work: Case) -> Layout:
+    """The stated layout; words of the task may say that FSDP shards."""
+    if not work.get("parallelism") and "fsdp" in str(work.get("task")).lower():
+        return layout_of({**work, "parallelism": {"fsdp": "full_shard"}})
+    if not work.get("parallelism") and int(work.get("gpus") or 1) > 1 and work.get("framework"):
+        sharded = words.house_of(str(work["framework"])).shards
+        return layout_of({**work, "parallelism": {"fsdp": sharded}})
+    return layout_of(work)

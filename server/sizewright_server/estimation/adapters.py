@@ -16,18 +16,74 @@ from sizewright_server.estimation.tape import Value
 from sizewright_server.estimation.techniques import Adapter
 
 if TYPE_CHECKING:
-    from sizewright_server.estimation.ops import Ops
+    from sizewright_server.estimation.ops import Ops, Types
 
 Dim: TypeAlias = str | int
 FP32 = 4
+#: Methods that put virtual tokens before the others.
+PROMPTS = ("prompt-tuning", "p-tuning")
 
 
 def adapter_dims(adapter: Adapter | None, sizes: Sizes) -> dict[str, int]:
     """The sizes an adapter brings to the tape."""
     if adapter is None:
         return {}
-    rank = adapter.rank
-    return {"AR": rank, "AW": rank, "AT": rank // 2, "AS": isqrt(sizes.hidden)}
+    rank, past = adapter.rank, 2 * sizes.layers * sizes.kv_heads * sizes.head_dim
+    return {
+        "AR": rank,
+        "AW": rank,
+        "AT": rank // 2,
+        "AS": isqrt(sizes.hidden),
+        "AV": adapter.virtual_tokens,
+        "AP": past,
+    }
+
+
+def virtual_tokens(adapter: Adapter | None, *, keys_only: bool) -> int:
+    """Tokens an adapter adds to every sample; `keys_only` those that only keys and values have."""
+    if adapter is None:
+        return 0
+    adds = adapter.method == "prefix-tuning" if keys_only else adapter.method in PROMPTS
+    return adapter.virtual_tokens if adds else 0
+
+
+def has_prompt(types: Types) -> bool:
+    """Virtual tokens come before a sample's own."""
+    return types.adapter is not None and types.adapter.method in PROMPTS
+
+
+def has_prefix(types: Types) -> bool:
+    """Every layer's keys and values begin with trained ones."""
+    return types.adapter is not None and types.adapter.method == "prefix-tuning"
+
+
+def prompted(ops: Ops, embeddings: Value) -> Value:
+    """The embeddings behind the virtual tokens' (peft/peft_model.py); the prefix's own table.
+
+    P-tuning makes them of an embedding and three linear layers.
+    """
+    types, tape = ops.types, ops.tape
+    assert types.adapter is not None or not has_prompt(types)
+    if has_prefix(types):
+        past = ops.embedding(("B", "AV"), ops.adapter_weight(("AV", "AP")), "AP")
+        ops.cast(past, types.compute)
+    if not has_prompt(types):
+        return embeddings
+    with tape.within("adapter"):
+        rows = ops.embedding(("B", "AV"), ops.adapter_weight(("AV", "E")), "E")
+        if types.adapter is not None and types.adapter.method == "p-tuning":
+            for _ in range(3):
+                w = ops.adapter_weight(("E", "E"))
+                rows = ops.product(rows, "E", w, ops.adapter_weight(("E",)))
+        rows = ops.cast(rows, embeddings.itemsize)
+        return ops.concatenate((rows, embeddings), ("B", "S", "E"))
+
+
+def behind_prefix(ops: Ops, x: Value) -> tuple[Value, Value]:
+    """Keys or values behind the prefix's, and the same as the cache that holds them."""
+    prefix = ops.tape.external(("B", "AV", x.shape[-1]), x.itemsize, needs_grad=True)
+    whole = ops.concatenate((prefix, x), ("B", "C", x.shape[-1]))
+    return whole, Value(whole.storage, whole.shape, whole.itemsize, needs_grad=False)
 
 
 def adapted_linear(
@@ -35,6 +91,8 @@ def adapted_linear(
 ) -> Value:
     """The layer, and its adapter where `name` is among the targets."""
     style = ops.types.adapter
+    if style is not None and name == "qkv" and style.code == "litgpt":
+        return _joint(ops, x, width, w, bias)
     if style is None or name not in style.targets:
         return ops.frozen_or_whole(x, width, w, bias, name)
     if style.method in ("boft", "oft"):
@@ -72,6 +130,32 @@ def _low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
     out = ops.cast(ops.add(base, delta), base.itemsize)
     ops.tape.hold(wide, *((base, delta) if style.code == "litgpt" else ()))
     return out
+
+
+def _joint(ops: Ops, x: Value, width: Dim, w: Value, bias: Value | None) -> Value:
+    """litgpt's LoRA over one weight for q, k and v: the results of those that have one are put into
+    zeros of the whole width (LoRAQKVLinear)."""
+    style = ops.types.adapter
+    assert style is not None
+    parts = [(n, d) for n, d in (("q", "A"), ("k", "K"), ("v", "K")) if n in style.targets]
+    base = ops.frozen_or_whole(x, width, w, bias, "qkv")
+    if not parts:
+        return base
+    with ops.tape.within("adapter"):
+        kept = ops.dropout(x, float(style.dropout))
+        made = []
+        for _, part in parts:
+            down = ops.product(kept, "AR", ops.adapter_weight(("AR", x.shape[-1])))
+            up = ops.adapter_weight((part, "AR"))
+            made.append(ops.product(ops.copy(down), part, up))
+        whole = (*x.shape[:-1], width)
+        padded = ops.concatenate(tuple(made), whole)
+        if len(parts) < len("qkv"):
+            padded = ops.copy(padded)
+        delta = ops.scale(padded)
+        out = ops.add(base, delta)
+        ops.tape.hold(x, base, delta, *made)
+        return out
 
 
 def _down(ops: Ops, x: Value) -> Value:

@@ -94,6 +94,13 @@ class Style:
     expert_gate: Literal["plain", "clamped"] = "plain"
     shared_expert: Literal["none", "plain", "gated"] = "none"
     shared_expert_first: bool = False
+    #: Keys and values are copied to every query head before they are turned (litgpt).
+    repeats_first: bool = False
+    #: One kernel for the norm, for activation and gate, for turning queries and keys: it saves its
+    #: inputs (and a number a row) alone.
+    fused_norm: bool = False
+    fused_mlp: bool = False
+    fused_rope: bool = False
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
     cache_in_training: bool = True
 

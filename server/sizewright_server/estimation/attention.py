@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sizewright_server.estimation.adapters import behind_prefix, has_prefix
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.kernels import Scores, attend
@@ -30,6 +31,9 @@ class Attention:
             q, k = self._position(q, k)
             if style.causal:
                 k, v = self._cache(k), self._cache(v)
+            if has_prefix(self.mode.types):
+                (k, kept_k), (v, kept_v) = behind_prefix(self.ops, k), behind_prefix(self.ops, v)
+                self.cached += [kept_k, kept_v]
             return self._mix(x, q, k, v, self._scores())
 
     def across(self, x: Value, memory: Value) -> Value:
@@ -76,10 +80,14 @@ class Attention:
         else:
             q, k, v = (ops.slice(joint, ("B", "S", width)) for width in ("A", "K", "K"))
         self.held.append(joint)
+        if self.style.repeats_first and self.mode.grouped_queries:
+            k, v = (ops.reduce_copy(x, ("B", "S", "A")) for x in (k, v))
+            return ops.copy(q), k, v
         return q, k, v
 
     def _position(self, q: Value, k: Value) -> tuple[Value, Value]:
         style, raw, mode = self.style, (q, k), self.mode
+        keys = "NH" if style.repeats_first else "NK"
         if style.qk_norm != "none":
             q, k = self._qk_norm(q, "NH"), self._qk_norm(k, "NK")
         if style.scale_query_first:
@@ -90,7 +98,7 @@ class Attention:
                 self.tape.external(("one", "S", width), mode.types.weight) for _ in range(2)
             )
             q = rotate(self.ops, style, q, "NH", cos, sin)
-            k = rotate(self.ops, style, k, "NK", cos, sin)
+            k = rotate(self.ops, style, k, keys, cos, sin)
         self.tape.hold(*raw)
         return q, k
 

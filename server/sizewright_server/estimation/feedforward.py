@@ -19,15 +19,33 @@ def feed_forward(
         w = ops.weight((joint, "H"))
         both = ops.linear(x, joint, w, _bias(ops, style, joint), name="gate-up")
         gate, up = split(ops.tape, both, (width, width))
-        inner = ops.multiply(up, activate(ops, style, gate))
+        inner = _gate(ops, style, gate, up)
         ops.tape.hold(up)
     else:
-        gate = activate(ops, style, _up(ops, style, "gate", x, width))
-        inner = ops.multiply(gate, _up(ops, style, "up", x, width))
+        gate = _up(ops, style, "gate", x, width)
+        if not style.fused_mlp:
+            gate = activate(ops, style, gate)
+        up = _up(ops, style, "up", x, width)
+        inner = _gate(ops, style, gate, up) if style.fused_mlp else ops.multiply(gate, up)
     if style.mlp_inner_dropout:
         inner = ops.dropout(inner, float(mode.hidden_dropout))
     out = ops.linear(inner, "H", ops.weight(("H", width)), _bias(ops, style, "H"), name="down")
     ops.tape.hold(x)
+    return out
+
+
+def _gate(ops: Ops, style: Style, gate: Value, up: Value) -> Value:
+    """`activation(gate) * up`; as one kernel it saves both and writes their gradients over them."""
+    if not style.fused_mlp:
+        return ops.multiply(up, activate(ops, style, gate))
+    out = ops.tape.value(gate.shape, gate.itemsize, needs_grad=gate.needs_grad or up.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            for value in (gate, up):
+                run.give(value, run.like(value))
+
+    ops.tape.record((gate, up), (out,), saves=(gate, up), backward=backward)
     return out
 
 

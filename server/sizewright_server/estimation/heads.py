@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from sizewright_server.estimation.adapters import has_prompt, prompted
 from sizewright_server.estimation.architecture import HeadStyle, Style
-from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.feedforward import activate
 from sizewright_server.estimation.frame import close_frame, open_frame
+from sizewright_server.estimation.losses import cross_entropy, token_loss
 from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import FP32, Ops
-from sizewright_server.estimation.tape import Tape, Value
+from sizewright_server.estimation.tape import Shape, Tape, Value
 from sizewright_server.estimation.transformer import residual_itemsize
 
 
@@ -17,14 +18,16 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
     """Token ids in, hidden states out: tables, their sum, and the norm and dropout after it."""
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
-    out = ops.embedding(("B", "S"), ops.weight(("V", "E"), module="embeddings"), "E")
+    rows: Shape = ("B", "ST" if has_prompt(mode.types) else "S")
+    out = ops.embedding(rows, ops.weight(("V", "E"), module="embeddings"), "E")
+    out = prompted(ops, out)
     if style.embedding_scale:
         out = ops.scale(out)
     if style.token_types:
         out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", "E")), "E"))
     if style.positions == "learned":
-        rows = ops.embedding(("one", "S"), ops.weight(("P", "E")), "E")
-        out = ops.add(out, rows)
+        places = ops.embedding(("one", "S"), ops.weight(("P", "E")), "E")
+        out = ops.add(out, places)
     if style.embedding_norm:
         out = norm(ops, style, out, ("E",))
     if mode.sequence_parallel:
@@ -51,16 +54,41 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     if head.kind == "none":
         tape.finish(_pool(ops, out) if head.pooler else out)
         return tape
-    logits = _logits(ops, style, head, out)
-    tape.hold(out)
-    if mode.training:
-        with tape.within("loss"):
-            loss = _cross_entropy(ops, head, logits)
-        tape.hold(logits)
-        tape.finish(loss, logits)
+    if not mode.training:
+        tape.finish(_logits(ops, style, head, out))
+        return tape
+    if head.kind in ("causal-lm", "masked-lm"):
+        hidden = _transformed(ops, style, head, out)
+        loss, logits = token_loss(
+            ops, mode, hidden, lambda x: _vocabulary(ops, head, x), upcast=head.upcast_logits
+        )
+        tape.hold(out)
     else:
-        tape.finish(logits)
+        logits = _logits(ops, style, head, out)
+        tape.hold(out)
+        with tape.within("loss"):
+            loss = cross_entropy(ops, logits, upcast=head.upcast_logits)
+    _hand_over(ops, mode, loss, logits)
     return tape
+
+
+def _hand_over(ops: Ops, mode: Mode, loss: Value, logits: Value | None) -> None:
+    """What the training loop keeps: the whole output, or the loss alone.
+
+    transformers' Trainer drops the output before the backward pass; under autocast Accelerate has
+    converted its logits to fp32.
+    """
+    tape = ops.tape
+    if logits is None or mode.loop == "trainer":
+        if logits is not None:
+            if ops.types.autocast:
+                wide = tape.value(logits.shape, FP32, needs_grad=False)
+                tape.record((logits,), (wide,))
+            tape.hold(logits)
+        tape.finish(loss)
+        return
+    tape.hold(logits)
+    tape.finish(loss, logits)
 
 
 def _pool(ops: Ops, x: Value) -> Value:
@@ -74,30 +102,18 @@ def _logits(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
         pooled = _pool(ops, x) if head.pooler else ops.slice(x, ("B", "H"))
         bias = ops.weight(("L",), module="head") if head.bias else None
         return ops.linear(pooled, "L", ops.weight(("L", "H"), module="head"), bias)
+    return _vocabulary(ops, head, _transformed(ops, style, head, x))
+
+
+def _transformed(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
+    """The hidden states as the vocabulary's product reads them."""
     if head.transform:
         dense = ops.linear(x, "E", ops.weight(("E", "H")), ops.weight(("E",)))
         x = norm(ops, style, activate(ops, style, dense), ("E",))
-    kept = x if ops.training else ops.slice(x, ("B", "KEPT", *x.shape[2:]))
+    return x if ops.training else ops.slice(x, ("B", "KEPT", *x.shape[2:]))
+
+
+def _vocabulary(ops: Ops, head: HeadStyle, x: Value) -> Value:
     bias = ops.weight(("V",), module="head") if head.bias else None
     w = ops.weight(("VL", "E" if head.transform else "H"), module="head")
-    return ops.linear(kept, "VL", w, bias, name="head")
-
-
-def _cross_entropy(ops: Ops, head: HeadStyle, logits: Value) -> Value:
-    """`cross_entropy`: log-softmax keeps its result; backward makes two more of the same size.
-
-    Under autocast log-softmax runs in the logits' type and `nll_loss` in fp32, on a cast.
-    """
-    if head.upcast_logits:
-        logits = ops.cast(logits, FP32)
-    likely = ops.softmax(logits, logits.itemsize)
-    if ops.types.autocast:
-        likely = ops.cast(likely, FP32)
-    loss = ops.tape.value((1,), FP32, needs_grad=logits.needs_grad)
-
-    def backward(run: Backward) -> None:
-        if run.take(loss) is not None:
-            run.give(likely, run.like(likely))
-
-    ops.tape.hold(logits)
-    return ops.custom((likely,), loss, saves=(likely,), backward=backward)
+    return ops.linear(x, "VL", w, bias, name="head")

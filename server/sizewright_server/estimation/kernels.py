@@ -35,7 +35,7 @@ def attend(
     """The mixed values, and the attention probabilities where Python sees them."""
     if mode.attention == "eager" or style.eager_only:
         return eager_attention(ops, style, mode, q, k, v, scores)
-    grouped = mode.grouped_queries and scores.keys == "C"
+    grouped = mode.grouped_queries and scores.keys == "C" and not style.repeats_first
     mask: tuple[Value, ...] = ()
     if scores.masked or scores.bias is not None:
         mask = (_additive_mask(ops, q, scores, mode),)
@@ -93,7 +93,7 @@ def eager_attention(
     """Scores, softmax and mixing as separate operators over a (B, NH, S, C) matrix."""
     tape = ops.tape
     square = ("B", "NH", "S", scores.keys)
-    if mode.grouped_queries and scores.keys == "C":
+    if mode.grouped_queries and scores.keys == "C" and not style.repeats_first:
         k, v = (ops.reduce_copy(value, ("B", "C", "A")) for value in (k, v))
     else:
         k, v = ops.contiguous(k), ops.contiguous(v)

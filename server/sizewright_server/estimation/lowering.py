@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from sizewright_server.estimation import megatron
+from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
 from sizewright_server.estimation.heads import lower_embedding, lower_head
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
@@ -53,7 +54,7 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     `mode` is completed from each run's own sizes and from `tokens`, the most that attention sees.
     """
     segments = []
-    learns = not mode.types.adapter or mode.types.trains("embeddings") or mode.learns_inputs
+    learns = mode.types.trains("embeddings") or has_prompt(mode.types) or mode.learns_inputs
     for run in architecture.runs:
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sizewright_server.estimation.ops import Types
 from sizewright_server.estimation.tape import Shape
+from sizewright_server.estimation.techniques import LossKernel, TrainingLoop
 
 #: Hidden states of all tokens, and of those that a sequence-parallel rank has in its norms and
 #: residuals.
@@ -32,6 +33,8 @@ class Mode:
     #: The first block's input takes a gradient, although no embedding may train.
     learns_inputs: bool = False
     checkpointed: bool = False
+    loss: LossKernel = "full"
+    loop: TrainingLoop = "plain"
     #: The pass runs one query per sequence, as a decode step does.
     one_query: bool = False
     #: Norms and residuals are split over the tensor-parallel ranks along the sequence.

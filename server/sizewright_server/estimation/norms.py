@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Shape, Value
 
@@ -10,6 +11,8 @@ from sizewright_server.estimation.tape import Shape, Value
 def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
     """The family's norm over the last dimension (or, per head, the last two)."""
     kind = style.norm
+    if style.fused_norm and kind.startswith("rms"):
+        return fused_rms_norm(ops, x, width)
     if kind == "layer":
         w = ops.weight(width, module="norms")
         return ops.layer_norm(x, w, ops.weight(width, module="norms") if style.norm_bias else None)
@@ -23,6 +26,22 @@ def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
     if kind == "rms-promoting":
         return promoting_rms_norm(ops, x, width)
     return rms_norm(ops, x, width, kind)
+
+
+def fused_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:
+    """One kernel (Liger, Apex, Transformer Engine): saves its input and a reciprocal root a row."""
+    w = ops.weight(width, module="norms")
+    out = ops.tape.value(x.shape, x.itemsize, needs_grad=x.needs_grad or w.needs_grad)
+    rate = ops.tape.value(x.shape[:-1], FP32, needs_grad=False)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            for value in (x, w):
+                if value.needs_grad:
+                    run.give(value, run.like(value))
+
+    ops.tape.record((x, w), (out, rate), saves=(x, rate), backward=backward)
+    return out
 
 
 def rms_norm(ops: Ops, x: Value, width: Shape, kind: str) -> Value:

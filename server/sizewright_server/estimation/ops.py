@@ -84,17 +84,26 @@ class Ops(Pointwise):
 
         (bitsandbytes autograd MatMul4Bit; the training paths of GPTQ and AWQ kernels alike.)
         """
-        with self.tape.within("dequantised weights"):
-            matrix = self.tape.value(w.shape, self.types.compute, needs_grad=False)
-            self.tape.record((w,), (matrix,))
-        out = self.tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=x.needs_grad)
+        types, tape = self.types, self.tape
+        # Lightning Fabric quantises an fp16 copy, so that dequantised weights are cast once more.
+        twice = types.adapter is not None and types.adapter.code == "litgpt"
+        with tape.within("dequantised weights"):
+            matrix = tape.value(w.shape, types.compute, needs_grad=False)
+            made = tape.value(w.shape, types.compute, needs_grad=False) if twice else matrix
+            tape.record((w,), (made,))
+            tape.record((made,), (matrix,))
+        out = tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=x.needs_grad)
 
         def backward(run: Backward) -> None:
             if run.take(out) is not None:
-                run.new(w.shape, self.types.compute, "dequantised weights")
+                for _ in range(1 + twice):
+                    run.new(w.shape, types.compute, "dequantised weights")
                 run.give(x, run.like(x))
 
-        self.tape.record((x, matrix), (out,), backward=backward)
+        kept = (x,) if types.keeps_inputs else ()
+        for value in kept:
+            tape.storages[value.storage].lingers = True
+        tape.record((x, matrix), (out,), saves=kept, backward=backward)
         return out
 
     def product(self, x: Value, width: str | int, w: Value, bias: Value | None = None) -> Value:

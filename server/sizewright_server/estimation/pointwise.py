@@ -29,6 +29,8 @@ class Types:
     trained: int = 0
     quantized: WeightFormat | None = None
     quantized_head: bool = False
+    #: The autograd node of a quantised layer keeps its input, until the graph itself dies.
+    keeps_inputs: bool = False
     product: str = ""
     #: 16 bit are fp16, which some kernels read where they read no bf16.
     float16: bool = False

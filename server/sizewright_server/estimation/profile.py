@@ -66,6 +66,7 @@ class Program:
     output_grads: tuple[int, ...]
     input_grads: tuple[int | None, ...]
     parameter_grads: tuple[int | None, ...]
+    lingering: tuple[int, ...]
     #: Shape and width of each output but the first: what a block leaves in a cache.
     kept: tuple[tuple[Shape, int], ...]
     #: Names of the storages that several segments use.
@@ -118,6 +119,7 @@ def compile_program(tape: Tape) -> Program:
         output_grads=tuple(run.output_grads),
         input_grads=tuple(run.input_grads),
         parameter_grads=tuple(run.parameter_grads),
+        lingering=tuple(i for i, storage in enumerate(tape.storages) if storage.lingers),
         kept=tuple((v.shape, v.itemsize) for v in tape.outputs[1:]),
         shared={i: s.shared for i, s in enumerate(storages) if s.shared},
     )

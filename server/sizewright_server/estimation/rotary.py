@@ -14,6 +14,8 @@ def rotate(ops: Ops, style: Style, x: Value, heads: Dim, cos: Value, sin: Value)
     tensors. `rotary_fp32` families turn an fp32 copy and cast back.
     """
     tape = ops.tape
+    if style.fused_rope:
+        return ops.unary(x, saves="none")
     whole = (*x.shape[:-1], heads, "D")
     part = whole if style.rotary == "full" else (*x.shape[:-1], heads, "R")
     of_heads = tape.view(x, whole)

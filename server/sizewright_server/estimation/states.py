@@ -109,6 +109,7 @@ def _under_adapter(widths: Widths, training: Training) -> Widths:
         trained=adapter,
         quantized=quantized,
         quantized_head=base is not None and base.quantized_head,
+        keeps_inputs=base is not None and base.keeps_inputs,
     )
     return replace(
         widths,

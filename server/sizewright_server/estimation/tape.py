@@ -40,6 +40,8 @@ class Storage:
     external: bool = False
     #: Autograd nodes of this tape that save it.
     saves: int = 0
+    #: A node keeps it as an attribute, so that it lives as long as the graph does.
+    lingers: bool = False
     #: Its name where several segments of a model use it; empty where only this one does.
     shared: str = ""
 

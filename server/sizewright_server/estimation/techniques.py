@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 FloatType: TypeAlias = Literal["fp32", "bf16", "fp16"]
 ModelingCode: TypeAlias = Literal["transformers", "litgpt"]
+TrainingLoop: TypeAlias = Literal["plain", "trainer", "fabric"]
 LossKernel: TypeAlias = Literal["full", "native", "chunked", "fused", "fused-linear", "cut"]
 Kernel: TypeAlias = Literal["eager", "fused"]
 Compile: TypeAlias = Literal["none", "blocks", "model"]
@@ -68,6 +69,7 @@ class BaseWeights:
     double_quantization: bool = False
     upcast_others: bool = False
     quantized_head: bool = False
+    keeps_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

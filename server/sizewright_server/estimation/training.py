@@ -13,11 +13,17 @@ from functools import cached_property
 
 import numpy as np
 
-from sizewright_server.estimation.adapters import adapter_dims
+from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.model_states import ModelStates
+from sizewright_server.estimation.modeling import (
+    loss_chunk_tokens,
+    loss_kernel,
+    restyle,
+    training_loop,
+)
 from sizewright_server.estimation.offload import Placement, placement
 from sizewright_server.estimation.ops import FP32, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
@@ -99,7 +105,7 @@ class TrainingGroup:
             self.widths = replace(self.widths, gradient=HALF, reduced=HALF)
         self.parallel = ParallelColumns.of(layouts)
         self.placement: Placement = placement(self.layout)
-        self.segments = lower(architecture, self._mode(), training.seq_len)
+        self.segments = lower(restyle(architecture, training), self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
         self.counts = stage_counts(self.segments, self.parallel.pp, self.parallel.virtual, position)
@@ -121,19 +127,26 @@ class TrainingGroup:
             library="megatron" if self.sharding == "megatron" else "model",
             recomputes_attention=training.checkpointing == "selective",
             checkpointed=training.checkpointing == "full",
+            loss=loss_kernel(training),
+            loop=training_loop(training),
             # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
             learns_inputs=training.checkpointing != "none",
         )
 
     def _dims(self) -> Dims:
         """Context parallelism splits a sample's tokens."""
-        tokens = self.training.seq_len // self.parallel.cp
+        own = self.training.seq_len // self.parallel.cp
+        adapter = self.training.adapter
+        tokens = own + virtual_tokens(adapter, keys_only=False)
         batch: dict[str, int | Column] = {
             "B": self.training.micro_batch,
             "S": tokens,
-            "C": tokens,
+            "ST": own,
+            "C": tokens + virtual_tokens(adapter, keys_only=True),
             "KEPT": tokens,
         }
+        sizes = self.architecture.sizes
+        batch["CT"] = loss_chunk_tokens(self.training, sizes.hidden, sizes.vocab)
         batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
         batch |= self._split_dims(tokens)
         return Dims(self.parallel.tp, batch, self.parallel.ep)
@@ -328,11 +341,27 @@ class TrainingGroup:
                 self._forward_pass(segment),
                 self._sizes(segment),
                 self.counts[index],
-                self.working.forward(index),
+                self.working.forward(index) + self._from_last_step,
                 self.working.after_forward(index),
             )
             for index, segment in enumerate(self.segments)
         ]
+
+    @cached_property
+    def _from_last_step(self) -> Column:
+        """What the step before left until this one's forward pass has returned.
+
+        A loop that holds the model's outputs holds their graph, and with it the inputs that nodes
+        keep as attributes; Lightning's recipes hold the logits themselves.
+        """
+        total = np.zeros_like(self.dp)
+        if training_loop(self.training) != "fabric":
+            return total
+        for segment, count in zip(self.segments, self.counts, strict=True):
+            sizes = self._sizes(segment)
+            for storage in segment.program.lingering:
+                total = total + count * sizes[storage]
+        return total + self._held_outputs()
 
     def _forward_pass(self, segment: Segment) -> Pass:
         checkpointed = segment.repeats and self.training.checkpointing == "full"

@@ -18,6 +18,7 @@ from sizewright_server.estimation.techniques import (
     ModelingCode,
     Preference,
     StateTypes,
+    TrainingLoop,
 )
 
 Precision: TypeAlias = Literal[
@@ -95,6 +96,7 @@ class Training:
     expandable_segments: bool = False
     variable_lengths: bool | None = None
     modeling_code: ModelingCode = "transformers"
+    loop: TrainingLoop | None = None
     kernels: Kernels = field(default_factory=Kernels)
     preference: Preference | None = None
     states: StateTypes = field(default_factory=StateTypes)

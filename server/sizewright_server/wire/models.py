@@ -37,6 +37,10 @@ class TrainingSection(Section):
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None
     image_size: Annotated[int, Field(ge=0, le=16_384)]
     expandable_segments: bool
+    modeling_code: Literal["transformers", "litgpt"]
+    loop: Literal["plain", "trainer", "fabric"] | None
+    packed: bool
+    seq_len_is_limit: bool
     variable_lengths: bool | None
 
 
@@ -56,6 +60,9 @@ class AdapterSection(Section):
         "oft",
         "ia3",
         "layernorm-tuning",
+        "prompt-tuning",
+        "prefix-tuning",
+        "p-tuning",
     ]
     rank: Annotated[int, Field(ge=1, le=MAX_RANKS)]
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -83,6 +90,18 @@ class BaseWeightsSection(Section):
     double_quantization: bool
     upcast_others: bool
     quantized_head: bool
+    keeps_inputs: bool
+
+
+class KernelsSection(Section):
+    """`training.kernels`; None leaves the modelling code's own."""
+
+    loss: Literal["full", "native", "chunked", "fused", "fused-linear", "cut"] | None
+    loss_chunk_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    norm: Literal["eager", "fused"] | None
+    mlp: Literal["eager", "fused"] | None
+    rope: Literal["eager", "fused"] | None
+    compile: Literal["none", "blocks", "model"]
 
 
 class StatesSection(Section):

@@ -16,7 +16,7 @@ from sizewright_server.estimation.adapter_targets import (
 )
 from sizewright_server.estimation.optimizers import StepKind, optimizers
 from sizewright_server.estimation.problems import Violation
-from sizewright_server.estimation.techniques import Adapter, BaseWeights, StateTypes
+from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels, StateTypes
 from sizewright_server.estimation.workload import Optimizer
 from sizewright_server.wire import models
 from sizewright_server.wire.violations import from_pydantic, one_of
@@ -44,6 +44,7 @@ class TechniquesReader:
             "adapter": self._adapter(message.adapter) if message.HasField("adapter") else None,
             "base_weights": self._base(message) if message.HasField("base_weights") else None,
             "states": self._states(message.states),
+            "kernels": self._kernels(message.kernels),
         }
         return values if len(self.problems) == before else None
 
@@ -107,6 +108,7 @@ class TechniquesReader:
                 "double_quantization": base.double_quantization,
                 "upcast_others": base.upcast_others,
                 "quantized_head": base.quantized_head,
+                "keeps_inputs": base.keeps_inputs,
             },
         )
         if section is None:
@@ -137,6 +139,21 @@ class TechniquesReader:
             return StateTypes()
         average = None if section.moving_average == "none" else section.moving_average
         return StateTypes(**{**section.model_dump(), "moving_average": average})
+
+    def _kernels(self, message: pb.Kernels) -> Kernels:
+        section = self._section(
+            "kernels",
+            models.KernelsSection,
+            {
+                "loss": message.loss or None,
+                "loss_chunk_tokens": message.loss_chunk_tokens,
+                "norm": message.norm or None,
+                "mlp": message.mlp or None,
+                "rope": message.rope or None,
+                "compile": message.compile or "none",
+            },
+        )
+        return Kernels() if section is None else Kernels(**section.model_dump())
 
     def _section(self, path: str, model: type[SectionT], values: dict[str, Any]) -> SectionT | None:
         try:

@@ -150,6 +150,10 @@ class WorkloadReader:
                 "gradient_reduce_dtype": message.gradient_reduce_dtype or None,
                 "image_size": message.image_size,
                 "expandable_segments": message.expandable_segments,
+                "modeling_code": message.modeling_code or "transformers",
+                "loop": message.training_loop or None,
+                "packed": message.packed,
+                "seq_len_is_limit": message.seq_len_is_limit,
                 "variable_lengths": (
                     message.variable_lengths if message.HasField("variable_lengths") else None
                 ),

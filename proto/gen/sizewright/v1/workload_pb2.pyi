@@ -687,6 +687,7 @@ class Training(_message.Message):
     CHECKPOINT_POLICY_FIELD_NUMBER: _builtins.int
     PACKED_FIELD_NUMBER: _builtins.int
     SEQ_LEN_IS_LIMIT_FIELD_NUMBER: _builtins.int
+    TRAINING_LOOP_FIELD_NUMBER: _builtins.int
     precision: _builtins.str
     """"fp32", "tf32" (fp32 tensors, TF32 products), "bf16", "fp16" (all tensors of that type),
     "bf16-mixed" or "fp16-mixed" (autocast over fp32 weights, or 16-bit weights with an fp32 master
@@ -731,6 +732,12 @@ class Training(_message.Message):
     """Rows are filled with several samples, kept apart by the attention kernel or its mask."""
     seq_len_is_limit: _builtins.bool
     """seq_len is a limit that samples need not reach, so that a run may take less."""
+    training_loop: _builtins.str
+    """What the training loop keeps of a step: "plain" (the model's output, until the next), "trainer"
+    (the loss alone, as transformers' Trainer does; under autocast the logits are converted to
+    fp32) or "fabric" (logits converted to fp32 and kept, as Lightning Fabric's recipes do). Empty
+    means what recipes of the modelling code do: "plain" for transformers, "fabric" for litgpt.
+    """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
         """The optimizer. Required."""
@@ -789,10 +796,11 @@ class Training(_message.Message):
         checkpoint_policy: Global___CheckpointPolicy | None = ...,
         packed: _builtins.bool = ...,
         seq_len_is_limit: _builtins.bool = ...,
+        training_loop: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "adapter", b"adapter", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "kernels", b"kernels", "optimizer", b"optimizer", "parallelism", b"parallelism", "preference", b"preference", "states", b"states", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "variable_lengths", b"variable_lengths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "training_loop", b"training_loop", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__variable_lengths: _TypeAlias = _typing.Literal["variable_lengths"]  # noqa: Y015
     _WhichOneofArgType__variable_lengths: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths"]  # noqa: Y015
@@ -968,6 +976,7 @@ class BaseWeights(_message.Message):
     DOUBLE_QUANTIZATION_FIELD_NUMBER: _builtins.int
     UPCAST_OTHERS_FIELD_NUMBER: _builtins.int
     QUANTIZED_HEAD_FIELD_NUMBER: _builtins.int
+    KEEPS_INPUTS_FIELD_NUMBER: _builtins.int
     format: _builtins.str
     """"fp32", "bf16", "fp16", "nf4", "fp4", "int8", "gptq-int4", "gptq-int8", "awq-int4", "fp8".
     Required.
@@ -980,6 +989,8 @@ class BaseWeights(_message.Message):
     """Norms, embeddings and the head are kept in fp32, as PEFT's prepare_model_for_kbit_training does."""
     quantized_head: _builtins.bool
     """The head is quantised with the other linear layers."""
+    keeps_inputs: _builtins.bool
+    """Quantised layers keep their inputs for the backward pass, as bitsandbytes before 0.44 did."""
     def __init__(
         self,
         *,
@@ -988,10 +999,11 @@ class BaseWeights(_message.Message):
         double_quantization: _builtins.bool = ...,
         upcast_others: _builtins.bool = ...,
         quantized_head: _builtins.bool = ...,
+        keeps_inputs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["double_quantization", b"double_quantization", "format", b"format", "group_size", b"group_size", "quantized_head", b"quantized_head", "upcast_others", b"upcast_others"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["double_quantization", b"double_quantization", "format", b"format", "group_size", b"group_size", "keeps_inputs", b"keeps_inputs", "quantized_head", b"quantized_head", "upcast_others", b"upcast_others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

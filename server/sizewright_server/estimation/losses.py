@@ -1,0 +1,132 @@
+"""Losses over a vocabulary, by the kernel that computes them: what each makes, keeps and frees.
+
+n is the number of logits, w their bytes. transformers' own upcasts them: 14n at the peak where w is
+2. Sources: transformers loss/loss_utils.py; litgpt utils.py chunked_cross_entropy and torchtune
+CEWithChunkedOutputLoss (logits by chunks, each with its own cross entropy); Liger-Kernel
+ops/fused_linear_cross_entropy.py and cross_entropy.py; apple/ml-cross-entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.tape import Shape, Value
+
+#: Makes the logits of hidden states.
+Vocabulary: TypeAlias = Callable[[Value], Value]
+
+
+def token_loss(
+    ops: Ops, mode: Mode, hidden: Value, vocabulary: Vocabulary, *, upcast: bool
+) -> tuple[Value, Value | None]:
+    """The loss, and the logits where the training loop sees them."""
+    kernel = mode.loss
+    if kernel in ("fused-linear", "cut"):
+        return _without_logits(ops, hidden, vocabulary, cut=kernel == "cut"), None
+    logits = vocabulary(hidden)
+    ops.tape.hold(hidden)
+    with ops.tape.within("loss"):
+        if kernel == "chunked":
+            return _by_chunks(ops, mode, logits)
+        if kernel == "fused":
+            return _in_place(ops, logits), logits
+        loss = cross_entropy(ops, logits, upcast=upcast and kernel != "native")
+    ops.tape.hold(logits)
+    return loss, logits
+
+
+def cross_entropy(ops: Ops, logits: Value, *, upcast: bool) -> Value:
+    """`cross_entropy`: log-softmax keeps its result; backward makes two more of the same size.
+
+    Under autocast log-softmax runs in the logits' type and `nll_loss` in fp32, on a cast.
+    """
+    if upcast:
+        logits = ops.cast(logits, FP32)
+    likely = ops.softmax(logits, logits.itemsize)
+    if ops.types.autocast:
+        likely = ops.cast(likely, FP32)
+    loss = ops.tape.value((1,), FP32, needs_grad=logits.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(loss) is not None:
+            run.give(likely, run.like(likely))
+
+    ops.tape.hold(logits)
+    return ops.custom((likely,), loss, saves=(likely,), backward=backward)
+
+
+def _by_chunks(ops: Ops, mode: Mode, logits: Value) -> tuple[Value, Value]:
+    """Log-probabilities of every chunk are saved; backward makes the gradients of one at a time.
+
+    Lightning Fabric converts what the model returns to fp32 before the loss is taken.
+    """
+    tape, held = ops.tape, logits
+    if mode.loop == "fabric" and logits.itemsize != FP32:
+        held = tape.value(logits.shape, FP32, needs_grad=False)
+        tape.record((logits,), (held,))
+    likely = tape.value(logits.shape, held.itemsize, needs_grad=logits.needs_grad)
+    tape.record((held,), (likely,))
+    loss = tape.value((1,), FP32, needs_grad=logits.needs_grad)
+    chunk: Shape = ("CT", logits.shape[-1])
+
+    def backward(run: Backward) -> None:
+        if run.take(loss) is not None:
+            for _ in range(2):
+                run.new(chunk, held.itemsize, "gradient of activations")
+            run.give(logits, run.new(chunk, logits.itemsize, "gradient of activations"))
+
+    tape.record((likely,), (loss,), saves=(likely,), backward=backward)
+    tape.hold(held)
+    return loss, held
+
+
+def _in_place(ops: Ops, logits: Value) -> Value:
+    """The gradient is written over the logits: no tensor of their size beside them."""
+    loss = ops.tape.value((1,), FP32, needs_grad=logits.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(loss) is not None:
+            run.give(logits, run.like(logits))
+
+    ops.tape.record((logits,), (loss,), backward=backward)
+    return loss
+
+
+def _without_logits(ops: Ops, hidden: Value, vocabulary: Vocabulary, *, cut: bool) -> Value:
+    """Product and loss in one: chunks of logits come and go; gradients are made on the spot.
+
+    `cut` keeps the log-sum-exp of each token and recomputes tiles in the chip's own memory.
+    """
+    tape, width = ops.tape, ops.types.compute
+    first = len(tape.parameters)
+    probe = len(tape.ops), len(tape.storages)
+    logits = vocabulary(hidden)
+    weights = tape.parameters[first:]
+    del tape.ops[probe[0] :]
+    with tape.within("loss"):
+        made = [tape.value(hidden.shape, width, needs_grad=False)]
+        if not cut:
+            chunk = tape.value(("CT", logits.shape[-1]), width, needs_grad=False)
+            grads = [
+                tape.value(w.shape, w.itemsize, needs_grad=False) for w in weights if w.needs_grad
+            ]
+            tape.record((hidden, *weights), (chunk, *grads))
+            tape.hold(chunk, *grads)
+        else:
+            made = [tape.value(hidden.shape[:-1], FP32, needs_grad=False)]
+        loss = tape.value((1,), FP32, needs_grad=True)
+
+    def backward(run: Backward) -> None:
+        if run.take(loss) is None:
+            return
+        for value in (hidden, *weights):
+            if value.needs_grad:
+                run.give(value, run.like(value))
+
+    saves = (*made, hidden) if cut else tuple(made)
+    tape.record((hidden, *weights), (loss, *made), saves=saves, backward=backward)
+    return loss

@@ -1,0 +1,85 @@
+"""Passes over an architecture before it is lowered: another library's code, and other kernels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sizewright_server.estimation.architecture import Architecture, Style
+from sizewright_server.estimation.techniques import Kernels, LossKernel, TrainingLoop
+from sizewright_server.estimation.workload import Training
+
+#: litgpt takes the loss of this many tokens of each sample at a time (finetune/lora.py).
+LITGPT_CHUNK_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ModelingCode:
+    """An entry of `data/modeling_codes.json`."""
+
+    style: dict[str, Any]
+    loss: LossKernel
+    loop: TrainingLoop
+
+
+@cache
+def modeling_code(name: str) -> ModelingCode:
+    """A library's modelling code. Raises KeyError for a name that is not known."""
+    text = resources.files("sizewright_server.estimation").joinpath("data/modeling_codes.json")
+    entry = json.loads(text.read_text(encoding="utf-8"))[name]
+    return ModelingCode(entry["style"], entry["loss"], entry["loop"])
+
+
+def restyle(architecture: Architecture, training: Training) -> Architecture:
+    """The architecture as the run's code and kernels compute it."""
+    code = modeling_code(training.modeling_code)
+    if not code.style and training.kernels == Kernels():
+        return architecture
+
+    def change(style: Style) -> Style:
+        return _with_kernels(replace(style, **code.style), training.kernels)
+
+    runs = tuple(replace(run, style=change(run.style)) for run in architecture.runs)
+    return replace(architecture, style=change(architecture.style), runs=runs)
+
+
+def _with_kernels(style: Style, kernels: Kernels) -> Style:
+    """Fused kernels in the place of the family's own operators; torch.compile fuses all three."""
+    compiled = kernels.compile != "none"
+    if kernels.norm == "fused" or (compiled and kernels.norm is None):
+        style = replace(style, fused_norm=True)
+    if kernels.mlp == "fused" or (compiled and kernels.mlp is None):
+        style = replace(style, fused_mlp=True)
+    if kernels.rope == "fused" or (compiled and kernels.rope is None):
+        style = replace(style, fused_rope=True)
+    return style
+
+
+def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:
+    """Tokens whose logits are live at once, for the losses that work in chunks.
+
+    Liger's rule: as many chunks as the vocabulary is wider than the hidden states, each a power of
+    two (ops/fused_linear_cross_entropy.py).
+    """
+    tokens = training.micro_batch * training.seq_len
+    if training.kernels.loss_chunk_tokens:
+        return min(tokens, training.kernels.loss_chunk_tokens)
+    if training.modeling_code == "litgpt":
+        return min(tokens, training.micro_batch * LITGPT_CHUNK_TOKENS)
+    if loss_kernel(training) == "fused-linear":
+        chunks = -(-vocab // hidden)
+        return min(tokens, 1 << (max(1, -(-tokens // chunks)) - 1).bit_length())
+    return -(-tokens // 8)
+
+
+def loss_kernel(training: Training) -> LossKernel:
+    """The kernel asked for, or the modelling code's own."""
+    return training.kernels.loss or modeling_code(training.modeling_code).loss
+
+
+def training_loop(training: Training) -> TrainingLoop:
+    """The loop asked for, or the one the modelling code's recipes run in."""
+    return training.loop or modeling_code(training.modeling_code).loop

@@ -29,9 +29,10 @@ test: $(STAMP) ## run the whole test suite
 test-extras: $(STAMP) ## run the tests that need torch and transformers (gigabytes)
 	$(PYTHON) -m venv .venv-extras
 	.venv-extras/bin/python -m pip install --quiet 'torch==2.13.0' 'transformers==5.23.0'
+	.venv-extras/bin/python -m pip install --quiet accelerate skypilot kubernetes-validate boto3
 	.venv-extras/bin/python -m pip install --quiet --requirement requirements.lock
 	.venv-extras/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-extras/bin/python -m pytest -q measure/tests
+	.venv-extras/bin/python -m pytest -q measure/tests tests/extras
 
 lint: $(STAMP) ## ruff, mypy, import contracts, buf
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.values import Device, InstanceType, Machine
-from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.memory import MemoryEstimate, Notice
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
@@ -22,6 +22,7 @@ from sizewright_server.planning.index import HostIndex, OfferIndex
 from sizewright_server.planning.limits import limits
 from sizewright_server.planning.machines import Check, check_nodes
 from sizewright_server.planning.needs import Prepared
+from sizewright_server.planning.pitfalls import Situation, pitfalls
 from sizewright_server.planning.plan import (
     Advice,
     Constraints,
@@ -31,6 +32,7 @@ from sizewright_server.planning.plan import (
     worst,
 )
 from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import combinations
 from sizewright_server.planning.words import reasons_of
@@ -65,6 +67,7 @@ class Checked:
     estimate: MemoryEstimate | None
     limits: tuple[FitLimit, ...] = ()
     advice: tuple[Advice, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 class Sizing:
@@ -109,7 +112,8 @@ class Sizing:
         index = self.index if gpu else self.host_index
         result = recommend(asked, index)
         if question.advise:
-            result = replace(result, advice=advise(asked, index, result))
+            notices = (*result.notices, *relaxations(asked, index, result))
+            result = replace(result, advice=advise(asked, index, result), notices=notices)
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
 
@@ -120,19 +124,27 @@ class Sizing:
         check = check_nodes(prepared, question.target, [question.node_count], constraints)
         if check.choice is None:
             return Checked(check, None)
-        made = Checked(check, _estimate_on(prepared, check.choice.layout, question.target))
+        choice, target = check.choice, question.target
+        situation = Situation(question.workload, target, choice.layout, choice.nodes, choice.pools)
+        made = Checked(
+            check, _estimate_on(prepared, choice.layout, target), notices=pitfalls(situation)
+        )
         return self._advised(question, prepared, made, constraints) if question.advise else made
 
-    @staticmethod
     def _advised(
-        question: CheckQuestion, prepared: AnyPrepared, made: Checked, constraints: Constraints
+        self, question: CheckQuestion, prepared: AnyPrepared, made: Checked, asked: Constraints
     ) -> Checked:
         """The check with the largest values that fit and, where it does not fit, what would."""
         choice, target, nodes = made.check.choice, question.target, question.node_count
-        found = limits(question.workload, prepare_any, target, nodes, constraints)
-        if choice is None or worst(tuple(p.verdict for p in choice.pools)) == "fits":
+        found = limits(question.workload, prepare_any, target, nodes, asked)
+        if choice is None:
             return replace(made, limits=found)
-        changes = changes_that_fit(prepared, prepare_any, target, nodes, constraints, choice.layout)
+        if worst(tuple(p.verdict for p in choice.pools)) == "fits":
+            planning = Question(prepared, asked, 1, self.today())
+            gpu = uses_gpu(question.workload)
+            cheaper = cheaper_elsewhere(planning, self.index if gpu else self.host_index, target)
+            return replace(made, limits=found, notices=(*made.notices, *cheaper))
+        changes = changes_that_fit(prepared, prepare_any, target, nodes, asked, choice.layout)
         return replace(made, limits=found, advice=changes)
 
     def _prepare(self, workload: AnyWorkload, key: bytes) -> AnyPrepared:

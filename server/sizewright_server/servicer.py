@@ -148,7 +148,7 @@ def _check(
     )
     if made.estimate is not None:
         response.estimate.CopyFrom(estimate_message(made.estimate))
-        response.warnings.extend(warning_messages(made.estimate.notices))
+        response.warnings.extend(warning_messages((*made.estimate.notices, *made.notices)))
     return response
 
 

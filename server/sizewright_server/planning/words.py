@@ -6,6 +6,7 @@ from datetime import date
 
 from sizewright_catalog.values import Device, InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import Notice
+from sizewright_server.planning.pitfalls import Situation, pitfalls
 from sizewright_server.planning.plan import (
     Constraints,
     Miss,
@@ -41,7 +42,10 @@ def plan_of(
         pools=choice.pools,
         cost_per_hour_nanos_usd=nanos,
         reasons=reasons_of(offer.instance_type, choice),
-        notices=price_notices(offer, today, constraints.max_price_age_days),
+        notices=(
+            *price_notices(offer, today, constraints.max_price_age_days),
+            *pitfalls(_situation(offer.instance_type, choice)),
+        ),
         variant=choice.variant,
         job_hours=choice.hours,
     )
@@ -58,10 +62,15 @@ def machine_plan_of(machine: Machine, choice: Choice) -> Plan:
         pools=choice.pools,
         cost_per_hour_nanos_usd=choice.nodes * machine.cost_per_hour_nanos_usd,
         reasons=reasons_of(machine, choice),
-        notices=(),
+        notices=pitfalls(_situation(machine, choice)),
         variant=choice.variant,
         job_hours=choice.hours,
     )
+
+
+def _situation(target: InstanceType | Machine, choice: Choice) -> Situation:
+    workload = choice.variant.prepared.workload
+    return Situation(workload, target, choice.layout, choice.nodes, choice.pools)
 
 
 def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...]:

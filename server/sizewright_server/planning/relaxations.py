@@ -1,0 +1,97 @@
+"""What a constraint costs: the answer with each of them lifted, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.memory import Notice
+from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
+from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.words import dollars
+
+#: Constraints that are lifted, and what they are without.
+LIFTED: dict[str, Any] = {
+    "providers": (),
+    "regions": (),
+    "zones": (),
+    "purchase": ("on-demand", "spot"),
+    "devices": (),
+    "exclude_devices": (),
+    "instance_types": (),
+    "cpu_architectures": (),
+    "min_vcpus": 0,
+    "headroom": 0.0,
+    "max_price_age_days": None,
+    "list_prices_only": False,
+    "min_gpus": 0,
+    "max_gpus": None,
+    "max_cost_per_hour_nanos_usd": None,
+}
+#: Names as the request file has them, where they differ.
+WRITTEN = {
+    "max_price_age_days": "max_price_age",
+    "max_cost_per_hour_nanos_usd": "max_cost_per_hour",
+}
+MOST_NOTICES = 3
+
+
+def relaxations(
+    question: Question, index: OfferIndex, result: PlanningResult
+) -> tuple[Notice, ...]:
+    """The constraints that cost most, or that keep everything from fitting."""
+    before = _fitting(result)
+    found = []
+    for name, looser in _loosened(question.constraints):
+        after = _fitting(recommend(replace(question, constraints=looser, max_results=1), index))
+        if after is None:
+            continue
+        cost = after.cost_per_hour_nanos_usd
+        if before is None:
+            words = f"Without {name!r} it fits, from {dollars(cost)} an hour."
+            found.append((cost, Notice("constraint-prevents-fit", words)))
+        elif cost < before.cost_per_hour_nanos_usd:
+            saved = dollars(before.cost_per_hour_nanos_usd - cost)
+            words = f"Without {name!r} the cheapest plan costs {dollars(cost)}, {saved} less."
+            found.append((cost, Notice("constraint-costs", words)))
+    found.sort(key=lambda pair: pair[0])
+    return tuple(notice for _, notice in found[:MOST_NOTICES])
+
+
+def cheaper_elsewhere(
+    question: Question, index: OfferIndex, target: InstanceType | Machine
+) -> tuple[Notice, ...]:
+    """Whether an offer fits that costs less than the cheapest of the machine that was checked."""
+    if isinstance(target, Machine):
+        return ()
+    of_target = replace(question.constraints, instance_types=(target.type,))
+    own = _fitting(recommend(replace(question, constraints=of_target, max_results=1), index))
+    best = _fitting(recommend(replace(question, max_results=1), index))
+    if own is None or best is None or best.offer is None:
+        return ()
+    if best.cost_per_hour_nanos_usd >= own.cost_per_hour_nanos_usd:
+        return ()
+    kind = best.offer.instance_type
+    words = (
+        f"It is over-provisioned: {kind.provider} {kind.type} fits too, from "
+        f"{dollars(best.cost_per_hour_nanos_usd)} an hour in place of "
+        f"{dollars(own.cost_per_hour_nanos_usd)}."
+    )
+    return (Notice("over-provisioned", words),)
+
+
+def _loosened(asked: Constraints) -> Iterator[tuple[str, Constraints]]:
+    for name, without in LIFTED.items():
+        if getattr(asked, name) != without:
+            looser = replace(asked, **{name: without})
+            yield WRITTEN.get(name, name), looser
+    more = replace(asked, max_nodes=2 * asked.max_nodes)
+    yield f"max_nodes: {asked.max_nodes}", more
+
+
+def _fitting(result: PlanningResult) -> Plan | None:
+    plans = [plan for plan in result.plans if plan.verdict == "fits"]
+    return plans[0] if plans else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from sizewright_server.estimation.classical.constants import MIB, constant
 from sizewright_server.estimation.classical.job import FitJob, Table
@@ -33,13 +34,16 @@ def neighbours(job: FitJob) -> Steps:
     """The reference rows themselves, and the tree over them where one is built."""
     table = job.table
     near = job.count("n_neighbors", 20 if job.class_name == "LocalOutlierFactor" else 5)
-    text = "n x neighbours x (distance + index)"
-    found = rows_part("neighbours", table, near * 16, text, NEIGHBOURS)
+    text = "n x neighbours x (distance + index), as chunks and stacked"
+    # Each row finds itself too: the lists once more without it, and a mask.
+    found = rows_part("neighbours", table, near * 49 + 32, text, NEIGHBOURS)
     model = _tree(job)
     fit = () if job.class_name != "LocalOutlierFactor" else (found,)
     asked = job.predict_rows or table.rows
-    numbers = f"{asked:,} x {near} x 16 B"
-    predict = part("neighbours", asked * near * 16, text, numbers, NEIGHBOURS)
+    # A tree's results come in chunks and are stacked; brute force writes them once.
+    each = 32 if model else 16
+    numbers = f"{asked:,} x {near} x {each} B"
+    predict = part("neighbours", asked * near * each, text, numbers, NEIGHBOURS)
     return fit_of(*fit, model=model, predict=(predict,))
 
 
@@ -91,6 +95,10 @@ def _kernel_cache(job: FitJob) -> Part:
     if table.classes > 2 and job.class_name in ("SVC", "NuSVC"):
         rows = 2 * rows / table.classes
     share = constant("trees", "kernel_rows_regression" if regression else "kernel_rows")
+    if job.class_name == "OneClassSVM":
+        # The first nu n rows start with a weight, and nu of all rows end with one.
+        nu = min(1.0, job.number("nu", 0.5) or 0.5)
+        share = replace(share, value=nu + (1 - nu) * nu, low=nu, high=1.0)
     limit = (job.number("cache_size", 200) or 0) * MIB
     iterations = job.number("max_iter", -1)
     touched = rows if iterations is None or iterations < 0 else min(rows, 2 * iterations)

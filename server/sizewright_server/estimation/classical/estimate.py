@@ -10,6 +10,7 @@ from sizewright_server.estimation.classical import (
     matrices,
     meta,
     preprocessing,
+    tabulated,
     trees,
     xgboost,
 )
@@ -30,6 +31,7 @@ FORMULA_MODULES = (
     matrices,
     meta,
     preprocessing,
+    tabulated,
     trees,
     xgboost,
 )

@@ -7,6 +7,7 @@ from itertools import pairwise
 from sizewright_server.estimation.classical.job import FitJob
 from sizewright_server.estimation.classical.linear import (
     F8,
+    blas_part,
     copies,
     float_copy,
     rows_part,
@@ -70,7 +71,10 @@ def pca(job: FitJob) -> Steps:
             parts.append(copies("centred-features", table, 1, "centred X", source))
         parts.append(_projections(job, wanted, 4))
     projected = rows_part("projected", table, wanted * taken_bytes(table), "n x components", source)
-    return fit_of(*parts, model=(_model(job, wanted),), predict=(projected,))
+    if solver in ("randomized", "arpack") and not table.sparse:
+        parts.append(blas_part(job, table.columns))
+    moved = (projected, blas_part(job, table.columns))
+    return fit_of(*parts, model=(_model(job, wanted),), predict=moved)
 
 
 def _projections(job: FitJob, wanted: int, count: int) -> Part:
@@ -107,17 +111,40 @@ def truncated_svd(job: FitJob) -> Steps:
     return Steps(tuple(moments), (_model(job, wanted),), (projected,))
 
 
-@estimator("scikit-learn", "NMF", "MiniBatchNMF", "LatentDirichletAllocation")
-@estimator("scikit-learn", "FactorAnalysis", "FastICA", "DictionaryLearning")
+@estimator("scikit-learn", "NMF", "MiniBatchNMF")
 def factorisation(job: FitJob) -> Steps:
-    """Two factors and their products; a dense error is computed as X - W H."""
-    source = f"{SKLEARN}: decomposition/_nmf.py and siblings"
+    """The singular vectors of the start, then factors; a dense error is computed as X - W H."""
+    source = f"{SKLEARN}: decomposition/_nmf.py"
     table, wanted = job.table, _components(job)
-    parts = [*float_copy(table)]
+    item = taken_bytes(table)
+    factors = rows_part("factors", table, wanted * item, "n x k", source)
+    first = Moment("fit-start", (*float_copy(table), _projections(job, wanted, 5), factors))
+    held: tuple[Part, ...] = (factors, blas_part(job, table.columns))
     if not table.sparse:
-        parts.append(copies("reconstruction", table, 2, "W H, and X - W H", source))
-    factors = rows_part("factors", table, 7 * wanted * F8, "7 x n x k x 8 B", source)
-    return fit_of(*parts, factors, model=(_model(job, wanted),))
+        held = (*held, copies("reconstruction", table, 2, "W H, and X - W H", source))
+    model = (_model(job, wanted),)
+    last = Moment("fit-error", (*float_copy(table), *held, *model))
+    return Steps((first, last), model, (*held, factors))
+
+
+@estimator("scikit-learn", "LatentDirichletAllocation")
+def topics(job: FitJob) -> Steps:
+    """A batch of rows at a time: topics of each row, and word probabilities of the batch."""
+    source = f"{SKLEARN}: decomposition/_lda.py"
+    table, wanted = job.table, job.count("n_components", 10)
+    topics_part = rows_part("topics", table, 3 * wanted * F8, "3 x n x k x 8 B", source)
+    whole = job.word("learning_method", "batch", ("batch", "online")) == "batch"
+    rows = table.rows if whole else min(table.rows, job.count("batch_size", 128))
+    each = table.columns * 3 * F8 if not table.sparse else 0
+    ids = part("row-words", min(rows, 1) * each, "3 x p x 8 B", f"{each:,} B", source)
+    model = part(
+        "model",
+        4 * wanted * table.columns * F8,
+        "4 x k x p x 8 B",
+        f"4 x {wanted:,} x {table.columns:,} x 8 B",
+        source,
+    )
+    return fit_of(*float_copy(table), topics_part, ids, model=(model,), predict=(topics_part,))
 
 
 @estimator("scikit-learn", "KMeans", "BisectingKMeans")
@@ -146,12 +173,18 @@ def mini_batch_k_means(job: FitJob) -> Steps:
 
 @estimator("scikit-learn", "GaussianMixture", "BayesianGaussianMixture")
 def mixture(job: FitJob) -> Steps:
-    """Responsibilities four times, and X twice: the difference to a mean, and weighted."""
-    source = f"{SKLEARN}: mixture/_gaussian_mixture.py"
+    """Responsibilities, and X three times: times the precisions, less the mean, squared.
+
+    Diagonal and spherical covariances need X² alone.
+    """
+    source = f"{SKLEARN}: mixture/_gaussian_mixture.py _estimate_log_gaussian_prob"
     table, kinds = job.table, job.count("n_components", 1)
     item = taken_bytes(table)
-    many = rows_part("responsibilities", table, 4 * kinds * item, "4 x n x k", source)
-    moved = copies("differences", table, 2, "X - mean, and weighted", source)
+    shape = job.word("covariance_type", "full", ("full", "tied", "diag", "spherical"))
+    whole = shape in ("full", "tied")
+    count = 3 if whole else 6
+    many = rows_part("responsibilities", table, count * kinds * item, "n x k, some times", source)
+    moved = copies("differences", table, 3 if whole else 1, "X P, X P - m, squared", source)
     model = part(
         "model",
         kinds * table.columns * (table.columns + 1) * 2 * F8,
@@ -159,7 +192,8 @@ def mixture(job: FitJob) -> Steps:
         f"{kinds:,} x {table.columns:,}²",
         source,
     )
-    return fit_of(*float_copy(table), many, moved, model=(model,), predict=(many,))
+    busy = (many, moved, blas_part(job, table.columns))
+    return fit_of(*float_copy(table), *busy, model=(model,), predict=busy)
 
 
 @estimator("scikit-learn", "GaussianNB")
@@ -244,7 +278,12 @@ def perceptron(job: FitJob) -> Steps:
         source,
     )
     order = rows_part("row-arrays", table, 2 * F8 + F8 * last, "order, labels", source)
-    predicted = rows_part("activations", table, item * max(sizes[1:]) * 2, "2 x n x widest", source)
+    # A layer's input is freed when its output is there; the table itself is the first input.
+    widest = max((a + b for a, b in pairwise([0, *sizes[1:]])), default=last)
+    predicted = rows_part(
+        "activations", table, item * widest, "n x two neighbouring layers", source
+    )
     split = copies("validation-split", table, 1, "rows of both sides", source)
     held = (split,) if job.get("early_stopping", False) else ()
-    return fit_of(*float_copy(table), *held, states, acts, order, predict=(predicted,))
+    moved = (predicted, blas_part(job, table.columns))
+    return fit_of(*float_copy(table), *held, states, acts, order, predict=moved)

@@ -6,9 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from sizewright_server.estimation.classical.constants import constant
+from sizewright_server.estimation.classical.constants import constant, keys
 from sizewright_server.estimation.classical.job import FitJob, Table
-from sizewright_server.estimation.classical.linear import F8, copies, rows_part, taken_bytes
+from sizewright_server.estimation.classical.linear import (
+    F8,
+    copies,
+    float_copy,
+    rows_part,
+    taken_bytes,
+)
 from sizewright_server.estimation.classical.parts import (
     CODE,
     EXACT,
@@ -36,7 +42,16 @@ def output_part(job: FitJob, name: str = "transformed") -> Part:
     size = made.matrix_bytes()
     numbers = f"{made.rows:,} x {made.columns:,}, {made.stored_elements:,} stored"
     doubt = VALUES if made.sparse and job.class_name != "OneHotEncoder" else EXACT
-    return part(name, size, "the output", numbers, f"{SKLEARN}: {job.class_name}", doubt)
+    source = f"{SKLEARN}: {job.class_name}"
+    if job.class_name in keys("output_copies"):
+        entry = constant("output_copies", job.class_name)
+        return entry.part(name, "copies x the output while it is made", size)
+    return part(name, size, "the output", numbers, source, doubt)
+
+
+def is_transformer(job: FitJob) -> bool:
+    """Whether a class makes a table of another."""
+    return job.class_name in _OUTPUTS
 
 
 def _floats(table: Table) -> Table:
@@ -54,23 +69,43 @@ def standard_scaler(job: FitJob) -> Steps:
     numbers = f"{table.rows:,} x {table.columns:,} x 9 B"
     source = f"{SKLEARN}: utils/extmath.py _incremental_mean_and_var"
     fit = part("variance", size, "X - mean as float64, NaN mask", numbers, source, EXACT)
-    return _transformer(job, fit)
+    return _transformer(job, *float_copy(table), fit)
 
 
-@estimator("scikit-learn", "MinMaxScaler", "MaxAbsScaler", "Normalizer", "Binarizer")
-@estimator("scikit-learn", "FunctionTransformer", "VarianceThreshold", "SelectKBest")
+@estimator("scikit-learn", "MinMaxScaler", "MaxAbsScaler", "Normalizer")
+@estimator("scikit-learn", "FunctionTransformer")
 def plain_transformer(job: FitJob) -> Steps:
     """A scaled copy; a mask of NaNs while the extremes are found."""
-    table = job.table
-    mask = part("nan-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", SCALE)
-    return _transformer(job, mask)
+    return _transformer(job, *float_copy(job.table), _mask(job, 1))
 
 
-@estimator("scikit-learn", "RobustScaler", "QuantileTransformer", "PowerTransformer")
+@estimator("scikit-learn", "Binarizer")
+def binarizer(job: FitJob) -> Steps:
+    """A copy, and masks of what is above the threshold and what is not."""
+    return _transformer(job, also=(_mask(job, 2),))
+
+
+@estimator("scikit-learn", "RobustScaler", "QuantileTransformer")
 def quantile_transformer(job: FitJob) -> Steps:
     """A column at a time while fitting; the copy when transforming."""
     column = rows_part("column", job.table, 2 * F8, "one column, sorted", SCALE)
-    return _transformer(job, column)
+    return _transformer(job, *float_copy(job.table), column)
+
+
+@estimator("scikit-learn", "PowerTransformer")
+def power_transformer(job: FitJob) -> Steps:
+    """Fitting transforms a copy, whose variance a scaler then takes in float64."""
+    table = job.table
+    copied = copies("transformed-copy", table, 1, "X, transformed", SCALE)
+    size = table.elements * (F8 + 1)
+    text = "X - mean as float64, NaN mask"
+    variance = part("variance", size, text, f"{size:,} B", SCALE, EXACT)
+    return _transformer(job, copied, variance)
+
+
+def _mask(job: FitJob, count: int) -> Part:
+    size = count * job.table.elements
+    return part("masks", size, "masks x n x p x 1 B", f"{size:,} B", SCALE, EXACT)
 
 
 @estimator("scikit-learn", "SimpleImputer")
@@ -100,9 +135,21 @@ def iterative_imputer(job: FitJob) -> Steps:
 def encoder(job: FitJob) -> Steps:
     """Integer codes and a mask of the input, then the output."""
     source = f"{SKLEARN}: preprocessing/_encoders.py"
-    each = 9 if job.class_name != "KBinsDiscretizer" else 3 * 9
-    codes = rows_part("codes", job.table, job.table.columns * each, "codes 8 and masks 1", source)
-    return _transformer(job, codes, also=(codes,))
+    columns = job.table.columns
+    codes = rows_part("codes", job.table, columns * 9, "codes 8 and masks 1", source)
+    made = output_of(job)
+    if job.class_name == "KBinsDiscretizer":
+        ordinal = made.columns == columns
+        sampled = rows_part("column", job.table, F8, "one column, sorted", source)
+        wider = rows_part("binned-copy", job.table, columns * F8, "X, binned", source)
+        return _transformer(job, sampled, also=() if ordinal else (wider, codes, _index(job)))
+    also = (codes, _index(job)) if made.sparse else (codes,)
+    return _transformer(job, codes, also=also)
+
+
+def _index(job: FitJob) -> Part:
+    """Column numbers of the ones as int64, before they become the 32-bit indices of CSR."""
+    return rows_part("wide-indices", job.table, job.table.columns * F8, "n x p x 8 B", SCALE)
 
 
 @estimator("scikit-learn", "PolynomialFeatures", "SplineTransformer")
@@ -142,11 +189,21 @@ def _transformer(job: FitJob, *fit: Part, also: tuple[Part, ...] = ()) -> Steps:
 # -- outputs ------------------------------------------------------------------------------------
 
 
+def _floats_of(job: FitJob) -> Table:
+    return _floats(job.table)
+
+
 def _one_hot(job: FitJob) -> Table:
     table = job.table
     each = max(table.categories, 2)
     columns = table.columns * each
-    if job.get("sparse_output", True) and job.class_name == "OneHotEncoder":
+    if job.class_name == "KBinsDiscretizer":
+        each = job.count("n_bins", 5)
+        columns = table.columns * each
+        if job.word("encode", "onehot", ("onehot", "onehot-dense", "ordinal")) == "ordinal":
+            return _floats(table)
+    asked = job.get("sparse_output", True) and job.class_name == "OneHotEncoder"
+    if asked or (job.class_name == "KBinsDiscretizer" and job.get("encode") != "onehot-dense"):
         return Table(table.rows, columns, "float64", "csr", density=1 / each, classes=table.classes)
     return replace(table, columns=columns, dtype="float64", container="numpy")
 
@@ -185,6 +242,32 @@ def _projected(job: FitJob) -> Table:
     return replace(_floats(job.table), columns=columns, container="numpy")
 
 
+def _splines(job: FitJob) -> Table:
+    """Each column becomes knots + degree - 1 splines, less one without the constant."""
+    knots, degree = job.count("n_knots", 5), job.count("degree", 3)
+    each = knots + degree - 1 - (not job.get("include_bias", True))
+    return replace(_floats(job.table), columns=job.table.columns * max(each, 1))
+
+
+def _sampled(job: FitJob) -> Table:
+    """A random map to `n_components` features; by Johnson and Lindenstrauss where it is "auto"."""
+    wanted = job.get("n_components", 100)
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
+        eps = job.number("eps", 0.1) or 0.1
+        wanted = int(4 * math.log(max(job.table.rows, 2)) / (eps**2 / 2 - eps**3 / 3))
+    return replace(_floats(job.table), columns=max(1, wanted), container="numpy")
+
+
+def _chi_squared(job: FitJob) -> Table:
+    steps = 2 * job.count("sample_steps", 2) - 1
+    return replace(_floats(job.table), columns=job.table.columns * steps)
+
+
+def _percent(job: FitJob) -> Table:
+    share = (job.number("percentile", 10) or 0) / 100
+    return replace(_floats(job.table), columns=max(1, int(job.table.columns * share)))
+
+
 def _selected(job: FitJob) -> Table:
     wanted = job.get("k", 10)
     columns = job.table.columns if wanted == "all" else min(job.table.columns, job.count("k", 10))
@@ -214,6 +297,25 @@ _OUTPUTS: dict[str, Callable[[FitJob], Table]] = {
     **dict.fromkeys(("TfidfVectorizer", "CountVectorizer", "HashingVectorizer"), _terms),
     **dict.fromkeys(("PCA", "TruncatedSVD", "IncrementalPCA", "NMF", "FastICA"), _projected),
     "SelectKBest": _selected,
+    "SelectPercentile": _percent,
+    "SplineTransformer": _splines,
+    "AdditiveChi2Sampler": _chi_squared,
+    **dict.fromkeys(
+        (
+            "GaussianRandomProjection",
+            "SparseRandomProjection",
+            "RBFSampler",
+            "Nystroem",
+            "PolynomialCountSketch",
+            "SkewedChi2Sampler",
+        ),
+        _sampled,
+    ),
+    **dict.fromkeys(
+        ("FactorAnalysis", "MiniBatchNMF", "SparsePCA", "MiniBatchSparsePCA", "PLSRegression"),
+        _projected,
+    ),
+    **dict.fromkeys(("VarianceThreshold", "SelectFpr", "SelectFdr", "SelectFwe"), _floats_of),
 }
 
 __all__ = ["CODE", "output_of", "output_part", "taken_bytes"]

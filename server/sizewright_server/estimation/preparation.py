@@ -1,4 +1,4 @@
-"""Prepares any workload: a network for GPUs, or a fit for a host."""
+"""Prepares any workload: a network for GPUs, a Keras model, or a fit for a host."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from typing import TypeAlias
 
 from sizewright_server.estimation.classical.prepared import FitWorkload, PreparedFit
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
+from sizewright_server.estimation.keras.prepared import PreparedKeras
+from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.workload import Workload
 
-AnyWorkload: TypeAlias = Workload | FitWorkload
-AnyPrepared: TypeAlias = PreparedWorkload | PreparedFit
+AnyWorkload: TypeAlias = Workload | FitWorkload | KerasWorkload
+AnyPrepared: TypeAlias = PreparedWorkload | PreparedFit | PreparedKeras
 
 
 def prepare_any(workload: AnyWorkload) -> AnyPrepared:
     """Reads the model or the estimator once. Raises UnsupportedWorkload with every reason."""
-    return PreparedFit(workload) if isinstance(workload, FitWorkload) else prepare(workload)
+    if isinstance(workload, FitWorkload):
+        return PreparedFit(workload)
+    if isinstance(workload, KerasWorkload):
+        return PreparedKeras(workload)
+    return prepare(workload)

@@ -15,6 +15,7 @@ from sizewright_server.estimation.classical.linear import (
 from sizewright_server.estimation.classical.parts import SKLEARN, Steps, fit_of
 from sizewright_server.estimation.classical.preprocessing import is_transformer, output_part
 from sizewright_server.estimation.classical.registry import estimator
+from sizewright_server.estimation.memory import Part
 
 
 @estimator("scikit-learn", *keys("copies"))
@@ -25,7 +26,7 @@ def tabulated(job: FitJob) -> Steps:
     size = table.elements * taken_bytes(table)
     held = entry.part("table-copies", "copies x n x p x bytes", size)
     targets = rows_part("row-arrays", table, 2 * F8, "targets, weights", SKLEARN)
-    predict = (blas_part(job, table.columns),)
+    predict: tuple[Part, ...] = (blas_part(job, table.columns),)
     if is_transformer(job):
         predict = (output_part(job), *predict)
     panels = blas_part(job, table.columns) if entry.value >= 1 else None

@@ -169,6 +169,8 @@ def _loader(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         data = [(rng.standard_normal(columns, dtype=np.float32), 0) for _ in range(rows)]
     marks.set("data")
+    # What consumes the batches is a training loop; making its optimizer imports torch._dynamo.
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
     options: dict[str, Any] = {}
     if workload.get("start"):
         options["multiprocessing_context"] = workload["start"]

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from tests.accuracy.case import Case, Unmapped
+from tests.accuracy.keras_models import keras_json
 
 from sizewright_server.estimation.classical.frames import (
     FileColumns,
@@ -16,12 +17,23 @@ from sizewright_server.estimation.classical.language_model import estimate_langu
 from sizewright_server.estimation.classical.network import (
     NetworkJob,
     estimate_checkpoint,
-    estimate_keras,
     estimate_loader,
     estimate_torch,
 )
-from sizewright_server.estimation.classical.network_stages import Network, network_of
+from sizewright_server.estimation.classical.network_stages import network_of
+from sizewright_server.estimation.host_states import state_width
+from sizewright_server.estimation.keras.cpu import estimate_cpu
+from sizewright_server.estimation.keras.graph import network_from_json
+from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.optimizers import FP32, optimizers
+from sizewright_server.estimation.workload import (
+    Dataset,
+    Inference,
+    ModelSource,
+    Optimizer,
+    Training,
+)
 
 MIB = 2**20
 MILLION = 1_000_000
@@ -48,7 +60,7 @@ def estimate_frame(work: Case) -> MemoryEstimate:
         spec.get("str_unique"),
         None if size is None else int(float(size) * MIB),
         4 if params.get("dtype") == "float32" else 8,
-        params.get("dtype") == "category",
+        {"category": "categorical", "object": "object"}.get(str(params.get("dtype")), "arrow"),
     )
     if work["op"] == "read_csv":
         engine = params.get("engine") or work.get("engine") or "c"
@@ -83,31 +95,50 @@ def estimate_network(work: Case) -> MemoryEstimate:
     model = work["model"]
     if model.get("arch") == "hf":
         return _language_model(work, training=training)
-    keras = work.get("fw") in ("tf", "tensorflow") or work.get("backend") == "tensorflow"
-    net = network_of(model, pool_indices=not keras)
-    job = NetworkJob(
-        str(work.get("fw")),
-        net,
-        int(work["batch"]),
-        training,
-        _optimizer(work),
-        bool((work.get("opt_kw") or {}).get("foreach")),
-        work.get("amp") is not None,
-        _data_bytes(work, net),
-        str(work.get("pipeline") or "arrays"),
+    if work.get("fw") in ("tf", "tensorflow", "keras"):
+        return estimate_cpu(_keras_job(work, training=training))
+    net = network_of(model)
+    return estimate_torch(
+        NetworkJob(
+            "torch",
+            net,
+            int(work["batch"]),
+            training,
+            _optimizer(work),
+            bool((work.get("opt_kw") or {}).get("foreach")),
+            work.get("amp") is not None,
+            _data_bytes(work, net.inputs),
+        )
     )
-    return estimate_keras(job) if keras else estimate_torch(job)
+
+
+def _keras_job(work: Case, *, training: bool) -> KerasWorkload:
+    """A small Keras model by kind, through the JSON it would be saved as."""
+    net = network_from_json(work.get("json") or keras_json(work["model"]))
+    torch = work.get("fw") == "keras" and work.get("backend", "torch") == "torch"
+    rows = int(work.get("rows") or work.get("dataset_rows") or 0)
+    width = state_width(optimizers()[_optimizer(work)], FP32) if training else 0.0
+    return KerasWorkload(
+        net,
+        training=training,
+        batch=int(work["batch"]),
+        states_width=width,
+        backend="torch" if torch else "tensorflow",
+        on_gpu=False,
+        dataset=Dataset(rows=rows, container="in-memory") if rows else None,
+    )
 
 
 def _optimizer(work: Case) -> str:
     # Keras jobs that name none were compiled with Adam.
-    return str(work.get("optimizer") or ("adam" if work.get("fw") != "torch" else "sgd"))
+    name = str(work.get("optimizer") or ("adam" if work.get("fw") != "torch" else "sgd"))
+    return "sgd-momentum" if name == "momentum" else name
 
 
-def _data_bytes(work: Case, net: Network) -> int:
+def _data_bytes(work: Case, inputs: int) -> int:
     rows = int(work.get("rows") or work.get("dataset_rows") or 0)
     labels = 8 if rows else 0
-    return rows * (net.inputs * 4 + labels)
+    return rows * (inputs * 4 + labels)
 
 
 def _language_model(work: Case, *, training: bool) -> MemoryEstimate:
@@ -115,10 +146,12 @@ def _language_model(work: Case, *, training: bool) -> MemoryEstimate:
     config = dict(model["config"])
     if not prod((work.get("batch") or 0, model.get("seq") or 0)):
         raise Unmapped("batch or sequence length is not stated")
-    return estimate_language_model(
-        config,
-        int(work["batch"]),
-        int(model["seq"]),
-        optimizer=_optimizer(work) if training else None,
-        foreach=bool((work.get("opt_kw") or {}).get("foreach")),
+    batch, tokens = int(work["batch"]), int(model["seq"])
+    foreach = bool((work.get("opt_kw") or {}).get("foreach"))
+    run: Training | Inference = Inference(
+        "transformers", "fp32", "fp32", batch, tokens, 0, "none", 0
     )
+    if training:
+        optimizer = Optimizer(_optimizer(work), "foreach" if foreach else "for-loop")
+        run = Training("fp32", optimizer, batch, tokens)
+    return estimate_language_model(ModelSource(config), run)

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.classical.cpu_network import CpuWorkload
 from sizewright_server.estimation.classical.prepared import FitWorkload
+from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.workload import Inference, Training, Workload
@@ -74,6 +76,10 @@ def _knobs(workload: AnyWorkload) -> list[_Knob]:
                 lambda value: _with_rows(workload, value),
             )
         ]
+    if isinstance(workload, KerasWorkload):
+        section = "training.micro_batch" if workload.training else "inference.batch"
+        name = f"workload.{section}"
+        return [_Knob(name, workload.batch, MOST, lambda value: replace(workload, batch=value))]
     run = workload.run
     if isinstance(run, Training):
         return [_knob(workload, "training", name) for name in ("micro_batch", "seq_len")]
@@ -83,8 +89,8 @@ def _knobs(workload: AnyWorkload) -> list[_Knob]:
     return [_knob(workload, "inference", name) for name in names]
 
 
-def _knob(workload: Workload, section: str, name: str) -> _Knob:
-    def turned(value: int) -> Workload:
+def _knob(workload: Workload | CpuWorkload, section: str, name: str) -> _Knob:
+    def turned(value: int) -> Workload | CpuWorkload:
         changed: dict[str, Any] = {name: value}
         return replace(workload, run=replace(workload.run, **changed))
 

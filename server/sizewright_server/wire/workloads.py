@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
+from sizewright_server.estimation.classical.network_stages import Network
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.problems import Violation
@@ -20,7 +21,11 @@ from sizewright_server.estimation.workload import (
     Workload,
 )
 from sizewright_server.wire import models
+from sizewright_server.wire.cpu import cpu_workload, read_layers
+from sizewright_server.wire.fit import FRAMEWORKS as FIT_FRAMEWORKS
 from sizewright_server.wire.fit import FitReader
+from sizewright_server.wire.keras import FRAMEWORKS as KERAS_FRAMEWORKS
+from sizewright_server.wire.keras import KerasReader
 from sizewright_server.wire.layouts import read_layout
 from sizewright_server.wire.surroundings import read_dataset, read_host
 from sizewright_server.wire.techniques import TechniquesReader
@@ -52,21 +57,35 @@ class WorkloadReader:
             return FitReader(self.problems, self.path).read(
                 message, read_host(message.host, self.problems, self.path)
             )
+        if message.framework in KERAS_FRAMEWORKS:
+            host = read_host(message.host, self.problems, self.path)
+            return KerasReader(self.problems, self.path).read(message, host)
         before = len(self.problems)
         framework = message.framework or "pytorch"
         if framework != "pytorch":
-            self._wrong("framework", one_of("framework", framework, ["pytorch"]))
+            known = ["pytorch", *KERAS_FRAMEWORKS, *filter(None, FIT_FRAMEWORKS)]
+            self._wrong("framework", one_of("framework", framework, known))
+        if message.accelerator not in ("", "gpu", "cpu"):
+            self._wrong("accelerator", one_of("accelerator", message.accelerator, ["gpu", "cpu"]))
+        if message.backend:
+            self._wrong("backend", "is of framework 'keras' alone")
         source = self._model(message.model)
         run = self._run(message)
         dataset = self._dataset(message)
         host = read_host(message.host, self.problems, self.path)
         if len(self.problems) > before or source is None or run is None or host is None:
             return None
+        if message.accelerator == "cpu":
+            return cpu_workload(message, source, run, dataset, host, self.problems)
+        if isinstance(source, Network):
+            words = "a list of layers is estimated on the CPU alone; say accelerator 'cpu'"
+            self._wrong("model.layers", words)
+            return None
         return Workload(source, run, name=message.name, dataset=dataset, host=host)
 
     # -- model ----------------------------------------------------------------------------------
 
-    def _model(self, message: pb.Model) -> ModelSource | None:
+    def _model(self, message: pb.Model) -> ModelSource | Network | None:
         kind = message.WhichOneof("source")
         if kind is None:
             self._wrong("model", "is required: 'preset' or 'hf_config'")
@@ -78,6 +97,8 @@ class WorkloadReader:
             preset = message.preset
         elif kind == "hf_config":
             config = self._config(message.hf_config.json)
+        elif kind == "layers":
+            return read_layers(message.layers, self.problems, self.path)
         else:
             self._wrong(f"model.{kind}", f"{kind!r} is not built yet; use 'preset' or 'hf_config'")
         head = message.head or None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sizewright_server.estimation.classical.constants import MIB, constant
 from sizewright_server.estimation.classical.job import FitJob, Table
-from sizewright_server.estimation.classical.linear import F8, float_copy, rows_part
+from sizewright_server.estimation.classical.linear import F8, copies, float_copy, rows_part
 from sizewright_server.estimation.classical.parts import (
     CODE,
     EXACT,
@@ -19,16 +19,19 @@ from sizewright_server.estimation.classical.parts import (
     part,
 )
 from sizewright_server.estimation.classical.registry import estimator
-from sizewright_server.estimation.memory import Part
+from sizewright_server.estimation.memory import ByteRange, Part
 
 NEIGHBOURS = f"{SKLEARN}: neighbors/_base.py, _binary_tree.pxi.tp"
 LIBSVM = "LIBSVM in scikit-learn: svm.cpp"
 #: Beyond this many columns "auto" searches by brute force.
 TREE_COLUMNS = 15
+#: Distances are computed in chunks of at most this (sklearn.set_config working_memory, 1 GiB).
+WORKING_MEMORY_BYTES = 2**30
 
 
 @estimator("scikit-learn", "KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors")
-@estimator("scikit-learn", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor", "KNNImputer")
+@estimator("scikit-learn", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor")
+@estimator("scikit-learn", "KNeighborsTransformer", "RadiusNeighborsTransformer", "KernelDensity")
 @estimator("scikit-learn", "LocalOutlierFactor")
 def neighbours(job: FitJob) -> Steps:
     """The reference rows themselves, and the tree over them where one is built."""
@@ -45,6 +48,21 @@ def neighbours(job: FitJob) -> Steps:
     numbers = f"{asked:,} x {near} x {each} B"
     predict = part("neighbours", asked * near * each, text, numbers, NEIGHBOURS)
     return fit_of(*fit, model=model, predict=(predict,))
+
+
+@estimator("scikit-learn", "KNNImputer")
+def neighbour_imputer(job: FitJob) -> Steps:
+    """Distances of a chunk of incomplete rows to all rows, twice: as made, and masked."""
+    table = job.table
+    incomplete = 1 - (1 - table.missing_share) ** table.columns if table.missing_share else 1.0
+    chunk = min(table.rows * incomplete, WORKING_MEMORY_BYTES / (F8 * max(table.rows, 1)))
+    size = 2 * max(1, int(chunk)) * table.rows * F8
+    numbers = f"2 x {int(chunk):,} x {table.rows:,} x 8 B"
+    source = f"{SKLEARN}: impute/_knn.py, pairwise_distances_chunked"
+    pairs = part("distances", size, "2 x chunk x n x 8 B, a chunk at most 1 GiB", numbers, source)
+    kept = copies("fitted-rows", table, 1, "X, kept", source)
+    made = copies("imputed", table, 1, "X, filled", source)
+    return fit_of(model=(kept,), predict=(made, pairs))
 
 
 def _tree(job: FitJob) -> tuple[Part, ...]:
@@ -114,7 +132,33 @@ def _kernel_cache(job: FitJob) -> Part:
     return part("kernel-cache", min(limit, full), formula, numbers, LIBSVM, doubt)
 
 
-@estimator("scikit-learn", "DBSCAN", "HDBSCAN", "OPTICS", "MeanShift")
+@estimator("scikit-learn", "MeanShift")
+def mean_shift(job: FitJob) -> Steps:
+    """The bandwidth's neighbours: three tenths of all rows for 500 rows at a time."""
+    table = job.table
+    near, batch = int(0.3 * table.rows), min(500, table.rows)
+    size = batch * near * 48 if job.get("bandwidth") is None else 0
+    numbers = f"{batch} x {near:,} x 48 B"
+    source = f"{SKLEARN}: cluster/_mean_shift.py estimate_bandwidth"
+    found = part("neighbours", size, "500 x 0.3 n x 48 B, as lists and stacked", numbers, source)
+    each = rows_part("row-arrays", table, 16 * F8, "seeds, labels", source)
+    return fit_of(*_tree(job), found, each)
+
+
+@estimator("scikit-learn", "Birch")
+def birch(job: FitJob) -> Steps:
+    """Distances of every row to every subcluster; between a few and as many as rows."""
+    table = job.table
+    source = f"{SKLEARN}: cluster/_birch.py predict"
+    most = min(WORKING_MEMORY_BYTES * 2, table.rows * table.rows * F8)
+    size = ByteRange(0, most // 4, most)
+    text = "n x subclusters x 8 B, whose number the threshold and the values decide"
+    found = Part("distances", size, text, f"at most {most:,} B", source, "low")
+    nodes = rows_part("tree", table, 2 * F8 * (table.columns + 4), "centroids and sums", source)
+    return fit_of(*float_copy(table), nodes, found)
+
+
+@estimator("scikit-learn", "DBSCAN", "HDBSCAN", "OPTICS")
 def density_clusters(job: FitJob) -> Steps:
     """The neighbours of every row, as lists and again joined."""
     table = job.table
@@ -162,7 +206,10 @@ def _lower_gamma(shape: float, at: float) -> float:
 
 @estimator("scikit-learn", "KernelRidge", "GaussianProcessRegressor", "GaussianProcessClassifier")
 @estimator("scikit-learn", "SpectralClustering", "AffinityPropagation", "AgglomerativeClustering")
-@estimator("scikit-learn", "KernelPCA", "MDS", "Isomap")
+@estimator("scikit-learn", "KernelPCA", "MDS", "Isomap", "LocallyLinearEmbedding")
+@estimator(
+    "scikit-learn", "SpectralEmbedding", "LabelPropagation", "LabelSpreading", "ClassicalMDS"
+)
 def pairwise(job: FitJob) -> Steps:
     """Matrices of n x n float64: the kernel or distances, and what the method makes of them."""
     count = constant("pairwise", job.class_name)

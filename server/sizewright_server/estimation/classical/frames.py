@@ -30,7 +30,7 @@ class FileColumns:
     string_distinct: int | None = None
     file_bytes: int | None = None
     item_bytes: int = F8
-    categorical: bool = False
+    storage: str = "arrow"
 
     @property
     def number_bytes(self) -> int:
@@ -43,7 +43,7 @@ class FileColumns:
         one = string_bytes(
             self.rows,
             self.string_length,
-            storage="categorical" if self.categorical else "arrow",
+            storage=self.storage,
             distinct=self.string_distinct,
         )
         return self.strings * one

@@ -122,13 +122,17 @@ def ridge(job: FitJob) -> Steps:
     source = f"{SKLEARN}: linear_model/_ridge.py"
     parts = list(float_copy(table))
     if not table.sparse and job.get("copy_X", True):
-        parts.append(copies("centred-features", table, 1, "X copied, and centred", source))
+        # A classifier weighs its rows, which makes one more.
+        count = 2 if job.class_name == "RidgeClassifier" else 1
+        parts.append(copies("centred-features", table, count, "X centred, and weighted", source))
     if solver in ("auto", "cholesky") and not table.sparse:
         side = min(table.rows, table.columns)
         parts.append(square("normal-matrix", side, 2, "X'X, or XX' where n < p", source))
     elif solver == "svd":
         parts.append(copies("svd", table, 2, "LAPACK's copy + U", "scipy.linalg.svd"))
-    parts.append(rows_part("targets", table, 2 * F8 * outputs(table), "2 x n x k x 8 B", source))
+    many = 4 if job.class_name == "RidgeClassifier" else 2
+    text = "targets some times: n x k x 8 B"
+    parts.append(rows_part("targets", table, many * F8 * outputs(table), text, source))
     return fit_of(*parts, model=(coefficients(job, per_class=outputs(table)),))
 
 

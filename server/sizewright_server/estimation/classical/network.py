@@ -14,17 +14,18 @@ from sizewright_server.estimation.classical.parts import (
     Moment,
     part,
 )
+from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.memory import MemoryEstimate, Part
+from sizewright_server.estimation.optimizers import optimizers
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 
 #: States an optimizer keeps for each parameter, and tensors its step makes of the largest one
 #: (torch.optim, for-loop: Adam's denominator and its quotient) or of all (foreach).
-OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adagrad": 1, "adam": 2, "adamw": 2}
+ADAM_STATES = 2
 #: A small NumPy array or tensor object, with its reference in the list.
 OBJECT_BYTES = 120
 PAGE_BYTES = 4096
 TORCH = "torch 2.13: aten/native on the CPU, torch/optim"
-KERAS = "Keras 3 on TensorFlow 2.21"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,17 @@ class NetworkJob:
     pipeline: str = "arrays"
 
 
-def optimizer_states(name: str) -> int:
+def optimizer_states(name: str) -> float:
     """Tensors an optimizer keeps for each parameter. Raises UnsupportedWorkload."""
-    if name not in OPTIMIZER_STATES:
-        words = f"must be one of {', '.join(OPTIMIZER_STATES)}, not {name!r}"
+    if name not in optimizers():
+        words = f"must be one of {', '.join(sorted(optimizers()))}, not {name!r}"
         raise UnsupportedWorkload(Violation("workload.training.optimizer.name", words))
-    return OPTIMIZER_STATES[name]
+    return state_width(optimizers()[name], F4) / F4
 
 
-def parameters_part(count: int, copies: int, name: str, source: str) -> Part:
+def parameters_part(count: int, copies: float, name: str, source: str) -> Part:
     """So many float32 copies of all parameters."""
-    numbers = f"{copies} x {count:,} x 4 B"
+    numbers = f"{copies:g} x {count:,} x 4 B"
     return part(name, copies * count * F4, "copies x parameters x 4 B", numbers, source, EXACT)
 
 
@@ -145,51 +146,10 @@ def _backward(job: NetworkJob, acts: Part) -> Part:
 def _step(job: NetworkJob) -> Part:
     """Temporaries of the step: two of the largest tensor, or of all under foreach."""
     count = job.network.parameters if job.foreach else 2 * job.network.largest_parameter
-    if optimizer_states(job.optimizer) < 2:
+    if optimizer_states(job.optimizer) < ADAM_STATES:
         count = 0
     text = "2 x largest parameter x 4 B, or all of them under foreach"
     return part("step-temporaries", count * F4, text, f"{count:,} x 4 B", TORCH)
-
-
-# -- Keras --------------------------------------------------------------------------------------
-
-
-def estimate_keras(job: NetworkJob) -> MemoryEstimate:
-    """Peak of a Keras process with the TensorFlow backend on the CPU.
-
-    Arrays given to fit or predict become a constant of the data pipeline: the array, the tensor
-    made of it, and for a moment the tensor's copy into the pipeline. Raises UnsupportedWorkload.
-    """
-    net, source = job.network, KERAS
-    process = constant("process", "tensorflow").part("process", "interpreter, TensorFlow, Keras")
-    built = constant("process", "tensorflow_model").part("first-model", "first layers")
-    weights = parameters_part(net.parameters, 1, "parameters", source)
-    held = (process, built, *data_part(job.data_bytes), weights)
-    key = "tensorflow_fit" if job.training else "tensorflow_predict"
-    started = (*held, constant("process", key).part("first-function", "traced and compiled"))
-    tensor = part(
-        "pipeline-copies",
-        2 * job.data_bytes,
-        "the array as a tensor, and its copy into the pipeline",
-        f"2 x {job.data_bytes:,} B",
-        f"{source}: data_adapters/array_data_adapter.py, tf.data.Dataset.from_tensors",
-    )
-    kept = part("pipeline-tensor", job.data_bytes, "one of them stays", "", source)
-    elements = net.peak_elements(training=job.training)
-    size = elements * job.batch * F4
-    text = "batch x elements alive at the worst moment"
-    acts = part("activations", size, text, f"{job.batch:,} x {elements:,} x 4 B", source)
-    states: tuple[Part, ...] = ()
-    if job.training:
-        count = optimizer_states(job.optimizer) + 1
-        states = (parameters_part(net.parameters, count, "gradients-and-state", source),)
-    scratch: tuple[Part, ...] = ()
-    if net.kind == "cnn":
-        text = "convolution kernels' buffers on each thread"
-        scratch = (constant("process", "tensorflow_scratch").part("kernel-scratch", text),)
-    running = (*started, kept, *states, acts, *scratch, heap_part(size))
-    moments = (Moment("load", held), Moment("pipeline", (*started, tensor)), Moment("run", running))
-    return host_estimate(moments, f"keras {net.kind}", "process")
 
 
 # -- loaders and checkpoints --------------------------------------------------------------------
@@ -264,4 +224,4 @@ def estimate_checkpoint(
     return host_estimate(moments, f"checkpoint {operation}", "process")
 
 
-__all__ = ["CODE", "NetworkJob", "estimate_checkpoint", "estimate_keras", "estimate_torch"]
+__all__ = ["CODE", "NetworkJob", "estimate_checkpoint", "estimate_torch"]

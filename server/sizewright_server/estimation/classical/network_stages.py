@@ -144,52 +144,59 @@ def _cnn(model: Mapping[str, Any]) -> Network:
     return Network("cnn", tuple(stages), RGB * int(model["image"]) ** 2, classes)
 
 
-def _recurrent(model: Mapping[str, Any]) -> Network:
-    """Per step and layer: the activated gates, cell, tanh of it, state, and the stacked output.
+def recurrent_stage(name: str, kind: str, inner: int, width: int, steps: int) -> Stage:
+    """Per step: the activated gates, cell, tanh of it, state, and the stacked output.
 
     Backward stacks the gates' gradients of all steps beside the single ones.
     """
-    kind = str(model["arch"])
     gates = 4 if kind == "lstm" else 3
+    weights = gates * width * (inner + width + 2)
+    saved = (gates + 4 if kind == "lstm" else gates + 3) * width * steps
+    largest = gates * width * max(inner, width)
+    stacked = gates * width * steps
+    return Stage(
+        name,
+        weights,
+        largest,
+        width * steps,
+        saved,
+        transient=stacked,
+        backward_workspace=2 * stacked,
+    )
+
+
+def _recurrent(model: Mapping[str, Any]) -> Network:
+    """Layers of a recurrent cell, and a head on the last step."""
+    kind = str(model["arch"])
     width, steps = int(model["hidden"]), int(model["seq"])
     inner = int(model["in"])
-    stages = []
-    for at in range(int(model.get("layers", 1))):
-        source = inner if at == 0 else width
-        weights = gates * width * (source + width + 2)
-        saved = (gates + 4 if kind == "lstm" else gates + 3) * width * steps
-        largest = gates * width * max(source, width)
-        stacked = gates * width * steps
-        stages.append(
-            Stage(
-                f"{kind}-{at + 1}",
-                weights,
-                largest,
-                width * steps,
-                saved,
-                transient=stacked,
-                backward_workspace=2 * stacked,
-            )
-        )
+    stages = [
+        recurrent_stage(f"{kind}-{at + 1}", kind, inner if at == 0 else width, width, steps)
+        for at in range(int(model.get("layers", 1)))
+    ]
     classes = int(model["out"])
     stages.append(linear("head", width, classes, activation=False))
     return Network(kind, tuple(stages), inner * steps, classes)
 
 
-def _encoder(model: Mapping[str, Any]) -> Network:
-    """Layers of self-attention and a ReLU feed-forward with dropout, after the attention paper.
+def encoder_stage(width: int, ffn: int, heads: int, steps: int) -> Stage:
+    """A layer of self-attention and a ReLU feed-forward with dropout, after the attention paper.
 
     Saved of width d: q, k, v packed and contiguous 6, scaled 2, attention's output 2, residual
     dropouts and noise 4, norms' inputs and outputs 4, the layer's input 1; of the feed-forward
     width: activation, noise and dropped 3; of heads x s²: softmax, noise and dropped 3.
     """
-    width, ffn = int(model["d_model"]), int(model["ffn"])
-    heads, steps = int(model["heads"]), int(model["seq"])
     saved = steps * (19 * width + 3 * ffn) + 3 * heads * steps * steps
     weights = 4 * width * width + 2 * width * ffn + 9 * width + ffn
     largest = max(3 * width * width, width * ffn)
     scores = heads * steps * steps
-    one = Stage("layer", weights, largest, steps * max(ffn, width), saved, workspace=scores)
+    return Stage("layer", weights, largest, steps * max(ffn, width), saved, workspace=scores)
+
+
+def _encoder(model: Mapping[str, Any]) -> Network:
+    """Layers of an encoder, a mean over the steps, and a head."""
+    width, steps = int(model["d_model"]), int(model["seq"])
+    one = encoder_stage(width, int(model["ffn"]), int(model["heads"]), steps)
     classes = int(model["out"])
     head = linear("head", width, classes, activation=False)
     layers = int(model.get("layers", 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -30,12 +31,15 @@ class FitWorkload:
         return False
 
 
-class PreparedFit:
-    """A fit whose estimate is known; the sibling of PreparedWorkload."""
+W = TypeVar("W")
 
-    def __init__(self, workload: FitWorkload) -> None:
+
+class PreparedHost(Generic[W]):
+    """A workload of one process on one node, whose estimate is known: host memory alone."""
+
+    def __init__(self, workload: W, estimate: MemoryEstimate) -> None:
         self.workload = workload
-        self._estimate = estimate_fit(workload.job)
+        self._estimate = estimate
 
     @property
     def architecture(self) -> str:
@@ -75,6 +79,13 @@ class PreparedFit:
     ) -> MemoryEstimate:
         """The whole explained tree; layout and device change nothing in it."""
         return self._estimate
+
+
+class PreparedFit(PreparedHost[FitWorkload]):
+    """A fit whose estimate is known; the sibling of PreparedWorkload."""
+
+    def __init__(self, workload: FitWorkload) -> None:
+        super().__init__(workload, estimate_fit(workload.job))
 
 
 def _column(value: int, count: int) -> Column:

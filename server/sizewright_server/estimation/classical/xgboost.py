@@ -141,7 +141,9 @@ def _sketch(job: FitJob) -> Part:
     table = job.table
     inverse = SKETCH_FACTOR * job.count("max_bin", 256)
     levels = max(1, math.ceil(math.log2(max(2.0, table.rows / inverse))) + 1)
-    entries = min(levels * inverse, max(table.rows, 1))
+    # A column's sketch holds no more than its stored values.
+    stored = table.rows * (table.density if table.sparse else 1) * (1 - table.missing_share)
+    entries = min(levels * inverse, max(int(stored), 1))
     size = table.columns * entries * SKETCH_ENTRY_BYTES * SKETCH_BUFFERS
     numbers = f"{SKETCH_BUFFERS} x {table.columns:,} x {entries:,} x {SKETCH_ENTRY_BYTES} B"
     text = "buffers x p x levels x 8 b x 16 B"

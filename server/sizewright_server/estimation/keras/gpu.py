@@ -48,17 +48,17 @@ def replica_memory(work: KerasWorkload, replicas: int) -> ReplicaMemory:
         source = "keras AutoCastVariable: a cast at each use, kept for its backward pass"
         step.append(part("cast-weights", size, text, f"{size:,} B", source))
     if work.training:
-        size = net.trainable * work.states_width
+        size = int(net.trainable * work.states_width)
         text = "parameters x optimizer slots"
         numbers = f"{net.trainable:,} x {work.states_width:g} B"
         kept.append(part("optimizer-state", size, text, numbers, "keras.optimizers", EXACT))
-        gradients = net.trainable * FP32
+        reduced = net.trainable * FP32
         numbers = f"{net.trainable:,} x 4 B"
-        step.append(part("gradients", gradients, "parameters x 4 B", numbers, SOURCE))
+        step.append(part("gradients", reduced, "parameters x 4 B", numbers, SOURCE))
         if replicas > 1:
             text = "gradients packed for the all-reduce, and its result"
             source = "tf.distribute NcclAllReduce: gradients concatenated into one pack"
-            step.append(part("reduction-buckets", 2 * gradients, text, numbers, source))
+            step.append(part("reduction-buckets", 2 * reduced, text, numbers, source))
     return ReplicaMemory(tuple(kept), tuple(step))
 
 

@@ -34,6 +34,8 @@ from sizewright_server.estimation.memory import (
 from sizewright_server.estimation.runtime import DeviceOverhead
 
 GIB = 2**30
+#: One process drives a node's GPUs, so a rank adds nothing to it.
+_NO_RANK = (0, 0, 0)
 
 
 class PreparedKeras:
@@ -59,10 +61,7 @@ class PreparedKeras:
         host = self._host_pool().peak
         gpu = [self._reserved(layout.dp) for layout in layouts]
         rows = [
-            [size.low_bytes, size.best_bytes, size.high_bytes]
-            + [0, 0, 0]
-            + [host.low_bytes, host.best_bytes, host.high_bytes]
-            + [int(layout.dp > 1), layout.dp]
+            (*_bounds(size), *_NO_RANK, *_bounds(host), int(layout.dp > 1), layout.dp)
             for size, layout in zip(gpu, layouts, strict=True)
         ]
         return LayoutColumns(*np.array(rows, dtype=np.int64).reshape(len(layouts), 11).T)
@@ -121,3 +120,7 @@ class PreparedKeras:
             "GPU has room. The estimate is what it needs to run."
         )
         return (Notice("tensorflow-takes-all-memory", words),)
+
+
+def _bounds(size: ByteRange) -> tuple[int, int, int]:
+    return size.low_bytes, size.best_bytes, size.high_bytes

@@ -119,6 +119,7 @@ def test_launchers_repeat_the_layout_that_was_estimated(tmp_path: Path) -> None:
 
 def test_techniques_of_the_plan_are_applied_to_what_is_launched(tmp_path: Path) -> None:
     text = SFT.replace("micro_batch: 1", "micro_batch: 8") + "techniques: [gradient-accumulation]\n"
+    text = text.replace("auto\n", "{zero: 3, implementation: deepspeed}\n")
 
     selection = plan_of(text, tmp_path)
     config = json.loads(written(selection, Form.DEEPSPEED))

@@ -14,10 +14,17 @@ from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
-from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.runtime import device_overhead
+from sizewright_server.estimation.serving.prepared import PreparedServing
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
 from sizewright_server.planning.advice import advise, changes_that_fit
-from sizewright_server.planning.devices import overhead_of, unsupported_reason, uses_gpu
+from sizewright_server.planning.devices import (
+    overhead_of,
+    served_on,
+    unsupported_reason,
+    uses_gpu,
+)
 from sizewright_server.planning.index import HostIndex, OfferIndex
 from sizewright_server.planning.limits import limits
 from sizewright_server.planning.machines import Check, check_nodes
@@ -92,8 +99,13 @@ class Sizing:
         """
         prepared = self._prepare(question.workload, question.key)
         layout, per_node = _layout(prepared, question)
-        overhead = self._overhead(question.device)
-        return prepared.estimate(layout, min(layout.gpus, per_node), overhead, replay=True)
+        device = self._device(question.device)
+        overhead = device_overhead(None, None) if device is None else overhead_of(device)
+        ranks = min(layout.gpus, per_node)
+        if isinstance(prepared, PreparedServing):
+            seen = None if device is None else served_on(device)
+            return prepared.estimate(layout, ranks, overhead, device=seen)
+        return prepared.estimate(layout, ranks, overhead, replay=True)
 
     def recommend(self, question: RecommendQuestion) -> Recommended:
         """Plans cheapest first. Raises UnsupportedWorkload."""
@@ -168,16 +180,17 @@ class Sizing:
             return (f"{made.check.refusal}.",)
         return reasons_of(question.target, made.check.choice)
 
-    def _overhead(self, name: str | None) -> DeviceOverhead:
+    def _device(self, name: str | None) -> Device | None:
+        """The device of a name. Raises UnsupportedWorkload for one that nothing runs on."""
         if name is None:
-            return device_overhead(None, None)
+            return None
         device: Device | None = dict(
             zip(self.catalog.device_names, self.catalog.devices, strict=True)
         )[name]
         reason = "is not in the device table" if device is None else unsupported_reason(device)
         if device is None or reason:
             raise UnsupportedWorkload(Violation("device", reason))
-        return overhead_of(device)
+        return device
 
 
 def estimate_of(plan: Plan) -> MemoryEstimate:
@@ -196,12 +209,16 @@ def _estimate_on(
         return prepared.estimate(layout, 1, device_overhead(None, None))
     if target.device is None:
         raise LookupError("a plan names no device")
-    return prepared.estimate(layout, target.device_count, overhead_of(target.device))
+    overhead = overhead_of(target.device)
+    if isinstance(prepared, PreparedServing):
+        seen = served_on(target.device)
+        return prepared.estimate(layout, target.device_count, overhead, device=seen)
+    return prepared.estimate(layout, target.device_count, overhead)
 
 
 def _layout(prepared: AnyPrepared, question: EstimateQuestion) -> tuple[Layout, int]:
     """The layout to estimate: the explicit one, else the first for the asked GPUs."""
-    if not isinstance(question.workload, Workload):
+    if not isinstance(question.workload, Workload | ServingWorkload):
         return Layout(), 1
     run = question.workload.run
     per_node = question.gpus_per_node or DEFAULT_GPUS_PER_NODE
@@ -214,10 +231,8 @@ def _layout(prepared: AnyPrepared, question: EstimateQuestion) -> tuple[Layout, 
     raise UnsupportedWorkload(Violation(f"workload.{kind}.parallelism", words))
 
 
-def _gpus_of(run: Training | Inference) -> int:
-    if run.layout is None:
-        return 1
-    return max(run.layout.dp, 1) * run.layout.tp
+def _gpus_of(run: Training | Inference | ServingRun) -> int:
+    return 1 if run.layout is None else replace(run.layout, dp=max(run.layout.dp, 1)).gpus
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.accuracy.case import Case, Mapped, Unmapped
 from tests.accuracy.mapping import map_case
+from tests.accuracy.serving_cases import serving_reading
 
 from sizewright_catalog.devices import find_device
 from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare
@@ -61,7 +62,7 @@ class Report:
         except Unmapped as reason:
             self._refuse(case, target, str(reason))
             return
-        actual = target.get("bytes")
+        actual = target.get("bytes", target.get("count"))
         row = {
             "id": case["id"],
             "metric": target["metric"],
@@ -157,6 +158,8 @@ def _reading(target: dict[str, Any], estimate: MemoryEstimate) -> ByteRange:
     metric, scope = target["metric"], target["scope"]
     if metric == "host_ram":
         return estimate.pool("host").peak
+    if estimate.serving is not None:
+        return serving_reading(target, estimate)
     gpu = estimate.pool("gpu").gpu
     if gpu is None or scope not in ("single_gpu", "worst_gpu", "last_rank"):
         raise Unmapped(f"scope {scope!r} is not built yet")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sizewright_server.estimation.workload import Layout
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.serving.view import ServingView
 
 Confidence: TypeAlias = Literal["high", "medium", "low"]
 
@@ -104,6 +107,8 @@ class MemoryEstimate:
     trainable_parameter_count: int
     architecture: str
     notices: tuple[Notice, ...] = ()
+    #: An engine's own view of its GPU, for serving.
+    serving: ServingView | None = None
 
     def pool(self, name: Literal["gpu", "host"]) -> PoolEstimate:
         """The pool of that name. Raises KeyError when the workload does not use it."""

@@ -10,6 +10,8 @@ from typing import Any
 from sizewright_catalog.values import Device
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.serving.devices import serving_device
+from sizewright_server.estimation.serving.run import ServingDevice, ServingWorkload
 from sizewright_server.estimation.workload import Training, Workload
 
 
@@ -41,6 +43,8 @@ def uses_gpu(workload: AnyWorkload) -> bool:
 
 def native_features(workload: AnyWorkload) -> tuple[str, ...]:
     """The device features a workload asks for; a fit uses no device."""
+    if isinstance(workload, ServingWorkload):
+        return ("bf16",) if workload.run.compute_type == "bf16" else ()
     if not isinstance(workload, Workload):
         return ()
     run = workload.run
@@ -70,3 +74,10 @@ def overhead_of(device: Device) -> DeviceOverhead:
     """The runtime overheads of a device PyTorch can use."""
     capability = device.compute_capability if device.vendor == "nvidia" else None
     return device_overhead(device.vendor, capability)
+
+
+@cache
+def served_on(device: Device) -> ServingDevice:
+    """A device as a serving engine sees it."""
+    total = device.driver_total_bytes or device.nominal_bytes
+    return serving_device(device.name, device.vendor, total, device.link_gb_per_second)

@@ -13,6 +13,7 @@ from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Inference, Training, Workload
 from sizewright_server.planning.machines import check_nodes
 from sizewright_server.planning.plan import Constraints, FitLimit, worst
@@ -84,14 +85,16 @@ def _knobs(workload: AnyWorkload) -> list[_Knob]:
     if isinstance(run, Training):
         return [_knob(workload, "training", name) for name in ("micro_batch", "seq_len")]
     names = ["batch", "input_tokens"]
-    if isinstance(run, Inference) and run.new_tokens:
+    if isinstance(run, Inference | ServingRun) and run.new_tokens:
         names.append("new_tokens")
     return [_knob(workload, "inference", name) for name in names]
 
 
-def _knob(workload: Workload | CpuWorkload, section: str, name: str) -> _Knob:
-    def turned(value: int) -> Workload | CpuWorkload:
+def _knob(workload: Workload | CpuWorkload | ServingWorkload, section: str, name: str) -> _Knob:
+    def turned(value: int) -> Workload | CpuWorkload | ServingWorkload:
         changed: dict[str, Any] = {name: value}
+        if isinstance(workload, ServingWorkload):
+            return replace(workload, run=replace(workload.run, **changed))
         return replace(workload, run=replace(workload.run, **changed))
 
     stated = max(int(getattr(workload.run, name)), 1)

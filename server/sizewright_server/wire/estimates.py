@@ -14,6 +14,7 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
 )
+from sizewright_server.estimation.serving.view import CountRange, ServingView
 from sizewright_server.estimation.workload import Layout
 
 POOLS = {"gpu": pb.POOL_GPU, "host": pb.POOL_HOST}
@@ -35,6 +36,7 @@ def estimate_message(value: MemoryEstimate) -> pb.MemoryEstimate:
         trainable_parameter_count=value.trainable_parameter_count,
         architecture=value.architecture,
         warnings=warning_messages(value.notices),
+        serving=None if value.serving is None else _serving(value.serving),
     )
 
 
@@ -67,6 +69,28 @@ def range_message(value: ByteRange) -> pb.ByteRange:
 def warning_messages(notices: Sequence[Notice]) -> list[pb.Warning]:
     """Notices as warnings."""
     return [pb.Warning(code=notice.code, message=notice.message) for notice in notices]
+
+
+def _serving(value: ServingView) -> pb.ServingView:
+    return pb.ServingView(
+        engine=value.engine,
+        engine_version=value.engine_version,
+        breakdown=[_part(part) for part in value.breakdown],
+        bytes_per_token=value.bytes_per_token,
+        block_tokens=value.block_tokens,
+        block_bytes=value.block_bytes,
+        needed_cache=range_message(value.needed_cache),
+        least_gpu=range_message(value.least_gpu),
+        engine_use=None if value.engine_use is None else range_message(value.engine_use),
+        kv_tokens=_count(value.kv_tokens),
+        kv_blocks=_count(value.kv_blocks),
+        concurrent_sequences=_count(value.sequences),
+        longest_sequence_tokens=_count(value.longest_sequence),
+    )
+
+
+def _count(value: CountRange | None) -> pb.CountRange | None:
+    return None if value is None else pb.CountRange(low=value.low, best=value.best, high=value.high)
 
 
 def _pool(value: PoolEstimate) -> pb.PoolEstimate:

@@ -12,6 +12,7 @@ from sizewright_server.estimation.classical.network_stages import Network
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.problems import Violation
+from sizewright_server.estimation.serving.run import ServingWorkload
 from sizewright_server.estimation.workload import (
     Dataset,
     Inference,
@@ -27,6 +28,7 @@ from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.keras import FRAMEWORKS as KERAS_FRAMEWORKS
 from sizewright_server.wire.keras import KerasReader
 from sizewright_server.wire.layouts import read_layout
+from sizewright_server.wire.serving import ServingReader, wants_serving
 from sizewright_server.wire.surroundings import read_dataset, read_host
 from sizewright_server.wire.techniques import TechniquesReader
 from sizewright_server.wire.violations import echoed, from_pydantic, one_of
@@ -70,6 +72,8 @@ class WorkloadReader:
         if message.backend:
             self._wrong("backend", "is of framework 'keras' alone")
         source = self._model(message.model)
+        if message.WhichOneof("run") == "inference" and wants_serving(message.inference):
+            return self._serving(message, self._for_engine(message, source), before)
         run = self._run(message)
         dataset = self._dataset(message)
         host = read_host(message.host, self.problems, self.path)
@@ -83,12 +87,45 @@ class WorkloadReader:
             return None
         return Workload(source, run, name=message.name, dataset=dataset, host=host)
 
+    def _serving(
+        self, message: pb.Workload, source: ModelSource | None, before: int
+    ) -> ServingWorkload | None:
+        """A workload for a serving engine, or for types and settings only it takes."""
+        layout = self._layout(message.inference.parallelism, "inference")
+        run = ServingReader(self.problems, self.path).read(
+            message.inference, source, message.model, layout, self._draft
+        )
+        host = read_host(message.host, self.problems, self.path)
+        if len(self.problems) > before or source is None or run is None or host is None:
+            return None
+        return ServingWorkload(source, run, name=message.name, host=host)
+
+    def _for_engine(
+        self, message: pb.Workload, source: ModelSource | Network | None
+    ) -> ModelSource | None:
+        """The source as an engine takes it: a configuration, on GPUs."""
+        if message.accelerator == "cpu":
+            words = "serving engines and quantised weights are estimated for GPUs alone"
+            self._wrong("accelerator", words)
+        if isinstance(source, Network):
+            self._wrong("model.layers", "an engine serves a 'preset', 'hf_config' or 'safetensors'")
+            return None
+        return source
+
+    def _draft(self, message: pb.Model, field: str) -> ModelSource | None:
+        """A draft model."""
+        source = self._model(message, field)
+        if isinstance(source, Network):
+            self._wrong(field, "must be a 'preset' or 'hf_config'")
+            return None
+        return source
+
     # -- model ----------------------------------------------------------------------------------
 
-    def _model(self, message: pb.Model) -> ModelSource | Network | None:
+    def _model(self, message: pb.Model, field: str = "model") -> ModelSource | Network | None:
         kind = message.WhichOneof("source")
         if kind is None:
-            self._wrong("model", "is required: 'preset' or 'hf_config'")
+            self._wrong(field, "is required: 'preset', 'hf_config' or 'safetensors'")
             return None
         config = None
         preset = None
@@ -99,8 +136,12 @@ class WorkloadReader:
             config = self._config(message.hf_config.json)
         elif kind == "layers":
             return read_layers(message.layers, self.problems, self.path)
+        elif kind == "safetensors":
+            config = self._stored(message.safetensors)
         else:
-            self._wrong(f"model.{kind}", f"{kind!r} is not built yet; use 'preset' or 'hf_config'")
+            self._wrong(
+                f"{field}.{kind}", f"{kind!r} is not built yet; use 'preset' or 'hf_config'"
+            )
         head = message.head or None
         if head is not None and head not in HEADS:
             self._wrong("model.head", one_of("head", head, HEADS))
@@ -122,8 +163,7 @@ class WorkloadReader:
             )
             return None
 
-    def _config(self, text: str) -> dict[str, Any] | None:
-        field = "model.hf_config"
+    def _config(self, text: str, field: str = "model.hf_config") -> dict[str, Any] | None:
         if len(text.encode()) > MAX_CONFIG_BYTES:
             self._wrong(field, f"is longer than {MAX_CONFIG_BYTES:,} bytes")
             return None
@@ -136,6 +176,17 @@ class WorkloadReader:
             self._wrong(field, "must be a JSON object, as a config.json is")
             return None
         return config
+
+    def _stored(self, message: pb.SafetensorsModel) -> dict[str, Any] | None:
+        """The configuration beside weight files."""
+        if not message.hf_config.json:
+            self._wrong(
+                "model.safetensors.hf_config", "is required: the config.json beside the files"
+            )
+            return None
+        if any(tensor.stored_bytes < 0 for tensor in message.tensors):
+            self._wrong("model.safetensors.tensors", "stored_bytes must be at least 0")
+        return self._config(message.hf_config.json, "model.safetensors.hf_config")
 
     # -- run ------------------------------------------------------------------------------------
 
@@ -189,8 +240,6 @@ class WorkloadReader:
         return Training(**values, **techniques, image_size=image_size, layout=layout)
 
     def _inference(self, message: pb.Inference) -> Inference | None:
-        if message.HasField("serving"):
-            self._wrong("inference.serving", "serving engines are not built yet")
         generates = message.new_tokens > 0
         kept = 1 if generates else 0
         section = self._section(

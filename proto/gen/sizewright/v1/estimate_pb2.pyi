@@ -422,6 +422,7 @@ class MemoryEstimate(_message.Message):
     TRAINABLE_PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     ranks_per_node: _builtins.int
     """Ranks on each node, as the host pool counts them."""
     parameter_count: _builtins.int
@@ -442,6 +443,10 @@ class MemoryEstimate(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
         """What the asker should know."""
 
+    @_builtins.property
+    def serving(self) -> Global___ServingView:
+        """What a serving engine makes of its GPU; unset for everything else."""
+
     def __init__(
         self,
         *,
@@ -452,11 +457,132 @@ class MemoryEstimate(_message.Message):
         trainable_parameter_count: _builtins.int = ...,
         architecture: _builtins.str = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
+        serving: Global___ServingView | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "layout", b"layout", "parameter_count", b"parameter_count", "pools", b"pools", "ranks_per_node", b"ranks_per_node", "trainable_parameter_count", b"trainable_parameter_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "layout", b"layout", "parameter_count", b"parameter_count", "pools", b"pools", "ranks_per_node", b"ranks_per_node", "serving", b"serving", "trainable_parameter_count", b"trainable_parameter_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemoryEstimate: _TypeAlias = MemoryEstimate  # noqa: Y015
+
+@_typing.final
+class CountRange(_message.Message):
+    """A count with its doubt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.int
+    """The truth lies below this at most once in fifty."""
+    best: _builtins.int
+    """The honest middle."""
+    high: _builtins.int
+    """The truth lies above this at most once in fifty."""
+    def __init__(
+        self,
+        *,
+        low: _builtins.int = ...,
+        best: _builtins.int = ...,
+        high: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountRange: _TypeAlias = CountRange  # noqa: Y015
+
+@_typing.final
+class ServingView(_message.Message):
+    """An engine on a device: its own breakdown, the pool it makes, and how much the pool holds. Bytes
+    are one GPU's, counts one replica's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_VERSION_FIELD_NUMBER: _builtins.int
+    BREAKDOWN_FIELD_NUMBER: _builtins.int
+    BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    BLOCK_TOKENS_FIELD_NUMBER: _builtins.int
+    BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    NEEDED_CACHE_FIELD_NUMBER: _builtins.int
+    LEAST_GPU_FIELD_NUMBER: _builtins.int
+    ENGINE_USE_FIELD_NUMBER: _builtins.int
+    KV_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_BLOCKS_FIELD_NUMBER: _builtins.int
+    CONCURRENT_SEQUENCES_FIELD_NUMBER: _builtins.int
+    LONGEST_SEQUENCE_TOKENS_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """The engine."""
+    engine_version: _builtins.str
+    """Its version, as asked; empty when none was stated."""
+    bytes_per_token: _builtins.int
+    """Bytes a token takes in the cache of one GPU."""
+    block_tokens: _builtins.int
+    """Tokens of a block."""
+    block_bytes: _builtins.int
+    """Bytes of a block on one GPU."""
+    @_builtins.property
+    def breakdown(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
+        """What the engine's log says of its first rank: weights, activations, non-torch, cuda-graphs and
+        kv-cache.
+        """
+
+    @_builtins.property
+    def needed_cache(self) -> Global___ByteRange:
+        """Cache that what is asked needs."""
+
+    @_builtins.property
+    def least_gpu(self) -> Global___ByteRange:
+        """The least memory a GPU must have for what is asked."""
+
+    @_builtins.property
+    def engine_use(self) -> Global___ByteRange:
+        """What the engine takes of the given device under its policy; unset without a device."""
+
+    @_builtins.property
+    def kv_tokens(self) -> Global___CountRange:
+        """Tokens the pool holds; unset without a device."""
+
+    @_builtins.property
+    def kv_blocks(self) -> Global___CountRange:
+        """Blocks of the pool; unset without a device."""
+
+    @_builtins.property
+    def concurrent_sequences(self) -> Global___CountRange:
+        """Most sequences of the asked length at once; unset without a device."""
+
+    @_builtins.property
+    def longest_sequence_tokens(self) -> Global___CountRange:
+        """Longest sequence with the asked number at once; unset without a device."""
+
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        engine_version: _builtins.str = ...,
+        breakdown: _abc.Iterable[Global___Part] | None = ...,
+        bytes_per_token: _builtins.int = ...,
+        block_tokens: _builtins.int = ...,
+        block_bytes: _builtins.int = ...,
+        needed_cache: Global___ByteRange | None = ...,
+        least_gpu: Global___ByteRange | None = ...,
+        engine_use: Global___ByteRange | None = ...,
+        kv_tokens: Global___CountRange | None = ...,
+        kv_blocks: Global___CountRange | None = ...,
+        concurrent_sequences: Global___CountRange | None = ...,
+        longest_sequence_tokens: Global___CountRange | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrent_sequences", b"concurrent_sequences", "engine_use", b"engine_use", "kv_blocks", b"kv_blocks", "kv_tokens", b"kv_tokens", "least_gpu", b"least_gpu", "longest_sequence_tokens", b"longest_sequence_tokens", "needed_cache", b"needed_cache"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_tokens", b"block_tokens", "breakdown", b"breakdown", "bytes_per_token", b"bytes_per_token", "concurrent_sequences", b"concurrent_sequences", "engine", b"engine", "engine_use", b"engine_use", "engine_version", b"engine_version", "kv_blocks", b"kv_blocks", "kv_tokens", b"kv_tokens", "least_gpu", b"least_gpu", "longest_sequence_tokens", b"longest_sequence_tokens", "needed_cache", b"needed_cache"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServingView: _TypeAlias = ServingView  # noqa: Y015

@@ -1486,15 +1486,22 @@ class Inference(_message.Message):
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
-    """Engine: "transformers" or "pytorch" today; "vllm", "sglang", "llama-cpp" and "tensorrt-llm"
-    are known and refused by name until built. Empty means "transformers".
+    """Engine: "vllm", "sglang", "transformers" or "pytorch"; "llama-cpp", "tensorrt-llm" and others
+    are known and refused by name. Empty means "transformers".
     """
     weight_dtype: _builtins.str
-    """Type of the weights: "fp32", "bf16", "fp16". Required."""
+    """Type of the weights: "fp32", "bf16", "fp16", or a quantisation such as "fp8", "fp8-block",
+    "int8-w8a8", "w4a16", "gptq-int4", "awq-int4", "bnb-int8", "bnb-nf4", "mxfp4", "nvfp4",
+    "hqq-int4". Required.
+    """
     kv_dtype: _builtins.str
-    """Type of the key-value cache; empty means the weights' type."""
+    """Type of the key-value cache: "fp32", "bf16", "fp16", "fp8", "int8", "int4" or "nvfp4"; empty
+    means the type of the computation.
+    """
     batch: _builtins.int
-    """Sequences that run at once. Required, at least 1."""
+    """Sequences that run at once: of each replica for transformers and pytorch, of all replicas
+    together for vllm and sglang. Required, at least 1.
+    """
     input_tokens: _builtins.int
     """Prompt tokens per sequence, or tokens per sample of an encoder."""
     new_tokens: _builtins.int
@@ -1502,8 +1509,9 @@ class Inference(_message.Message):
     attention: _builtins.str
     """Attention kernel as in training."""
     cache: _builtins.str
-    """Key-value cache: "dynamic" (grows with each token), "static" (allocated whole) or "none".
-    Empty means "dynamic" for decoders and "none" for encoders.
+    """Key-value cache of transformers and pytorch: "dynamic" (grows with each token), "static"
+    (allocated whole), "quantised" (dynamic in the type of kv_dtype) or "none". Empty means
+    "dynamic" for decoders and "none" for encoders.
     """
     logits_to_keep: _builtins.int
     """How many positions get logits in the prefill; unset means 1 where tokens are generated, else
@@ -1550,7 +1558,7 @@ Global___Inference: _TypeAlias = Inference  # noqa: Y015
 
 @_typing.final
 class ServingSettings(_message.Message):
-    """Settings of a serving engine (read by the engines that are not built yet)."""
+    """Settings of a serving engine; what is left out is the engine's own default for its version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1560,10 +1568,27 @@ class ServingSettings(_message.Message):
     MAX_NUM_SEQS_FIELD_NUMBER: _builtins.int
     MAX_NUM_BATCHED_TOKENS_FIELD_NUMBER: _builtins.int
     ENFORCE_EAGER_FIELD_NUMBER: _builtins.int
+    ENGINE_GENERATION_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    QUANTISATION_GROUP_SIZE_FIELD_NUMBER: _builtins.int
+    COMPUTE_DTYPE_FIELD_NUMBER: _builtins.int
+    CHUNKED_PREFILL_FIELD_NUMBER: _builtins.int
+    SHARED_PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
+    DISABLE_HYBRID_CACHE_FIELD_NUMBER: _builtins.int
+    SKIP_MULTIMODAL_PROFILING_FIELD_NUMBER: _builtins.int
+    DATA_PARALLEL_ATTENTION_FIELD_NUMBER: _builtins.int
+    GRAPHS_IN_BUDGET_FIELD_NUMBER: _builtins.int
+    SWAP_SPACE_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_OFFLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    SPECULATIVE_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    STATIC_CACHE_TOKENS_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.str
-    """Engine version, such as "0.19.0"."""
+    """Engine version, such as "0.19.0". Empty means the newest whose rules are known."""
     gpu_memory_utilization: _builtins.float
-    """Share of a GPU's memory the engine may take, above 0 and at most 1."""
+    """Share of a GPU's memory the engine may take, above 0 and at most 1: gpu_memory_utilization of
+    vLLM, mem_fraction_static of SGLang.
+    """
     max_model_len: _builtins.int
     """Longest sequence the engine admits, in tokens."""
     max_num_seqs: _builtins.int
@@ -1572,6 +1597,42 @@ class ServingSettings(_message.Message):
     """Most tokens in one forward pass."""
     enforce_eager: _builtins.bool
     """CUDA graphs are off."""
+    engine_generation: _builtins.str
+    """Generation of vLLM: "v0" or "v1". Empty means that of the version."""
+    block_size: _builtins.int
+    """Tokens of a cache block; 0 means the engine's own."""
+    quantisation_group_size: _builtins.int
+    """Weights of a quantisation's group; 0 means its usual size, -1 a row."""
+    compute_dtype: _builtins.str
+    """Type of activations, and of weights that stay unquantised: "fp32", "bf16" or "fp16". Empty
+    means "bf16" for quantised weights.
+    """
+    chunked_prefill: _builtins.bool
+    """Prompts run in chunks; unset means the engine's own default."""
+    shared_prefix_tokens: _builtins.int
+    """First tokens that every sequence shares and the prefix cache holds once."""
+    disable_hybrid_cache: _builtins.bool
+    """Every layer keeps every token: vLLM's hybrid cache manager is off."""
+    skip_multimodal_profiling: _builtins.bool
+    """The vision tower is not run while the engine profiles."""
+    data_parallel_attention: _builtins.bool
+    """Data-parallel attention: each tensor-parallel rank holds other sequences."""
+    graphs_in_budget: _builtins.bool
+    """CUDA graphs are taken off the cache's budget; unset means the version's own."""
+    swap_space_bytes: _builtins.int
+    """Page-locked host memory of each rank for preempted sequences; unset means the version's own."""
+    cpu_offload_bytes: _builtins.int
+    """Weights of each rank that stay in host memory."""
+    static_cache_tokens: _builtins.int
+    """Tokens per sequence a static cache has room for; 0 means the prompt and the new tokens."""
+    @_builtins.property
+    def speculative(self) -> Global___SpeculativeDecoding:
+        """A draft model that proposes tokens."""
+
+    @_builtins.property
+    def adapters(self) -> Global___AdapterSlots:
+        """LoRA adapters that are held at once."""
+
     def __init__(
         self,
         *,
@@ -1581,14 +1642,94 @@ class ServingSettings(_message.Message):
         max_num_seqs: _builtins.int = ...,
         max_num_batched_tokens: _builtins.int = ...,
         enforce_eager: _builtins.bool = ...,
+        engine_generation: _builtins.str = ...,
+        block_size: _builtins.int = ...,
+        quantisation_group_size: _builtins.int = ...,
+        compute_dtype: _builtins.str = ...,
+        chunked_prefill: _builtins.bool | None = ...,
+        shared_prefix_tokens: _builtins.int = ...,
+        disable_hybrid_cache: _builtins.bool = ...,
+        skip_multimodal_profiling: _builtins.bool = ...,
+        data_parallel_attention: _builtins.bool = ...,
+        graphs_in_budget: _builtins.bool | None = ...,
+        swap_space_bytes: _builtins.int | None = ...,
+        cpu_offload_bytes: _builtins.int = ...,
+        speculative: Global___SpeculativeDecoding | None = ...,
+        adapters: Global___AdapterSlots | None = ...,
+        static_cache_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill", "_graphs_in_budget", b"_graphs_in_budget", "_swap_space_bytes", b"_swap_space_bytes", "adapters", b"adapters", "chunked_prefill", b"chunked_prefill", "graphs_in_budget", b"graphs_in_budget", "speculative", b"speculative", "swap_space_bytes", b"swap_space_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforce_eager", b"enforce_eager", "engine_version", b"engine_version", "gpu_memory_utilization", b"gpu_memory_utilization", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill", "_graphs_in_budget", b"_graphs_in_budget", "_swap_space_bytes", b"_swap_space_bytes", "adapters", b"adapters", "block_size", b"block_size", "chunked_prefill", b"chunked_prefill", "compute_dtype", b"compute_dtype", "cpu_offload_bytes", b"cpu_offload_bytes", "data_parallel_attention", b"data_parallel_attention", "disable_hybrid_cache", b"disable_hybrid_cache", "enforce_eager", b"enforce_eager", "engine_generation", b"engine_generation", "engine_version", b"engine_version", "gpu_memory_utilization", b"gpu_memory_utilization", "graphs_in_budget", b"graphs_in_budget", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "quantisation_group_size", b"quantisation_group_size", "shared_prefix_tokens", b"shared_prefix_tokens", "skip_multimodal_profiling", b"skip_multimodal_profiling", "speculative", b"speculative", "static_cache_tokens", b"static_cache_tokens", "swap_space_bytes", b"swap_space_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__chunked_prefill: _TypeAlias = _typing.Literal["chunked_prefill"]  # noqa: Y015
+    _WhichOneofArgType__chunked_prefill: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill"]  # noqa: Y015
+    _WhichOneofReturnType__graphs_in_budget: _TypeAlias = _typing.Literal["graphs_in_budget"]  # noqa: Y015
+    _WhichOneofArgType__graphs_in_budget: _TypeAlias = _typing.Literal["_graphs_in_budget", b"_graphs_in_budget"]  # noqa: Y015
+    _WhichOneofReturnType__swap_space_bytes: _TypeAlias = _typing.Literal["swap_space_bytes"]  # noqa: Y015
+    _WhichOneofArgType__swap_space_bytes: _TypeAlias = _typing.Literal["_swap_space_bytes", b"_swap_space_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chunked_prefill) -> _WhichOneofReturnType__chunked_prefill | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__graphs_in_budget) -> _WhichOneofReturnType__graphs_in_budget | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_space_bytes) -> _WhichOneofReturnType__swap_space_bytes | None: ...
+
+Global___ServingSettings: _TypeAlias = ServingSettings  # noqa: Y015
+
+@_typing.final
+class SpeculativeDecoding(_message.Message):
+    """A draft model beside the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAFT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    """Tokens proposed in each step."""
+    @_builtins.property
+    def draft(self) -> Global___Model:
+        """The draft model, in the model's own unquantised type."""
+
+    def __init__(
+        self,
+        *,
+        draft: Global___Model | None = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["draft", b"draft"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft", b"draft", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ServingSettings: _TypeAlias = ServingSettings  # noqa: Y015
+Global___SpeculativeDecoding: _TypeAlias = SpeculativeDecoding  # noqa: Y015
+
+@_typing.final
+class AdapterSlots(_message.Message):
+    """Adapters an engine keeps room for on the GPU."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Adapters at once."""
+    rank: _builtins.int
+    """Largest rank."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "rank", b"rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterSlots: _TypeAlias = AdapterSlots  # noqa: Y015
 
 @_typing.final
 class Fit(_message.Message):

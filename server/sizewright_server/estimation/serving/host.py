@@ -1,0 +1,98 @@
+"""Host memory of serving: processes, weights on their way, swap and offload spaces.
+
+Pages of mapped weight files are the kernel's to take back and no part of the processes; a warning
+of the estimate says how many there are.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias
+
+from sizewright_server.estimation.host import SHARD_BYTES
+from sizewright_server.estimation.memory import ByteRange, Part, Phase
+from sizewright_server.estimation.serving.run import POOLED, ServingRun
+from sizewright_server.estimation.workload import HostConditions
+
+MIB = 2**20
+
+#: Name, the parts each rank has, and those a node has once.
+HostPhase: TypeAlias = tuple[str, tuple[Part, ...], tuple[Part, ...]]
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = resources.files("sizewright_server.estimation.serving").joinpath("data/host.json")
+    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    return table
+
+
+def _entry(key: str, times: int = 1) -> Part:
+    """`times` an entry of the table."""
+    entry = _table()[key]
+    size = ByteRange(*(int(entry[k]) * MIB * times for k in ("low", "value", "high")))
+    numbers = f"{times} x {entry['value']} MiB" if times != 1 else f"{entry['value']} MiB"
+    return Part(key, size, str(entry["formula"]), numbers, str(entry["source"]), "low")
+
+
+def rank_parts(run: ServingRun, swap_bytes: int) -> tuple[Part, ...]:
+    """What each rank's process holds while it serves."""
+    parts = [_entry("worker-process" if run.engine in POOLED else "module-process")]
+    for name, size, source in (
+        ("swap-space", swap_bytes, "page-locked blocks for preempted sequences"),
+        ("cpu-offload", run.cpu_offload_bytes, "weights kept in page-locked memory"),
+    ):
+        if size:
+            exact = ByteRange(size, size, size)
+            parts.append(Part(name, exact, "bytes stated", f"{size:,} B", source, "high"))
+    return tuple(parts)
+
+
+def node_parts(run: ServingRun) -> tuple[Part, ...]:
+    """What a node holds once: the front end of the engine."""
+    return (_entry("front-end"),) if run.engine in POOLED else ()
+
+
+def loading_part(conditions: HostConditions, rank_bytes: int, file_bytes: int) -> Part:
+    """Weights of one rank on their way to its GPU."""
+    if conditions.checkpoint_load == "torch-load":
+        size = ByteRange(file_bytes, file_bytes, 2 * file_bytes)
+        words, source = "the whole state dict in each process", "torch.load without mmap"
+    elif conditions.checkpoint_load == "random-init":
+        return Part(
+            "checkpoint-shard", ByteRange(0, 0, 0), "none", "0 B", "no file is read", "high"
+        )
+    else:
+        shard = min(rank_bytes, SHARD_BYTES)
+        size = ByteRange(0, shard // 8, shard)
+        words = "memory-mapped safetensors: one tensor in flight, at most one shard"
+        source = "safetensors is mapped and copied tensor by tensor; pages are reclaimable"
+    return Part("checkpoint-shard", size, words, f"{size.best_bytes:,} B", source, "medium")
+
+
+def phases(
+    run: ServingRun, conditions: HostConditions, ranks: int, rank_bytes: int, swap_bytes: int
+) -> tuple[HostPhase, ...]:
+    """Name, each rank's parts and the node's, of loading and of serving."""
+    steady = rank_parts(run, swap_bytes)
+    loading = (*steady[:1], loading_part(conditions, rank_bytes, rank_bytes * ranks))
+    node = node_parts(run)
+    return (("load", loading, node), ("serving", steady, node))
+
+
+def phase_of(name: str, each: tuple[Part, ...], node: tuple[Part, ...], ranks: int) -> Phase:
+    """A host phase of a node with `ranks` ranks."""
+    parts = []
+    total = ByteRange(0, 0, 0)
+    for part in each:
+        size = ByteRange(
+            ranks * part.size.low_bytes, ranks * part.size.best_bytes, ranks * part.size.high_bytes
+        )
+        numbers = f"{ranks} x {part.numbers}" if ranks > 1 else part.numbers
+        parts.append(Part(part.name, size, part.formula, numbers, part.source, part.confidence))
+    parts += node
+    for part in parts:
+        total = total + part.size
+    return Phase(name, total, tuple(p for p in parts if p.size.high_bytes))

@@ -1,0 +1,218 @@
+"""transformers and plain PyTorch: weights, a cache that grows, and the modules' own activations.
+
+For models and stored types the tape does not lower; what it lowers is estimated operator by
+operator (`estimation/inference.py`). Sources: transformers modelling code and cache_utils.py,
+bitsandbytes, AutoGPTQ and AutoAWQ kernels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.serving.caches import CacheFormat, held_tokens
+from sizewright_server.estimation.serving.model import LayerCache
+from sizewright_server.estimation.serving.rules import Version
+from sizewright_server.estimation.serving.stages import Setup
+from sizewright_server.estimation.serving.weights import Ranks, rank_weights, stage_layers
+
+#: generate() asks for the last position's logits only since this version; before, the prefill made
+#: all of them, and a copy in fp32.
+LAST_LOGITS_FROM: Version = (4, 45)
+#: Dynamic caches drop what a sliding window has passed since this version.
+WINDOWED_FROM: Version = (4, 56)
+#: A version newer than the one the rules were read from.
+NEWEST: Version = (5, 23)
+#: cuBLAS workspace in PyTorch's allocator: 8 MiB, 32 MiB on Hopper.
+WORKSPACE = ByteRange(8 * 2**20, 32 * 2**20, 64 * 2**20)
+#: Prompts of this many tokens make AutoAWQ and ExLlama dequantise whole matrices.
+DEQUANTISES_FROM = 51
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A phase on one GPU: named bytes beside the weights."""
+
+    phase: str
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(size for _, size in self.parts)
+
+
+class HuggingFace:
+    """Peaks of a model split over `layout.pp` GPUs by layers (device_map) and `layout.tp` ranks."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.run, self.model = setup, setup.run, setup.model
+
+    def weights(self, stage: int) -> list[tuple[str, int]]:
+        """Named bytes of a stage's weights."""
+        layout = self.setup.layout
+        ranks = Ranks(layout.tp, layout.pp, layout.ep, stage, pads=False)
+        held = rank_weights(
+            self.model, self.setup.scheme, self.setup.itemsize, ranks, rotary_itemsize=0
+        )
+        scale = self.setup.stored_share
+        parts = [
+            ("layers", int((held.layers + held.experts) * scale)),
+            ("embedding", int(held.embedding * scale)),
+            ("head", int(held.head * scale)),
+            ("vision-tower", int(held.encoder * scale)),
+            ("mask-buffers", self.model.mask_elements if stage == 0 else 0),
+        ]
+        return [(name, size) for name, size in parts if size]
+
+    def cache_bytes(self, stage: int, tokens: int) -> int:
+        """The cache of a stage's layers for every sequence at `tokens` tokens."""
+        form = CacheFormat(self.run.kv_type, self.setup.itemsize, self.setup.layout.tp)
+        total = 0.0
+        for cache, count in Counter(self.setup.stage_caches(stage)).items():
+            kept = expanded(cache)
+            held = held_tokens(kept, tokens, 0) if self._windows else tokens
+            if kept.kind == "cross":
+                held = kept.span
+            total += count * (held * form.token_bytes(kept) + form.state_bytes(kept))
+        return int(total * self.run.batch)
+
+    @property
+    def _windows(self) -> bool:
+        return self.run.version is None or self.run.version >= WINDOWED_FROM
+
+    def moments(self, stage: int) -> tuple[Moment, ...]:
+        """Prefill and the last step of the decode."""
+        run = self.run
+        static = self._static_tokens()
+        made = []
+        if not run.token_by_token:
+            held = static or run.input_tokens
+            made.append(
+                Moment(
+                    "prefill",
+                    (
+                        ("kv-cache", self.cache_bytes(stage, held) if self._caches else 0),
+                        ("activations", self.activations(run.input_tokens)),
+                        ("logits", self.logits(stage, self._kept())),
+                        ("kernel-buffers", self.kernel_buffers(run.input_tokens)),
+                        ("library-workspaces", WORKSPACE.best_bytes),
+                    ),
+                )
+            )
+        if run.new_tokens or run.token_by_token:
+            made.append(self._decode(stage, static))
+        return tuple(made)
+
+    def _decode(self, stage: int, static: int | None) -> Moment:
+        """The last step: the whole cache, and one layer's keys twice while they grow."""
+        tokens = self.run.tokens
+        growing = 0 if static else self._concatenated(stage, tokens)
+        return Moment(
+            "decode",
+            (
+                ("kv-cache", self.cache_bytes(stage, static or tokens)),
+                ("concatenation", growing),
+                ("activations", self.activations(1)),
+                ("logits", self.logits(stage, self.run.batch)),
+                ("kernel-buffers", self.kernel_buffers(1)),
+                ("library-workspaces", WORKSPACE.best_bytes),
+            ),
+        )
+
+    @property
+    def _caches(self) -> bool:
+        return self.run.cache != "none"
+
+    def _static_tokens(self) -> int | None:
+        """Tokens a cache allocated ahead has room for."""
+        if self.run.cache != "static":
+            return None
+        return self.run.cache_tokens or self.run.tokens
+
+    def _concatenated(self, stage: int, tokens: int) -> int:
+        """Keys of one layer, old and new at once."""
+        layers = max(1, len(self.setup.stage_caches(stage)))
+        return self.cache_bytes(stage, tokens) // layers // 2
+
+    def _kept(self) -> int:
+        """Positions that get logits in the prefill, over all sequences."""
+        run = self.run
+        old = run.version is not None and run.version < LAST_LOGITS_FROM
+        every = run.logits_to_keep == 0 or (old and run.new_tokens > 0)
+        return run.batch * (run.input_tokens if every else min(run.logits_to_keep, run.tokens))
+
+    def logits(self, stage: int, rows: int) -> int:
+        """Logits of the last stage; older versions copy them to fp32."""
+        if stage != self.setup.layout.pp - 1:
+            return 0
+        version = self.run.version
+        widens = version is not None and version < LAST_LOGITS_FROM
+        each = self.setup.itemsize + (4 if widens or rows <= self.run.batch else 0)
+        return rows * self.model.vocab * each
+
+    def activations(self, tokens: int) -> int:
+        """The widest moment of a layer over `tokens` of every sequence.
+
+        Beside it four hidden widths stand: the embedding's output, which the model's frame holds,
+        the layer's input, the stream after attention, and the network's normed input.
+        """
+        model, size, tp = self.model, self.setup.itemsize, self.setup.layout.tp
+        rows = tokens * self.run.batch
+        hidden, heads = model.hidden, -(-model.heads * model.head_dim // tp)
+        network = (3 if model.gated else 2) * -(-model.ffn // tp) + 4 * hidden
+        mixing = 3 * hidden + 5 * heads
+        norm = 3 * hidden + (8 * hidden) // size
+        moments = [rows * width * size for width in (network, mixing, norm)]
+        moments[1] += self._scores(tokens)
+        moments.append(self._expert_moment(rows))
+        return max(moments)
+
+    def _scores(self, tokens: int) -> int:
+        """Attention probabilities where the kernel makes them: two copies, one perhaps in fp32."""
+        if self.run.attention != "eager":
+            return 0
+        each = 2 * self.setup.itemsize
+        heads = -(-self.model.heads // self.setup.layout.tp)
+        return self.run.batch * heads * tokens * max(tokens, 1) * each
+
+    def _expert_moment(self, rows: int) -> int:
+        """Experts one after the other: their share of the tokens, beside the sum and the stream."""
+        experts = self.model.experts
+        if experts is None:
+            return 0
+        width = 3 * -(-experts.width // self.setup.layout.tp)
+        share = -(-rows * experts.per_token // experts.count)
+        return (share * (width + 2 * self.model.hidden) + 4 * rows * self.model.hidden) * (
+            self.setup.itemsize
+        )
+
+    def kernel_buffers(self, tokens: int) -> int:
+        """What quantised kernels keep beside their results, for a pass over `tokens`."""
+        name, model, size = self.setup.scheme.name, self.model, self.setup.itemsize
+        largest = model.hidden * max(model.ffn, model.hidden)
+        rows = tokens * self.run.batch
+        if name.startswith(("gptq", "w4a16")):
+            return largest * size
+        if name.startswith(("bnb-nf4", "awq", "hqq", "torchao-int4")):
+            return largest * size if rows >= DEQUANTISES_FROM else 0
+        if name == "bnb-int8":
+            return rows * (4 * max(model.ffn, model.hidden) + max(model.ffn, model.hidden))
+        if name.startswith("fp8"):
+            return rows * max(model.ffn, model.hidden)
+        return 0
+
+    def stage_caches(self, stage: int) -> tuple[LayerCache, ...]:
+        """The caches of a stage, as transformers keeps them."""
+        caches = self.model.caches
+        return tuple(
+            expanded(caches[i]) for i in stage_layers(len(caches), self.setup.layout.pp, stage)
+        )
+
+
+def expanded(cache: LayerCache) -> LayerCache:
+    """Latents as transformers caches them: keys and values of every head."""
+    if cache.kind != "latent":
+        return cache
+    return replace(cache, kind="full", key_dim=cache.value_dim, value_dim=0)

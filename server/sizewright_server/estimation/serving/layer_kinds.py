@@ -1,0 +1,136 @@
+"""Which mixer and which feed-forward network each layer of a model has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sizewright_server.estimation.serving.config import Settings
+from sizewright_server.estimation.serving.families import Family
+
+#: Words of layer_types lists by what they mean here.
+WORDS = {
+    "full_attention": "full",
+    "attention": "full",
+    "sliding_attention": "sliding",
+    "chunked_attention": "chunked",
+    "linear_attention": "gated-delta",
+    "mamba": "mamba2",
+}
+#: Letters of a hybrid_override_pattern (Nemotron-H).
+LETTERS = {
+    "M": ("mamba2", "none"),
+    "*": ("full", "none"),
+    "-": ("none", "dense"),
+    "E": ("none", "sparse"),
+}
+
+
+class Kind(NamedTuple):
+    """A layer's mixer and feed-forward network."""
+
+    mixer: str
+    feedforward: str
+
+
+def layer_kinds(settings: Settings, family: Family) -> list[Kind]:
+    """The kind of every layer, in order."""
+    pattern = settings.values.get("hybrid_override_pattern")
+    if isinstance(pattern, str) and pattern:
+        return [Kind(*LETTERS[letter]) for letter in pattern if letter in LETTERS]
+    count = settings.size("layers")
+    mixers = _mixers(settings, family, count)
+    networks = _feedforwards(settings, family, count)
+    shared = settings.optional("num_kv_shared_layers") or 0
+    for i in range(max(0, count - shared), count if shared else 0):
+        mixers[i] += "-shared"
+        if settings.flag("use_double_wide_mlp"):
+            networks[i] = "dense-wide"
+    return [Kind(m, f) for m, f in zip(mixers, networks, strict=True)]
+
+
+def _mixers(settings: Settings, family: Family, count: int) -> list[str]:
+    if family.mixer in ("latent", "mamba", "mamba2"):
+        return [family.mixer] * count
+    stated = settings.names("layer_types") or settings.names("layers_block_type")
+    if stated and len(stated) == count:
+        return [WORDS.get(word, word) for word in stated]
+    every = _PATTERNS.get(family.mixer)
+    if every is not None:
+        return every(settings, count)
+    window = settings.optional("sliding_window")
+    if window and settings.flag("use_sliding_window", True):
+        return ["sliding"] * count
+    return ["full"] * count
+
+
+def _one_in(settings: Settings, count: int, every: int, other: str) -> list[str]:
+    """Every `every`-th layer is full attention, the others are `other`."""
+    return ["full" if (i + 1) % every == 0 else other for i in range(count)]
+
+
+def _alternating(settings: Settings, count: int) -> list[str]:
+    return _one_in(settings, count, 2, "sliding")
+
+
+def _windows(settings: Settings, count: int) -> list[str]:
+    every = settings.or_else("sliding_window_pattern", 6)
+    return _one_in(settings, count, every, "sliding")
+
+
+def _chunks(settings: Settings, count: int) -> list[str]:
+    return _one_in(settings, count, settings.or_else("no_rope_layer_interval", 4), "chunked")
+
+
+def _delta(settings: Settings, count: int) -> list[str]:
+    return _one_in(settings, count, settings.or_else("full_attention_interval", 4), "gated-delta")
+
+
+def _periodic(settings: Settings, count: int) -> list[str]:
+    period, offset = settings.or_else("attn_layer_period", 8), _offset(settings, "attn_layer")
+    return ["full" if i % period == offset else "mamba" for i in range(count)]
+
+
+def _crossing(settings: Settings, count: int) -> list[str]:
+    crossing = set(settings.numbers("cross_attention_layers"))
+    return ["cross" if i in crossing else "full" for i in range(count)]
+
+
+_PATTERNS = {
+    "alternating": _alternating,
+    "windows": _windows,
+    "chunks": _chunks,
+    "gated-delta": _delta,
+    "periodic": _periodic,
+    "crossing": _crossing,
+}
+
+
+def _feedforwards(settings: Settings, family: Family, count: int) -> list[str]:
+    if family.mixer in ("mamba", "mamba2"):
+        return ["none"] * count
+    if not family.sparse:
+        return ["dense"] * count
+    if family.flag("dense_beside_sparse", settings):
+        return ["both"] * count
+    return ["sparse" if _is_sparse(settings, i) else "dense" for i in range(count)]
+
+
+def _is_sparse(settings: Settings, i: int) -> bool:
+    """Whether layer `i` has experts, by whichever keys the family uses."""
+    values = settings.values
+    if "expert_layer_period" in values:
+        return i % settings.or_else("expert_layer_period", 2) == _offset(settings, "expert_layer")
+    if "interleave_moe_layer_step" in values:
+        return (i + 1) % settings.or_else("interleave_moe_layer_step", 1) == 0
+    if "moe_layer_start_index" in values:
+        first = settings.optional("moe_layer_start_index") or 0
+        return first <= i <= settings.or_else("moe_layer_end_index", 2**30)
+    if i in settings.numbers("mlp_only_layers") or i < (
+        settings.optional("first_k_dense_replace") or 0
+    ):
+        return False
+    return (i + 1) % settings.or_else("decoder_sparse_step", 1) == 0
+
+
+def _offset(settings: Settings, prefix: str) -> int:
+    return settings.optional(f"{prefix}_offset") or 0

@@ -1,0 +1,164 @@
+"""Estimates of transformers and plain PyTorch where the tape does not lower the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sizewright_server.estimation.estimator import reserved_shares
+from sizewright_server.estimation.memory import ByteRange, Part, Phase
+from sizewright_server.estimation.serving.huggingface import NEWEST, WORKSPACE, HuggingFace, Moment
+from sizewright_server.estimation.serving.run import ServingDevice
+from sizewright_server.estimation.serving.stages import Setup
+from sizewright_server.estimation.serving.texts import exact, part, total
+from sizewright_server.estimation.serving.view import (
+    LONGEST,
+    MOST_SEQUENCES,
+    CountRange,
+    ServingView,
+    largest,
+)
+
+#: Weights lie this share around their shapes, and what comes and goes this share around the
+#: arithmetic; a version newer than the known ones doubles both.
+WEIGHT_DOUBT = {"plain": (0.002, 0.004), "quantised": (0.01, 0.03)}
+MOVING_DOUBT = (0.35, 0.35)
+#: Bytes of small tensors nobody lists: position ids, rotary tables, masks, generation state.
+SMALL = ByteRange(0, 4 * 2**20, 48 * 2**20)
+
+
+def stage_parts(engine: HuggingFace, stage: int, moment: Moment) -> tuple[Part, ...]:
+    """The live parts of a moment on one GPU."""
+    parts = engine.weights(stage)
+    size = sum(n for _, n in parts)
+    kind = "quantised" if engine.setup.scheme.converts else "plain"
+    less, more = _doubt(engine, WEIGHT_DOUBT[kind])
+    children = tuple(exact(name, n) for name, n in parts)
+    words = f"{engine.model.parameters:,} parameters in {engine.run.weight_type}"
+    weights = ByteRange(int(size * (1 - less)), size, int(size * (1 + more)))
+    made = [part("weights", weights, words, children)]
+    for name, n in moment.parts:
+        if name == "kv-cache":
+            made.append(exact(name, n, _cache_words(engine, n)))
+        elif name == "library-workspaces":
+            made.append(part(name, WORKSPACE))
+        elif n:
+            lower, upper = _doubt(engine, MOVING_DOUBT)
+            made.append(part(name, ByteRange(int(n * (1 - lower)), n, int(n * (1 + upper)))))
+    return tuple(each for each in made if each.size.high_bytes)
+
+
+def _doubt(engine: HuggingFace, share: tuple[float, float]) -> tuple[float, float]:
+    newer = engine.run.version is not None and engine.run.version[:2] > NEWEST
+    return (2 * share[0], 2 * share[1]) if newer else share
+
+
+def _cache_words(engine: HuggingFace, size: int) -> str:
+    run = engine.run
+    return (
+        f"{run.batch} sequences of up to {run.cache_tokens or run.tokens:,} tokens in {run.kv_type}"
+    )
+
+
+def stage_phases(engine: HuggingFace, stage: int) -> tuple[Phase, ...]:
+    """Prefill and decode of a stage."""
+    made = []
+    for moment in engine.moments(stage):
+        parts = stage_parts(engine, stage, moment)
+        made.append(Phase(moment.phase, total(parts), parts))
+    return tuple(made)
+
+
+def allocated(engine: HuggingFace, stage: int) -> ByteRange:
+    """The allocator's peak on one GPU of the pipeline.
+
+    The low bound leaves the prefill's activations out: prompts may be run in chunks.
+    """
+    found = stage_phases(engine, stage)
+    best = max(phase.total.best_bytes for phase in found)
+    high = max(phase.total.high_bytes for phase in found)
+    return ByteRange(
+        min(phase.total.low_bytes for phase in found),
+        best + SMALL.best_bytes,
+        high + SMALL.high_bytes,
+    )
+
+
+def reserved(engine: HuggingFace, stage: int) -> ByteRange:
+    """What the caching allocator holds: more than is live by a share of what comes and goes."""
+    live = allocated(engine, stage)
+    held = sum(n for _, n in engine.weights(stage))
+    _, usual, most = reserved_shares()["inference"]
+    moving = max(0, live.best_bytes - held)
+    return ByteRange(
+        live.low_bytes,
+        live.best_bytes + int(usual * moving),
+        live.high_bytes + int(most * moving),
+    )
+
+
+def all_gpus(engine: HuggingFace) -> ByteRange:
+    """Peaks of every GPU of the pipeline added up, as benchmarks over a device map report."""
+    made = ByteRange(0, 0, 0)
+    for stage in range(engine.setup.layout.pp):
+        made = made + allocated(engine, stage)
+    return made
+
+
+def worst_stage(engine: HuggingFace) -> int:
+    """The fullest GPU."""
+    stages = range(engine.setup.layout.pp)
+    return max(stages, key=lambda i: allocated(engine, i).best_bytes)
+
+
+def view(setup: Setup, device: ServingDevice, version: str, context: ByteRange) -> ServingView:
+    """Breakdown and, on a known GPU, the largest batch and length."""
+    engine = HuggingFace(setup)
+    stage = worst_stage(engine)
+    fullest = max(stage_phases(engine, stage), key=lambda phase: phase.total.best_bytes)
+    cache = engine.cache_bytes(stage, setup.run.tokens)
+    per_token = engine.cache_bytes(stage, 2) - engine.cache_bytes(stage, 1)
+    needed = ByteRange(cache, cache, cache)
+    made = ServingView(
+        engine=setup.run.engine,
+        engine_version=version,
+        breakdown=fullest.parts,
+        bytes_per_token=per_token // max(1, setup.run.batch),
+        block_tokens=1,
+        block_bytes=max(1, per_token // max(1, setup.run.batch)),
+        needed_cache=needed,
+        least_gpu=reserved(engine, stage) + context,
+        all_gpus=all_gpus(engine),
+    )
+    return _with_limits(made, setup, device, context) if device.total.best_bytes else made
+
+
+def _with_limits(
+    made: ServingView, setup: Setup, device: ServingDevice, context: ByteRange
+) -> ServingView:
+    """Largest batch at the asked length, and largest prompt at the asked batch, by each bound.
+
+    The careful bound of a count uses the high estimate, and the bold one the low.
+    """
+
+    def fits(batch: int, prompt: int, bound: str) -> bool:
+        run = replace(setup.run, batch=batch, input_tokens=prompt, cache_tokens=None)
+        engine = HuggingFace(replace(setup, run=run))
+        size = reserved(engine, worst_stage(engine)) + context
+        return int(getattr(size, bound)) <= device.total.best_bytes
+
+    run, bounds = setup.run, ("high_bytes", "best_bytes", "low_bytes")
+    batches = [
+        largest(lambda n, b=bound: fits(n, run.input_tokens, b), MOST_SEQUENCES)  # type: ignore[misc]
+        for bound in bounds
+    ]
+    lengths = [
+        largest(lambda n, b=bound: fits(run.batch, n, b), LONGEST)  # type: ignore[misc]
+        for bound in bounds
+    ]
+    longest = [n + run.new_tokens if n else 0 for n in lengths]
+    return replace(
+        made,
+        engine_use=made.least_gpu,
+        sequences=CountRange(*batches),
+        longest_sequence=CountRange(*longest),
+    )

@@ -1,0 +1,317 @@
+"""A serving workload prepared once, then estimated under any number of layouts and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from sizewright_server.estimation.columns import LayoutColumns
+from sizewright_server.estimation.memory import (
+    ByteRange,
+    GpuReadings,
+    MemoryEstimate,
+    Phase,
+    PoolEstimate,
+)
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.serving import host, modules, pooled
+from sizewright_server.estimation.serving.huggingface import HuggingFace
+from sizewright_server.estimation.serving.model import ServedModel
+from sizewright_server.estimation.serving.notices import notices_of
+from sizewright_server.estimation.serving.quantisation import (
+    Scheme,
+    scheme_of,
+    scheme_of_config,
+    with_group,
+)
+from sizewright_server.estimation.serving.reading import read_served_model
+from sizewright_server.estimation.serving.rules import rules_of
+from sizewright_server.estimation.serving.run import (
+    ANY_DEVICE,
+    POOLED,
+    ServingDevice,
+    ServingWorkload,
+)
+from sizewright_server.estimation.serving.stages import Setup
+from sizewright_server.estimation.serving.texts import part, total
+from sizewright_server.estimation.serving.view import ServingView
+from sizewright_server.estimation.workload import Layout
+
+BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
+
+
+class PreparedServing:
+    """A served model whose tensors are known; the sibling of PreparedWorkload."""
+
+    def __init__(self, workload: ServingWorkload) -> None:
+        self.workload, run = workload, workload.run
+        self.model = _model(workload)
+        self.scheme = _scheme(workload, self.model)
+        self.draft: ServedModel | None = None
+        if run.draft is not None:
+            self.draft = read_served_model(run.draft.config, "workload.inference.serving.draft")
+        self.legal_tp = legal_tensor_parallel(self.model)
+        self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
+        _refuse_contradictions(workload, self.model, self.legal_tp)
+
+    @property
+    def architecture(self) -> str:
+        """The model in one line."""
+        model = self.model
+        experts = f", {model.experts.count} experts" if model.experts else ""
+        return (
+            f"{model.model_type}, {len(model.order)} layers, hidden {model.hidden}, "
+            f"{model.heads} heads ({model.kv_heads} key/value){experts}, vocabulary {model.vocab}"
+        )
+
+    def setup(self, layout: Layout) -> Setup:
+        """The model with its ranks."""
+        return Setup(self.model, self.scheme, self.workload.run, layout, self.draft)
+
+    def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
+        """Layouts over the GPUs, the widest tensor parallelism first; the explicit one alone."""
+        explicit = self.workload.run.layout
+        if explicit is not None:
+            wanted = explicit
+            if explicit.dp == 0:
+                per = explicit.tp * explicit.pp
+                wanted = Layout(dp=max(1, gpus // per), tp=explicit.tp, pp=explicit.pp)
+            fits = wanted.gpus == gpus and wanted.tp <= gpus_per_node
+            return (wanted,) if fits else ()
+        return serving_layouts(self.legal_tp, len(self.model.order), gpus, gpus_per_node)
+
+    def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
+        """The least each layout needs: bytes per GPU and per node."""
+        key = tuple(layouts)
+        if key not in self._columns:
+            self._columns[key] = self._make_columns(key)
+        return self._columns[key]
+
+    def _make_columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
+        count = len(layouts)
+        gpu = np.zeros((3, count), dtype=np.int64)
+        rank = np.zeros((3, count), dtype=np.int64)
+        node = np.zeros((3, count), dtype=np.int64)
+        for i, layout in enumerate(layouts):
+            size = self.least_reserved(layout)
+            made = self._host_phases(layout)
+            for row, bound in enumerate(BOUNDS):
+                gpu[row, i] = getattr(size, bound)
+                rank[row, i], node[row, i] = _highest(made, bound)
+        nothing = np.zeros(count, dtype=np.int64)
+        rows: list[Column] = [*gpu, *rank, *node]
+        rows += [nothing, nothing]
+        return LayoutColumns(*rows)
+
+    def least_reserved(self, layout: Layout) -> ByteRange:
+        """The least a GPU needs beside its context and library workspaces.
+
+        Communicators are in the engine's own figures: at start, and outside PyTorch.
+        """
+        setup = self.setup(layout)
+        if self.workload.run.engine in POOLED:
+            engine = pooled.engine_of(setup, ANY_DEVICE)
+            index, size = pooled.least(engine)
+            alone = rules_of(self.workload.run.engine, self.workload.run.version)
+            start = engine.stages[index].start
+            first = alone.rule("start-used-one").size()
+            beyond = ByteRange(*(max(0, getattr(start, b) - getattr(first, b)) for b in BOUNDS))
+            return size + beyond
+        hugging = HuggingFace(setup)
+        return modules.reserved(hugging, modules.worst_stage(hugging))
+
+    def estimate(
+        self,
+        layout: Layout,
+        ranks_per_node: int,
+        overhead: DeviceOverhead,
+        *,
+        replay: bool = False,
+        device: ServingDevice | None = None,
+    ) -> MemoryEstimate:
+        """The explained tree, and the engine's view of `device` where one is given."""
+        setup = self.setup(layout)
+        known = device or ANY_DEVICE
+        if self.workload.run.engine in POOLED:
+            pool, seen = self._pooled(setup, known, overhead)
+        else:
+            pool, seen = self._modules(setup, known, overhead)
+        ranks = min(ranks_per_node, layout.gpus)
+        parameters = self.model.parameters
+        return MemoryEstimate(
+            pools=(pool, self._host_pool(layout, ranks)),
+            layout=layout,
+            ranks_per_node=ranks,
+            parameter_count=parameters,
+            trainable_parameter_count=0,
+            architecture=self.architecture,
+            notices=notices_of(self.workload, self.model, setup, known, seen),
+            serving=seen,
+        )
+
+    def _pooled(
+        self, setup: Setup, device: ServingDevice, overhead: DeviceOverhead
+    ) -> tuple[PoolEstimate, ServingView]:
+        """The GPU pool of an engine with a pool: the least for what is asked."""
+        engine = pooled.engine_of(setup, device)
+        index, size = pooled.least(engine)
+        stage = engine.stages[index]
+        cache = pooled.needed_bytes(engine, stage)
+        allocated = stage.weights + stage.activations + ByteRange(cache, cache, cache)
+        device_use = self.least_reserved(setup.layout) + overhead.total(0, 1)
+        seen = pooled.view(engine, _version_words(self.workload))
+        made = self._balanced(pooled.phases(engine), device_use)
+        reserved = ByteRange(*(max(getattr(allocated, b), getattr(size, b)) for b in BOUNDS))
+        return PoolEstimate(
+            pool="gpu",
+            scope=_scope(setup.layout, index),
+            phases=made,
+            peak_phase="serving",
+            peak=device_use,
+            gpu=GpuReadings(allocated, reserved, device_use),
+        ), seen
+
+    @staticmethod
+    def _balanced(phases: tuple[Phase, ...], peak: ByteRange) -> tuple[Phase, ...]:
+        """The phases, the last one's start being what makes it add up to the peak."""
+        last = phases[-1]
+        rest = [p for p in last.parts if p.name != "engine-start"]
+        held = ByteRange(*(sum(getattr(p.size, b) for p in rest) for b in BOUNDS))
+        start = next(p for p in last.parts if p.name == "engine-start")
+        size = _rest(peak, held)
+        parts = (replace(start, size=size, numbers=f"{size.best_bytes:,} B"), *rest)
+        return (*phases[:-1], Phase(last.name, peak, parts))
+
+    def _modules(
+        self, setup: Setup, device: ServingDevice, overhead: DeviceOverhead
+    ) -> tuple[PoolEstimate, ServingView]:
+        """The GPU pool of transformers and PyTorch."""
+        engine = HuggingFace(setup)
+        stage = modules.worst_stage(engine)
+        allocated, reserved = modules.allocated(engine, stage), modules.reserved(engine, stage)
+        context = overhead.total(int(setup.layout.tp > 1), setup.layout.tp)
+        seen = modules.view(setup, device, _version_words(self.workload), context)
+        runtime = overhead.parts(int(setup.layout.tp > 1), setup.layout.tp)
+        found = modules.stage_phases(engine, stage)
+        highest = max(found, key=lambda phase: phase.total.best_bytes)
+        phases = []
+        for phase in found:
+            parts = phase.parts
+            if phase is highest:
+                parts = (*parts, part("allocator-slack", _rest(reserved, phase.total)))
+            phases.append(Phase(phase.name, total((*parts, *runtime)), (*parts, *runtime)))
+        return PoolEstimate(
+            pool="gpu",
+            scope=_scope(setup.layout, stage),
+            phases=tuple(phases),
+            peak_phase=highest.name,
+            peak=reserved + context,
+            gpu=GpuReadings(allocated, reserved, reserved + context),
+        ), seen
+
+    def _host_phases(self, layout: Layout) -> tuple[host.HostPhase, ...]:
+        setup = self.setup(layout)
+        held = sum(n for _, n in setup.weight_parts(0))
+        swap = self.workload.run.swap_bytes
+        if swap is None and self.workload.run.engine == "vllm":
+            rules = rules_of("vllm", self.workload.run.version)
+            swap = rules.rule("swap-space").size().best_bytes
+        conditions = self.workload.host
+        return host.phases(self.workload.run, conditions, layout.gpus, held, swap or 0)
+
+    def _host_pool(self, layout: Layout, ranks: int) -> PoolEstimate:
+        made = [host.phase_of(*phase, ranks) for phase in self._host_phases(layout)]
+        worst = max(made, key=lambda phase: phase.total.best_bytes)
+        peak = ByteRange(*(max(getattr(p.total, b) for p in made) for b in BOUNDS))
+        return PoolEstimate("host", "one node", tuple(made), worst.name, peak)
+
+
+def _rest(whole: ByteRange, held: ByteRange) -> ByteRange:
+    """What is left of `whole` beside `held`, each bound no smaller than the one below it."""
+    low, best, high = (max(0, getattr(whole, b) - getattr(held, b)) for b in BOUNDS)
+    return ByteRange(low, max(low, best), max(low, best, high))
+
+
+def _highest(made: tuple[host.HostPhase, ...], bound: str) -> tuple[int, int]:
+    """The largest per-rank and per-node sums of the phases."""
+    each = max(sum(getattr(p.size, bound) for p in phase[1]) for phase in made)
+    node = max(sum(getattr(p.size, bound) for p in phase[2]) for phase in made)
+    return each, node
+
+
+def legal_tensor_parallel(model: ServedModel) -> tuple[int, ...]:
+    """Sizes that divide the attention heads and go with the key/value heads."""
+    return tuple(
+        t
+        for t in range(1, model.heads + 1)
+        if model.heads % t == 0 and (model.kv_heads % t == 0 or t % model.kv_heads == 0)
+    )
+
+
+@lru_cache(maxsize=4096)
+def serving_layouts(
+    legal_tp: tuple[int, ...], layers: int, gpus: int, gpus_per_node: int
+) -> tuple[Layout, ...]:
+    """Tensor parallelism within a node; the rest pipelines, or replicas."""
+    found = []
+    for tp in reversed(legal_tp):
+        if tp > gpus_per_node or gpus % tp:
+            continue
+        rest = gpus // tp
+        found.append(Layout(dp=rest, tp=tp))
+        if 1 < rest <= layers:
+            found.append(Layout(tp=tp, pp=rest))
+    return tuple(found)
+
+
+def _model(workload: ServingWorkload) -> ServedModel:
+    field = "preset" if workload.model.preset else "hf_config"
+    return read_served_model(workload.model.config, f"workload.model.{field}")
+
+
+def _scheme(workload: ServingWorkload, model: ServedModel) -> Scheme:
+    """The stored type: the run's; a file's own quantisation says what the word leaves open."""
+    run = workload.run
+    scheme = scheme_of(run.weight_type)
+    stated = scheme_of_config(dict(model.quantisation))
+    if stated is not None and stated.name == scheme.name:
+        scheme = stated
+    return with_group(scheme, run.group_size) if run.group_size else scheme
+
+
+def _refuse_contradictions(
+    workload: ServingWorkload, model: ServedModel, legal: tuple[int, ...]
+) -> None:
+    """Raises UnsupportedWorkload for an explicit layout or length the model cannot take."""
+    run, wrong = workload.run, []
+    field = "workload.inference"
+    layout = run.layout
+    if layout is not None and layout.tp not in legal:
+        possible = ", ".join(map(str, legal))
+        text = (
+            f"{layout.tp} does not divide {model.heads} heads and {model.kv_heads} key/value heads;"
+        )
+        wrong.append(Violation(f"{field}.parallelism.explicit.tp", f"{text} possible: {possible}"))
+    if layout is not None and layout.pp > len(model.order):
+        text = f"{layout.pp} stages for {len(model.order)} layers"
+        wrong.append(Violation(f"{field}.parallelism.explicit.pp", text))
+    longest = run.max_model_len
+    if longest and run.tokens > longest and run.engine in POOLED:
+        text = f"{longest} is less than input_tokens + new_tokens ({run.tokens})"
+        wrong.append(Violation(f"{field}.serving.max_model_len", text))
+    if wrong:
+        raise UnsupportedWorkload(*wrong)
+
+
+def _scope(layout: Layout, stage: int) -> str:
+    return "every rank" if layout.pp == 1 else f"each rank of stage {stage + 1} of {layout.pp}"
+
+
+def _version_words(workload: ServingWorkload) -> str:
+    version = workload.run.version
+    return ".".join(map(str, version)) if version else ""

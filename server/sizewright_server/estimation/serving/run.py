@@ -1,0 +1,113 @@
+"""What is asked of a serving engine: values only, already validated by the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.serving.rules import Version
+from sizewright_server.estimation.workload import Attention, HostConditions, Layout, ModelSource
+
+Engine: TypeAlias = Literal["vllm", "sglang", "transformers", "pytorch"]
+#: Engines that take a share of a GPU's memory for a pool of cache blocks.
+POOLED: tuple[Engine, ...] = ("vllm", "sglang")
+ServingCache: TypeAlias = Literal["dynamic", "static", "quantised", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """LoRA adapters that are kept on the GPU at once."""
+
+    count: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """What weight files hold, as the client read their headers: bytes by role."""
+
+    total_bytes: int
+    tensor_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServingRun:
+    """One engine with its settings; None leaves a setting to the engine's own default.
+
+    `batch` sequences of `input_tokens` prompt and `new_tokens` generated tokens run at once.
+    `logits_to_keep` 0 keeps logits of every prompt position.
+    """
+
+    engine: Engine
+    weight_type: str
+    kv_type: str
+    compute_type: Literal["fp32", "bf16", "fp16"]
+    batch: int = 1
+    input_tokens: int = 1
+    new_tokens: int = 0
+    version: Version | None = None
+    generation: Literal["v0", "v1"] | None = None
+    group_size: int | None = None
+    utilization: float | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    block_tokens: int | None = None
+    eager: bool = False
+    chunked_prefill: bool | None = None
+    shared_prefix_tokens: int = 0
+    hybrid_cache: bool = True
+    skip_encoder: bool = False
+    attention_data_parallel: bool = False
+    graphs_in_budget: bool | None = None
+    swap_bytes: int | None = None
+    cpu_offload_bytes: int = 0
+    draft: ModelSource | None = None
+    draft_tokens: int = 0
+    adapters: Adapters | None = None
+    cache: ServingCache = "dynamic"
+    cache_tokens: int | None = None
+    logits_to_keep: int = 1
+    token_by_token: bool = False
+    attention: Attention = "sdpa"
+    stored: StoredWeights | None = None
+    layout: Layout | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one sequence at its end."""
+        return self.input_tokens + self.new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ServingWorkload:
+    """A model behind a serving engine."""
+
+    model: ModelSource
+    run: ServingRun
+    name: str = ""
+    host: HostConditions = field(default_factory=HostConditions)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Engines are sized for GPUs."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ServingDevice:
+    """A GPU as an engine sees it: what CUDA reports as its total, in bytes.
+
+    `linked` GPUs talk over NVLink or its like; `roomy` ones get vLLM's larger default batches.
+    """
+
+    name: str
+    total: ByteRange
+    vendor: str = "nvidia"
+    linked: bool = False
+    roomy: bool = False
+
+
+#: No device given: what a large data-centre GPU has; only defaults and doubts depend on it.
+ANY_DEVICE = ServingDevice("any GPU", ByteRange(0, 0, 0), linked=True, roomy=True)

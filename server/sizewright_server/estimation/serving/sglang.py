@@ -1,0 +1,150 @@
+"""SGLang: a fraction of what is free before loading holds weights and pool, with no profile run.
+
+Sources: sglang/srt/model_executor/model_runner.py (`profile_max_num_token`), server_args.py, and
+the logs named in `data/engines.json`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.serving.caches import PagedPool, pool_of
+from sizewright_server.estimation.serving.forward import expert_bytes, layer_bytes, tower_bytes
+from sizewright_server.estimation.serving.rules import Rules, rules_of
+from sizewright_server.estimation.serving.run import ServingDevice
+from sizewright_server.estimation.serving.stages import NOTHING, Setup, Stage
+
+GIB = 2**30
+MIB = 2**20
+#: Default fractions by tensor-parallel size (server_args.py before 0.5).
+FRACTIONS = ((16, 0.79), (8, 0.81), (4, 0.85), (2, 0.87), (1, 0.88))
+#: Prefill chunk and largest graph batch by the GPU's memory in GiB (server_args.py).
+DEFAULTS = ((20, 2048, 8), (35, 2048, 24), (60, 4096, 160), (100, 8192, 512), (160, 8192, 512))
+LARGEST_DEFAULTS = (16_384, 512)
+ACTIVATION_DOUBT = (0.3, 0.5)
+
+
+class Sglang:
+    """The rules of one version for one setup on one device."""
+
+    graphs_in_budget = False
+    generation = "v1"
+
+    def __init__(self, setup: Setup, device: ServingDevice) -> None:
+        self.setup, self.device = setup, device
+        self.rules: Rules = rules_of("sglang", setup.run.version)
+        self.longest = setup.run.max_model_len or setup.model.positions
+        self.chunk, self.graph_rows = self._defaults()
+
+    @property
+    def forward_tokens(self) -> int:
+        """Most tokens of one prefill chunk."""
+        return self.setup.run.max_num_batched_tokens or self.chunk
+
+    @property
+    def sharers(self) -> int:
+        """Ranks that hold caches of different sequences (data-parallel attention)."""
+        return self.setup.layout.tp if self.setup.run.attention_data_parallel else 1
+
+    @property
+    def utilization(self) -> float:
+        """mem_fraction_static: stated, by table, or by what is kept in reserve."""
+        stated = self.setup.run.utilization
+        if stated is not None:
+            return stated
+        tp, total = self.setup.layout.tp, self.device.total.best_bytes
+        if self.rules.rule("fraction-by-reserve").on and total:
+            reserve = 1.5 * self.forward_tokens + 2 * self.graph_rows + tp / 8 * 1024
+            return max(0.5, round(1 - reserve * MIB / total, 3))
+        return next(share for ranks, share in FRACTIONS if tp >= ranks)
+
+    def _defaults(self) -> tuple[int, int]:
+        gib = self.device.total.best_bytes / GIB or 80
+        for below, chunk, rows in DEFAULTS:
+            if gib < below:
+                return chunk, rows
+        return LARGEST_DEFAULTS
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage of the pipeline."""
+        return tuple(self._stage(i) for i in range(self.setup.layout.pp))
+
+    def _stage(self, index: int) -> Stage:
+        parts = self.setup.weight_parts(index)
+        extra = self.rules.rule("load-extra").size()
+        total = sum(size for _, size in parts)
+        more = 0.04 if self.setup.scheme.converts else 0.01
+        weights = ByteRange(total, total, int(total * (1 + more))) + extra
+        return Stage(
+            weights=weights,
+            activations=self._activations(),
+            non_torch=NOTHING,
+            graphs=NOTHING if self.setup.run.eager else self.rules.rule("graphs").size(),
+            start=self._start(),
+            pool=self._pool(index),
+            weight_parts=(*parts, ("loading-overhead", extra.best_bytes)),
+        )
+
+    def _activations(self) -> ByteRange:
+        setup, tokens = self.setup, self.forward_tokens
+        buffers = self.rules.rule("hidden-buffers").value
+        best = layer_bytes(setup.model, tokens, setup.itemsize, setup.layout.tp, buffers)
+        ranks = setup.layout.tp * setup.layout.ep
+        best += expert_bytes(setup.model, setup.scheme, tokens, setup.itemsize, ranks)
+        best = max(best, tower_bytes(setup.model, setup.itemsize))
+        less, more = ACTIVATION_DOUBT
+        return ByteRange(int(best * (1 - less)), best, int(best * (1 + more)))
+
+    def _start(self) -> ByteRange:
+        if self.setup.layout.tp * self.setup.layout.pp == 1:
+            return self.rules.rule("start-used-one").size()
+        kind = "linked" if self.device.linked else "unlinked"
+        return self.rules.rule(f"start-used-{kind}").size()
+
+    def _pool(self, index: int) -> PagedPool:
+        """One slot per token: pages of one token, and states in a pool of their own."""
+        return pool_of(
+            self.setup.stage_caches(index),
+            self.setup.cache_format(),
+            self.setup.run.block_tokens or 1,
+            hybrid=False,
+            state_pages=1,
+            group_bound=1.0,
+        )
+
+    def budget(self) -> ByteRange:
+        """The fraction of what is free before loading."""
+        start, total = self.stages[0].start, self.device.total
+        share = self.utilization
+        return ByteRange(
+            int(share * (total.low_bytes - start.high_bytes)),
+            int(share * (total.best_bytes - start.best_bytes)),
+            int(share * (total.high_bytes - start.low_bytes)),
+        )
+
+    def pool_bytes(self, stage: Stage) -> ByteRange:
+        """What weights leave of the fraction; activations live in the other part."""
+        budget = self.budget()
+        return ByteRange(
+            budget.low_bytes - stage.weights.high_bytes,
+            budget.best_bytes - stage.weights.best_bytes,
+            budget.high_bytes - stage.weights.low_bytes,
+        )
+
+    def tokens_of(self, blocks: int) -> int:
+        """The tokens of the pool."""
+        return blocks * self.stages[0].pool.block_tokens * self.sharers
+
+    def least_bytes(self, stage: Stage, cache_bytes: int) -> ByteRange:
+        """The least a GPU must have, beside its context, for a cache of that size.
+
+        The fraction must hold weights and cache; the rest the pass and the graphs.
+        """
+        made = []
+        for bound in ("low_bytes", "best_bytes", "high_bytes"):
+            static = getattr(stage.weights, bound) + cache_bytes
+            moving = getattr(stage.activations, bound) + getattr(stage.graphs, bound)
+            made.append(max(static + moving, int(static / self.utilization)))
+        return ByteRange(*made)

@@ -1,0 +1,237 @@
+"""vLLM: a share of the GPU is its budget; what weights and a profiled pass leave is the pool.
+
+Sources: vllm/v1/worker/gpu_worker.py (`determine_available_memory`), gpu_model_runner.py
+(`profile_run`), v1/core/kv_cache_utils.py, and the logs named in `data/engines.json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.serving.caches import PagedPool, pool_of
+from sizewright_server.estimation.serving.forward import (
+    encoder_bytes,
+    expert_bytes,
+    layer_bytes,
+    sampler_bytes,
+    tower_bytes,
+)
+from sizewright_server.estimation.serving.rules import Rules, rules_of
+from sizewright_server.estimation.serving.run import ServingDevice
+from sizewright_server.estimation.serving.stages import NOTHING, Setup, Stage
+
+BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
+#: The engine that became the default (V1), and what it needs to say so.
+FIRST_V1 = (0, 8)
+BLOCK_TOKENS = 16
+#: Contexts above which V0 prefills in chunks by itself (arg_utils.py).
+V0_CHUNKS_FROM = 32_768
+V0_CHUNK = 2_048
+#: Largest batch graphs are captured for.
+LARGEST_CAPTURE = 512
+#: Weights differ by this share from the shapes: padding, packing, buffers of kernels.
+WEIGHT_DOUBT = {"quantised": (0.01, 0.04), "padded": (0.03, 0.02), "plain": (0.002, 0.01)}
+#: Activations seen in logs lie this share around the arithmetic.
+ACTIVATION_DOUBT = (0.12, 0.18)
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Defaults that follow from the device and the version (arg_utils.py)."""
+
+    sequences: int
+    tokens: int
+
+
+class Vllm:
+    """The rules of one version for one setup on one device."""
+
+    def __init__(self, setup: Setup, device: ServingDevice) -> None:
+        self.setup, self.device, run = setup, device, setup.run
+        self.rules: Rules = rules_of("vllm", run.version)
+        old = run.version is not None and run.version < FIRST_V1
+        self.generation = run.generation or ("v0" if old else "v1")
+        self.longest = run.max_model_len or setup.model.positions
+        self.batches = self._batches()
+
+    @property
+    def utilization(self) -> float:
+        """The share of the GPU that is the budget."""
+        return self.setup.run.utilization or self.rules.rule("utilization").value
+
+    @property
+    def graphs_in_budget(self) -> bool:
+        """Whether captured graphs are taken off the pool."""
+        stated = self.setup.run.graphs_in_budget
+        return self.rules.rule("graphs-in-budget").on if stated is None else stated
+
+    @property
+    def forward_tokens(self) -> int:
+        """Most tokens of one pass."""
+        return self.batches.tokens
+
+    def budget(self) -> ByteRange:
+        """Bytes the engine may take of the device, beside what was in use when it started."""
+        share, total = self.utilization, self.device.total
+        return ByteRange(*(int(share * b) for b in _bounds(total)))
+
+    def _batches(self) -> Batches:
+        run = self.setup.run
+        roomy = self.device.roomy and self.generation == "v1"
+        usual = int(self.rules.rule("default-sequences").value)
+        if self.generation == "v0":
+            usual = 256
+        sequences = run.max_num_seqs or (1024 if roomy else usual)
+        if self.generation == "v1":
+            tokens = run.max_num_batched_tokens or (8192 if roomy else 2048)
+            return Batches(sequences, tokens)
+        chunked = run.chunked_prefill
+        if chunked is None:
+            chunked = self.longest > V0_CHUNKS_FROM
+        most = V0_CHUNK if chunked else max(self.longest, V0_CHUNK)
+        return Batches(sequences, run.max_num_batched_tokens or most)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage of the pipeline."""
+        return tuple(self._stage(i) for i in range(self.setup.layout.pp))
+
+    def _stage(self, index: int) -> Stage:
+        parts = self.setup.weight_parts(index)
+        total = sum(size for _, size in parts)
+        return Stage(
+            weights=self._weight_range(total),
+            activations=self._activations(index),
+            non_torch=self._non_torch(),
+            graphs=self._graphs(index),
+            start=self._start(),
+            pool=self.pool(index),
+            weight_parts=tuple(parts),
+        )
+
+    def _weight_range(self, total: int) -> ByteRange:
+        scheme = self.setup.scheme
+        kind = "quantised" if scheme.converts else "plain"
+        if scheme.name == "mxfp4":
+            kind = "padded"
+        less, more = WEIGHT_DOUBT[kind]
+        return ByteRange(int(total * (1 - less)), total, int(total * (1 + more)))
+
+    def _activations(self, index: int) -> ByteRange:
+        """The profile run: the widest layer, or the sampler over every sequence, on this stage."""
+        setup, tokens = self.setup, self.batches.tokens
+        model, size, layout = setup.model, setup.itemsize, setup.layout
+        stream = tokens * model.hidden * size
+        passed = 2 * stream if layout.pp > 1 else 0
+        fixed = int(self.rules.rule("library-workspace").size().best_bytes)
+        experts = expert_bytes(model, setup.scheme, tokens, size, layout.tp * layout.ep)
+        images = 0 if setup.run.skip_encoder else encoder_bytes(model, tokens, size)
+        moments = [
+            layer_bytes(model, tokens, size, layout.tp, self.rules.rule("hidden-buffers").value)
+            + experts
+        ]
+        if index == layout.pp - 1:
+            moments.append(self._sampler(size) + stream + experts)
+        if index == 0 and not setup.run.skip_encoder:
+            moments.append(tower_bytes(model, size))
+        best = max(moments) + images + passed + fixed
+        less, more = ACTIVATION_DOUBT
+        return ByteRange(int(best * (1 - less)), best, int(best * (1 + more)))
+
+    def _sampler(self, itemsize: int) -> int:
+        rows = min(self.batches.sequences, self.batches.tokens)
+        per_logit = self.rules.rule("sampler-bytes-per-logit").value
+        if self.device.vendor != "nvidia":
+            per_logit = 38
+        if itemsize == 4:
+            per_logit -= 2
+        buffer = self.rules.rule("sampler-buffer-rows").value
+        model = self.setup.model
+        return sampler_bytes(rows, model.vocab, per_logit, buffer) + rows * model.hidden * itemsize
+
+    def _non_torch(self) -> ByteRange:
+        layout = self.setup.layout
+        if layout.tp > 1:
+            kind = "linked" if self.device.linked else "unlinked"
+            return self.rules.rule(f"non-torch-{kind}").size()
+        name = "non-torch-pipeline" if layout.pp > 1 else "non-torch-one"
+        return self.rules.rule(name).size()
+
+    def _start(self) -> ByteRange:
+        many = self.setup.layout.tp * self.setup.layout.pp > 1
+        return self.rules.rule("start-used-many" if many else "start-used-one").size()
+
+    def _graphs(self, index: int) -> ByteRange:
+        if self.setup.run.eager:
+            return NOTHING
+        layers = len(self.setup.stage_caches(index))
+        share = captured_sizes(self.batches.sequences) / captured_sizes(LARGEST_CAPTURE)
+        made = self.rules.rule("graph-base").size(share)
+        made += self.rules.rule("graph-per-layer").size(layers * share)
+        if self.setup.model.experts is not None:
+            made += self.rules.rule("graph-experts").size(share)
+        return made
+
+    def pool(self, index: int) -> PagedPool:
+        """The pool's blocks on a stage."""
+        rules, run = self.rules, self.setup.run
+        hybrid = self.generation == "v1" and run.hybrid_cache and rules.rule("hybrid-groups").on
+        return pool_of(
+            self.setup.stage_caches(index),
+            self.setup.cache_format(),
+            run.block_tokens if run.block_tokens and run.block_tokens <= 256 else BLOCK_TOKENS,
+            hybrid=hybrid,
+            state_pages=int(rules.rule("state-pages").value),
+            group_bound=rules.rule("group-bound").value,
+        )
+
+    def tokens_of(self, blocks: int) -> int:
+        """The tokens the engine says its blocks hold."""
+        pool = self.stages[0].pool
+        groups = max(1, len(pool.kinds))
+        if groups > 1 and self.rules.rule("tokens-by-concurrency").on:
+            each = pool.sequence_blocks(self.longest, self.forward_tokens)
+            return int(blocks / max(1, each) * self.longest) * self.sharers
+        return blocks // groups * pool.block_tokens * self.sharers
+
+    @property
+    def sharers(self) -> int:
+        """Ranks that hold caches of different sequences (data-parallel attention)."""
+        return self.setup.layout.tp if self.setup.run.attention_data_parallel else 1
+
+    def pool_bytes(self, stage: Stage) -> ByteRange:
+        """What is left for the cache on a stage; below 0 the engine refuses to start."""
+        taken, budget = stage.fixed(graphs=self.graphs_in_budget), self.budget()
+        return ByteRange(
+            budget.low_bytes - taken.high_bytes,
+            budget.best_bytes - taken.best_bytes,
+            budget.high_bytes - taken.low_bytes,
+        )
+
+    def least_bytes(self, stage: Stage, cache_bytes: int) -> ByteRange:
+        """The least a GPU must have, beside its context, for a cache of that size.
+
+        Its budget must hold weights, pass and cache; and budget, graphs and communicators the GPU.
+        """
+        held = stage.fixed(graphs=self.graphs_in_budget)
+        outside = NOTHING if self.graphs_in_budget else stage.graphs
+        made = []
+        for bound, other in zip(BOUNDS, reversed(BOUNDS), strict=True):
+            need = getattr(held, bound) + cache_bytes
+            shared = int(need / self.utilization) - getattr(stage.start, other)
+            made.append(max(need + getattr(outside, bound), shared))
+        return ByteRange(*made)
+
+
+def captured_sizes(sequences: int) -> int:
+    """Batch sizes graphs are captured for: 1, 2, 4, by 8 to 256 and by 16 to 512, no larger than
+    twice the sequences of a batch (config/vllm.py, `_set_cudagraph_sizes`)."""
+    largest = min(LARGEST_CAPTURE, 2 * sequences)
+    small = sum(size <= largest for size in (1, 2, 4))
+    return max(1, small + min(largest, 256) // 8 + max(0, largest - 256) // 16)
+
+
+def _bounds(size: ByteRange) -> tuple[int, int, int]:
+    return size.low_bytes, size.best_bytes, size.high_bytes

@@ -1,0 +1,76 @@
+"""Pools of blocks against what vLLM logged for models with several kinds of layers."""
+
+from __future__ import annotations
+
+import pytest
+
+from sizewright_server.estimation.presets import find_preset
+from sizewright_server.estimation.serving.caches import CacheFormat, PagedPool, pool_of
+from sizewright_server.estimation.serving.reading import read_served_model
+
+GIB = 2**30
+
+
+def pool(preset: str, dtype: str, tp: int = 1, *, hybrid: bool = True) -> PagedPool:
+    model = read_served_model(find_preset(preset).config, "model")
+    form = CacheFormat(dtype, 2, tp)
+    return pool_of(model.caches, form, 16, hybrid=hybrid, state_pages=2, group_bound=1.5)
+
+
+@pytest.mark.parametrize(
+    ("preset", "tp", "gib", "blocks", "groups"),
+    [
+        ("google/gemma-3-27b-it", 1, 19.53, 15_997, 7),
+        ("google/gemma-2-9b", 1, 54.12, 21_110, 2),
+        ("openai/gpt-oss-20b", 2, 59.32, 323_972, 2),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 4, 16.75, 91_495, 4),
+        ("deepseek-ai/DeepSeek-V2-Lite", 1, 41.32, 89_148, 1),
+    ],
+)
+def test_blocks_are_those_of_the_log(
+    preset: str, tp: int, gib: float, blocks: int, groups: int
+) -> None:
+    made = pool(preset, "bf16", tp)
+
+    # The log rounds the pool to 0.01 GiB.
+    assert made.blocks(int(gib * GIB)) == pytest.approx(blocks, rel=0.005 / gib)
+    assert len(made.kinds) == groups
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tp", "gib", "longest", "tokens", "block"),
+    [("fp8", 2, 4.99, 131_072, 302_921, 1568), ("bf16", 1, 19.54, 262_144, 313_650, 784)],
+)
+def test_pages_of_attention_grow_to_the_size_of_a_state(
+    dtype: str, tp: int, gib: float, longest: int, tokens: int, block: int
+) -> None:
+    made = pool("Qwen/Qwen3.5-27B", dtype, tp)
+
+    held = made.blocks(int(gib * GIB)) / made.sequence_blocks(longest, 8192) * longest
+    assert made.block_tokens == block
+    assert int(held) == tokens
+
+
+def test_a_latent_is_not_divided_by_tensor_parallelism() -> None:
+    assert pool("deepseek-ai/DeepSeek-V3", "bf16", 8) == pool("deepseek-ai/DeepSeek-V3", "bf16", 1)
+
+
+def test_fewer_heads_than_ranks_leave_one_head_on_each() -> None:
+    eight = pool("meta-llama/Meta-Llama-3-8B", "bf16", 8)
+
+    assert pool("meta-llama/Meta-Llama-3-8B", "bf16", 32).block_bytes == eight.block_bytes
+    assert eight.block_bytes == 16 * 32 * 2 * 128 * 2
+
+
+def test_without_the_hybrid_manager_every_layer_keeps_every_token() -> None:
+    whole = pool("google/gemma-3-27b-it", "bf16", hybrid=False)
+
+    assert whole.block_bytes == 16 * 62 * 16 * 2 * 128 * 2
+    assert whole.sequence_blocks(32_768, 8192) == 2048
+
+
+def test_a_window_takes_no_more_blocks_however_long_the_sequence() -> None:
+    made = pool("google/gemma-3-27b-it", "bf16")
+
+    grown = made.sequence_blocks(131_072, 8192) - made.sequence_blocks(65_536, 8192)
+    assert grown == 65_536 // 16

@@ -1,0 +1,75 @@
+"""Tensors and caches of public models, against counts that were made from their real classes."""
+
+from __future__ import annotations
+
+import pytest
+
+from sizewright_server.estimation.presets import Preset, find_preset, preset_names
+from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.estimation.serving.reading import read_served_model
+
+LANGUAGE = ("text-generation", "image-text-to-text")
+#: Layers of many widths, which no preset's configuration lists in full.
+NOT_READ = "nemotron-nas"
+
+
+def language_models() -> list[Preset]:
+    presets = [find_preset(name) for name in preset_names()]
+    return [
+        preset
+        for preset in presets
+        if preset.task in LANGUAGE and preset.config["model_type"] != NOT_READ
+    ]
+
+
+@pytest.mark.parametrize("preset", language_models(), ids=lambda preset: preset.name)
+def test_a_public_model_has_as_many_parameters_as_its_real_class(preset: Preset) -> None:
+    assert read_served_model(preset.config, "model").parameters == preset.parameters
+
+
+def test_gemma_3_has_five_windows_to_each_full_layer() -> None:
+    model = read_served_model(find_preset("google/gemma-3-27b-it").config, "model")
+
+    kinds = [cache.kind for cache in model.caches]
+    assert kinds.count("full") == 10
+    assert kinds.count("sliding") == 52
+    assert kinds[:6] == ["sliding"] * 5 + ["full"]
+
+
+def test_qwen_3_5_keeps_states_in_three_layers_of_four() -> None:
+    model = read_served_model(find_preset("Qwen/Qwen3.5-27B").config, "model")
+
+    state = next(cache for cache in model.caches if cache.kind == "state")
+    assert [cache.kind for cache in model.caches].count("full") == 16
+    assert state.conv_elements == 10_240 * 3
+    assert state.state_elements == 48 * 128 * 128
+
+
+def test_deepseek_caches_one_latent_of_576_for_all_heads() -> None:
+    model = read_served_model(find_preset("deepseek-ai/DeepSeek-V3").config, "model")
+
+    assert {cache.kind for cache in model.caches} == {"latent"}
+    assert model.caches[0].key_dim == 576
+
+
+def test_an_unknown_family_is_refused_by_name_with_near_ones() -> None:
+    with pytest.raises(UnsupportedWorkload) as refused:
+        read_served_model({"model_type": "gemma5"}, "workload.model.hf_config")
+
+    assert "'gemma5' cannot be served yet; near: gemma" in str(refused.value)
+
+
+def test_every_missing_or_wrong_size_is_named_at_once() -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": "wide",
+        "num_attention_heads": 32,
+        "vocab_size": -1,
+    }
+    with pytest.raises(UnsupportedWorkload) as refused:
+        read_served_model(config, "workload.model.hf_config")
+
+    text = str(refused.value)
+    assert "hidden_size must be a whole number" in text
+    assert "num_hidden_layers is missing" in text
+    assert "vocab_size must be from 0" in text

@@ -164,7 +164,8 @@ class PreparedWorkload:
 
     def collectives(self, layout: Layout) -> tuple[int, int]:
         """NCCL communicators of a rank, and the size of the largest."""
-        return communicators(layout, self.workload.run), max(layout.dp, layout.tp)
+        sizes = (layout.dp * layout.cp, layout.tp, layout.pp, layout.ep)
+        return communicators(layout, self.workload.run), max(sizes)
 
     def checkpoint_bytes(self) -> int:
         """Bytes of the weights file in the run's stored type."""
@@ -256,9 +257,15 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
 def communicators(layout: Layout, run: Training | Inference) -> int:
     """NCCL communicators a rank takes part in: one for each parallel dimension above 1.
 
-    Replicas that infer do not speak with each other.
+    Replicas that infer do not speak with each other. A group of data- and context-parallel ranks
+    reduces gradients; hybrid sharding has one of shards and one of replicas.
     """
-    return int(layout.dp > 1 and isinstance(run, Training)) + int(layout.tp > 1)
+    if not isinstance(run, Training):
+        return int(layout.tp > 1)
+    sizes = (layout.dp * layout.cp, layout.tp, layout.pp, layout.ep)
+    exchanged = int(layout.cp > 1 and layout.dp > 1)
+    hybrid = int(1 < layout.shard_ranks < layout.dp * layout.cp)
+    return sum(size > 1 for size in sizes) + exchanged + hybrid
 
 
 @cache

@@ -139,6 +139,9 @@ def _widths(precision: Precision, sharding: Sharding) -> Widths:
         return Widths(half, HALF, HALF, HALF, HALF, 0)
     if sharding == "fsdp2":
         return Widths(half, FP32, FP32, FP32, FP32, 0)
+    if sharding == "fsdp1":
+        # MixedPrecision without a reduce_dtype reduces in the type of the parameters.
+        return Widths(half, FP32, FP32, HALF, FP32, 0)
     return Widths(Types(FP32, HALF, autocast=True), FP32, FP32, FP32, FP32, 0)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.exchanges import context_bytes, expert_bytes, imbalance
 from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.model_states import ModelStates
@@ -65,6 +66,7 @@ class Resident:
     inputs: Column
     waiting: Column
     workspaces: Column
+    imbalance: Column
     moving_average: Column
 
     @property
@@ -191,6 +193,7 @@ class TrainingGroup:
             inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
             waiting=self._waiting(),
             workspaces=np.full_like(self.dp, self._workspaces("value")),
+            imbalance=self._imbalanced(imbalance(self.layout).best),
             moving_average=self._moving_average(),
         )
 
@@ -215,6 +218,17 @@ class TrainingGroup:
             whole = np.zeros_like(whole)
         kept: Column = (whole * self.placement.gradients).astype(np.int64)
         return kept
+
+    def _imbalanced(self, factor: float) -> Column:
+        """What the busiest expert-parallel rank saves beyond the mean."""
+        total = np.zeros_like(self.dp)
+        if factor == 1:
+            return total
+        for stage, segment in zip(self._forward(), self.segments, strict=True):
+            rows = expert_bytes(segment, stage.events, stage.sizes)
+            total = total + stage.count * rows
+        beyond: Column = (total * (factor - 1)).astype(np.int64)
+        return beyond
 
     def _workspaces(self, bound: str) -> int:
         """Transformer Engine's own cuBLAS workspaces, tensors of the caching allocator."""
@@ -299,6 +313,11 @@ class TrainingGroup:
             ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),
             ("waiting-micro-batches", int(resident.waiting[0]), self._flight_numbers()),
             (
+                "expert-imbalance",
+                int(resident.imbalance[0]),
+                f"busiest rank {imbalance(self.layout).best:g} x the mean",
+            ),
+            (
                 "engine-workspaces",
                 int(resident.workspaces[0]),
                 f"{int(resident.workspaces[0]):,} B",
@@ -341,11 +360,17 @@ class TrainingGroup:
                 self._forward_pass(segment),
                 self._sizes(segment),
                 self.counts[index],
-                self.working.forward(index) + self._from_last_step,
+                self._held_forward(index),
                 self.working.after_forward(index),
             )
             for index, segment in enumerate(self.segments)
         ]
+
+    def _held_forward(self, index: int) -> Column:
+        """Bytes held while a segment runs forward: gathered, exchanged, left from the last step."""
+        exchanged = self._exchanged[0] * int(self.segments[index].repeats)
+        held: Column = self.working.forward(index) + self._from_last_step + exchanged
+        return held
 
     @cached_property
     def _from_last_step(self) -> Column:
@@ -363,6 +388,12 @@ class TrainingGroup:
                 total = total + count * sizes[storage]
         return total + self._held_outputs()
 
+    @cached_property
+    def _exchanged(self) -> tuple[Column, Column]:
+        """Bytes of context parallelism's exchanges in a block's two passes."""
+        width = self.widths.types.compute
+        return context_bytes(self.layout.context_method, self.dims, self.parallel.cp, width)
+
     def _forward_pass(self, segment: Segment) -> Pass:
         checkpointed = segment.repeats and self.training.checkpointing == "full"
         return segment.program.checkpointed if checkpointed else segment.program.forward
@@ -378,7 +409,7 @@ class TrainingGroup:
                     self._backward_pass(segment),
                     self._sizes(segment),
                     self.counts[index],
-                    self.working.backward(index),
+                    self.working.backward(index) + self._exchanged[1] * int(segment.repeats),
                     self._after_backward(index),
                 )
             )
@@ -487,4 +518,7 @@ class TrainingGroup:
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
         buffers = self.working.buffers()
         low, value, high = (self._workspaces(bound) for bound in ("low", "value", "high"))
-        return less + buffers.less + value - low, more + buffers.more + high - value
+        less, more = less + buffers.less + value - low, more + buffers.more + high - value
+        rows = imbalance(self.layout)
+        best, busiest = self._imbalanced(rows.best), self._imbalanced(rows.high)
+        return less + best - self._imbalanced(rows.low), more + busiest - best

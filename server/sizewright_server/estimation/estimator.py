@@ -180,12 +180,16 @@ class PreparedWorkload:
 
     def _host(self, layouts: Sequence[Layout]) -> Column:
         """Each layout's highest per-rank and per-node needs over the host's phases: six rows."""
-        made: dict[HostStates, list[int]] = {}
+        made: dict[tuple[object, ...], list[int]] = {}
+        columns = []
         for layout in layouts:
-            states = self.host_states(layout)
-            if states not in made:
-                made[states] = host_bounds(host_phases(self.workload, states))
-        columns = [made[self.host_states(layout)] for layout in layouts]
+            # All that the host's states depend on.
+            ways = layout.shard_ranks if layout.zero else 1, layout.tp * layout.pp
+            key = (*ways, layout.sharding, layout.offload, layout.offload_share)
+            if key not in made:
+                states = self.host_states(layout)
+                made[key] = host_bounds(host_phases(self.workload, states))
+            columns.append(made[key])
         return np.array(columns, dtype=np.int64).reshape(len(layouts), 6).T
 
 

@@ -48,7 +48,6 @@ class InferenceGroup:
             attention=inference.attention,
             padded=inference.padded_batches,
             cache=PREFILL_CACHES[inference.cache],
-            tensor_parallel=bool((self.tp > 1).any()),
         )
         longest = inference.input_tokens + inference.new_tokens
         self.segments = lower(architecture, self.mode, inference.input_tokens)

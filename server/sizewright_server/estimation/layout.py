@@ -85,6 +85,11 @@ class Layout:
     fsdp: FsdpSettings = FsdpSettings()
     megatron: MegatronSettings = MegatronSettings()
 
+    def __hash__(self) -> int:
+        # Settings are left out: layouts that differ in nothing else are rare, and hashing is hot.
+        sizes = (self.dp, self.zero, self.tp, self.pp, self.cp, self.ep, self.shard_size)
+        return hash((sizes, self.sharding, self.sequence_parallel, self.offload))
+
     @property
     def gpus(self) -> int:
         """Ranks in all."""
@@ -102,10 +107,10 @@ def structure(layout: Layout) -> Layout:
         layout,
         dp=1,
         zero=min(layout.zero, 2),
-        tp=min(layout.tp, 2),
+        tp=1,
         keep_gathered=False,
-        pp=min(layout.pp, 2),
-        cp=min(layout.cp, 2),
+        pp=1,
+        cp=1,
         ep=min(layout.ep, 2),
         shard_size=0,
     )

@@ -18,6 +18,8 @@ STAGES_OF = {
     "megatron": (0, 1),
 }
 FSDP = ("fsdp1", "fsdp2")
+#: Segments that `megatron.py` describes.
+MEGATRON_SEGMENTS = {"embedding", "block", "head"}
 
 #: A wrong field, and what is wrong with it.
 Finding = tuple[str, str]
@@ -51,6 +53,7 @@ def check_layout(
         wrong += _context(architecture, layout, run)
         wrong += _experts(architecture, layout)
         wrong += _offload(layout)
+        wrong += _megatron(architecture, layout, run)
     if wrong:
         raise UnsupportedWorkload(*(Violation(f"{field}.{name}", text) for name, text in wrong))
 
@@ -183,6 +186,22 @@ def _offload(layout: Layout) -> Iterator[Finding]:
         library in FSDP or (layout.zero != 3 and library != "megatron")
     ):
         yield "offload_share", "only Megatron-LM and DeepSpeed's stage 3 offload a share"
+
+
+def _megatron(architecture: Architecture, layout: Layout, training: Training) -> Iterator[Finding]:
+    """What Megatron Core's layers are not described with."""
+    if layout.sharding != "megatron":
+        return
+    kinds = {run.lowering for run in architecture.runs}
+    unknown = sorted(kinds - MEGATRON_SEGMENTS)
+    if unknown:
+        yield "implementation", f"Megatron-LM's {', '.join(unknown)} layers are not described"
+    if training.adapter is not None:
+        yield "implementation", "adapters are not described with Megatron-LM's layers"
+    if training.precision not in ("bf16", "fp16", "bf16-mixed", "fp16-mixed"):
+        yield "implementation", f"Megatron-LM keeps 16-bit weights here, not {training.precision}"
+    if architecture.head.kind not in ("causal-lm", "masked-lm"):
+        yield "implementation", f"Megatron-LM has no {architecture.head.kind} head here"
 
 
 def _inference(layout: Layout) -> Iterator[Finding]:

@@ -29,7 +29,6 @@ class Mode:
     attention_dropout: bool = False
     hidden_dropout: bool = False
     embedding_dropout: bool = False
-    tensor_parallel: bool = False
     #: The first block's input takes a gradient, although no embedding may train.
     learns_inputs: bool = False
     checkpointed: bool = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
+from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.replay_events import Expansion, Handle
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -111,7 +112,7 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int | None
 
     None for layouts whose shards and gathered parameters the expansion does not follow.
     """
-    if isinstance(group, TrainingGroup) and int(group.dp[0]) > 1:
+    if isinstance(group, TrainingGroup) and not _followed(group):
         return None
     allocator = CachingAllocator()
     live: dict[Handle, tuple[int, bool]] = {}
@@ -123,3 +124,9 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int | None
             # Released, or made anew while it was there, as torch.cat does with a cache.
             allocator.free(*held)
     return allocator.reserved_bytes
+
+
+def _followed(group: TrainingGroup) -> bool:
+    """One data-parallel rank whose states are all on its GPU, gathered and freed by nobody."""
+    layout = group.layout
+    return layout == Layout(tp=layout.tp, sequence_parallel=layout.sequence_parallel)

@@ -42,6 +42,7 @@ class WorkingSet:
         self.layouts = states.layouts
         self.nothing: Column = np.zeros_like(self.layouts.dp)
 
+    @cached_property
     def buffers(self) -> Buffers:
         """DDP's reduction buckets: one more copy of the gradients.
 
@@ -92,6 +93,7 @@ class FsdpWorkingSet(WorkingSet):
         self.settings: FsdpSettings = layout.fsdp
         self.keep = self.layouts.keep
 
+    @cached_property
     def buffers(self) -> Buffers:
         """FSDP reduces each unit from a buffer of its own."""
         return Buffers(self.nothing, self.nothing, self.nothing)
@@ -198,6 +200,7 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
 class DeepSpeedWorkingSet(WorkingSet):
     """ZeRO: buckets at the configured size whatever the model's; stage 3 fetches modules."""
 
+    @cached_property
     def buffers(self) -> Buffers:
         """The reduction buckets, where they are not stated from transformers' `auto` to 5e8.
 

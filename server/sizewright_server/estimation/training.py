@@ -124,7 +124,6 @@ class TrainingGroup:
             training=True,
             attention=training.attention,
             padded=training.padded_batches,
-            tensor_parallel=bool((self.parallel.tp > 1).any()),
             sequence_parallel=self.layout.sequence_parallel,
             library="megatron" if self.sharding == "megatron" else "model",
             recomputes_attention=training.checkpointing == "selective",
@@ -189,7 +188,7 @@ class TrainingGroup:
             weights=weights.astype(np.int64),
             optimizer=optimizer.astype(np.int64),
             gradients_kept=self._gradients_kept(),
-            buckets=self.working.buffers().best,
+            buckets=self.working.buffers.best,
             inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
             waiting=self._waiting(),
             workspaces=np.full_like(self.dp, self._workspaces("value")),
@@ -224,7 +223,7 @@ class TrainingGroup:
         total = np.zeros_like(self.dp)
         if factor == 1:
             return total
-        for stage, segment in zip(self._forward(), self.segments, strict=True):
+        for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             rows = expert_bytes(segment, stage.events, stage.sizes)
             total = total + stage.count * rows
         beyond: Column = (total * (factor - 1)).astype(np.int64)
@@ -257,13 +256,13 @@ class TrainingGroup:
         batches = -(-chunks // virtual)
         hidden = round_up(elements(("B", "S", "H"), self.dims) * self.widths.types.compute)
         total = hidden * (2 + np.where(self.states.here(0) > 0, 0, chunks))
-        for stage, segment in zip(self._forward(), self.segments, strict=True):
+        for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             saved = stage.count * walk(stage.events, stage.sizes).delta_bytes
             if segment.repeats:
                 total = total + saved * np.maximum(chunks - virtual, 0) // virtual
             elif segment.role == "embedding" or self.layout.pipeline_schedule == "gpipe":
                 total = total + saved * (batches - 1)
-        waiting: Column = total
+        waiting: Column = np.where(self.parallel.pp > 1, total, 0)
         return waiting
 
     # -- the step -------------------------------------------------------------------------------
@@ -285,7 +284,7 @@ class TrainingGroup:
     @cached_property
     def all_stages(self) -> tuple[Stage, ...]:
         """The stages of forward, loss and backward."""
-        return (*self._forward(), *self._backward())
+        return (*self.forward_stages, *self._backward())
 
     def resident_numbers(self, parameters: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
@@ -351,7 +350,8 @@ class TrainingGroup:
             self._sizes_of[segment.name] = made
         return self._sizes_of[segment.name]
 
-    def _forward(self) -> list[Stage]:
+    @cached_property
+    def forward_stages(self) -> list[Stage]:
         """Blocks one after the other; the working set says what is gathered for them."""
         return [
             Stage(
@@ -516,7 +516,7 @@ class TrainingGroup:
             unfused = unfused * (not self.training.unfused_activations)
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
-        buffers = self.working.buffers()
+        buffers = self.working.buffers
         low, value, high = (self._workspaces(bound) for bound in ("low", "value", "high"))
         less, more = less + buffers.less + value - low, more + buffers.more + high - value
         rows = imbalance(self.layout)

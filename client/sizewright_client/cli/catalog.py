@@ -101,7 +101,7 @@ def list_(
 
     \b
     Examples:
-      sizewright catalog list --provider aws --device H100-80GB-SXM
+      sizewright catalog list --provider aws --device H100-SXM
       sizewright catalog list --offers --type p5.48xlarge -o csv
     """
     if (region or kind) and not offers:

@@ -56,7 +56,7 @@ def estimate(
     \b
     Examples:
       sizewright estimate job.yaml
-      sizewright estimate job.yaml --gpus 8 --device H100-80GB-SXM --explain
+      sizewright estimate job.yaml --gpus 8 --device H100-SXM --explain
       sizewright estimate - -o json < job.json | jq .estimate.pools
     """
     from sizewright.v1 import sizing_service_pb2
@@ -95,7 +95,7 @@ def recommend(
         list[str] | None, typer.Option(metavar="TERM", help="Only this term: on-demand, spot.")
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this GPU, such as H100-80GB-SXM.")
+        list[str] | None, typer.Option(metavar="NAME", help="Only this GPU, such as H100-SXM.")
     ] = None,
     max_nodes: Annotated[str | None, typer.Option(metavar="N", help="Most nodes.")] = None,
     max_cost: Annotated[

@@ -7,7 +7,7 @@ CASES ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-extras lint format proto proto-baseline check-generated accuracy bench peers image lock clean
+.PHONY: help install demo test faults soak test-extras lint format proto proto-baseline check-generated accuracy bench peers image lock clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -25,6 +25,12 @@ demo: $(STAMP) ## rank real offers for a full fine-tune of Llama-3-8B, no creden
 
 test: $(STAMP) ## run the whole test suite
 	$(BIN)/python -m pytest -q
+
+faults: $(STAMP) ## the long fault drills: broken requests, sources, files, processes
+	$(BIN)/python -m pytest -q -m "long or not long" tests/faults tests/server/test_draining.py
+
+soak: $(STAMP) ## the long load run; SOAK_SECONDS=600 for ten minutes
+	$(BIN)/python -m pytest -q -s -m "long or not long" tests/soak
 
 test-extras: $(STAMP) ## run the tests that need torch and transformers (gigabytes)
 	$(PYTHON) -m venv .venv-extras

@@ -1,0 +1,101 @@
+"""Puts overrides over a version's prices: new columns of a few, the rest shared with the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sizewright_catalog.catalog import EPOCH_DAY, Catalog
+from sizewright_catalog.columns import OFFER_COLUMNS
+from sizewright_catalog.overrides.rules import Match, Overrides, Rule
+from sizewright_catalog.snapshot import text_array
+from sizewright_catalog.values import PRICE_KINDS, TERMS
+
+Mask = NDArray[np.bool_]
+
+
+def apply_overrides(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:
+    """The catalog as its owner pays for it today; the catalog itself where no rule matches.
+
+    A changed price is of kind "override" and its source names the rule. A discount keeps the day
+    of the price it is of; a price of a contract is of today, as long as the contract holds.
+    """
+    columns = {name: catalog.arrays[name].copy() for name in ("offer_nanos", "offer_day")}
+    columns |= {
+        name: catalog.arrays[name].copy()
+        for name in ("offer_second", "offer_kind", "offer_source", "offer_currency")
+    }
+    sources = list(catalog.sources)
+    free = np.ones(catalog.offer_count, dtype=np.bool_)
+    for rule in overrides.overrides:
+        if not rule.holds_on(today):
+            continue
+        chosen = np.nonzero(free & matching(catalog, rule.match))[0]
+        if not len(chosen):
+            continue
+        free[chosen] = False
+        _put(columns, chosen, rule, today)
+        columns["offer_source"][chosen] = len(sources)
+        sources.append(_source(rule))
+    if free.all():
+        return catalog
+    return _ordered(catalog, columns, sources)
+
+
+def matching(catalog: Catalog, match: Match) -> Mask:
+    """The offers that a pattern is about."""
+    types, offers = catalog.types, catalog.offers
+    of_type = _named(catalog.providers, match.provider)[types.provider]
+    of_type &= _named(catalog.type_names, match.type)
+    if match.device != "*":
+        # A type without a device has -1, which must not find the last one.
+        named = np.append(_named(catalog.device_names, match.device), False)
+        of_type &= named[types.device]
+    found: Mask = of_type[offers.type]
+    found &= _named(catalog.regions, match.region)[offers.region]
+    if match.zone != "*":
+        found &= _named(catalog.zones, match.zone)[offers.zone]
+    if match.term != "*":
+        found &= offers.term == TERMS.index(match.term)
+    if match.commitment != "*":
+        found &= _named(catalog.commitments, match.commitment)[offers.commitment]
+    return found
+
+
+def _named(names: Sequence[str], pattern: str) -> Mask:
+    return np.array([fnmatchcase(name, pattern) for name in names], dtype=np.bool_)
+
+
+def _put(
+    columns: dict[str, NDArray[np.int64]], chosen: NDArray[np.int64], rule: Rule, today: date
+) -> None:
+    """The rule's prices for the chosen offers. Money is exact: each price is reckoned as an int."""
+    listed, place = np.unique(columns["offer_nanos"][chosen], return_inverse=True)
+    priced = np.array([rule.price_nanos(int(value)) for value in listed], dtype=np.int64)
+    columns["offer_nanos"][chosen] = priced[place]
+    columns["offer_kind"][chosen] = PRICE_KINDS.index("override")
+    if rule.per_hour is not None:
+        columns["offer_currency"][chosen] = 0
+        columns["offer_day"][chosen] = (today - EPOCH_DAY).days
+        columns["offer_second"][chosen] = 0
+
+
+def _source(rule: Rule) -> str:
+    note = " ".join(rule.note.split())
+    return f"override {rule.name}: {note}" if note else f"override {rule.name}"
+
+
+def _ordered(
+    catalog: Catalog, columns: dict[str, NDArray[np.int64]], sources: list[str]
+) -> Catalog:
+    """A catalog of the changed columns, its offers by type and price again."""
+    arrays = dict(catalog.arrays) | dict(columns)
+    order = np.lexsort((arrays["offer_nanos"], arrays["offer_type"]))
+    for name in OFFER_COLUMNS:
+        arrays[name] = arrays[name][order]
+    arrays["sources"] = text_array(sources)
+    return Catalog(arrays, catalog.meta)

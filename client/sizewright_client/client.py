@@ -181,6 +181,52 @@ class SizingClient:
                 return
             page.page_token = answer.next_page_token
 
+    def machines(self, *, timeout_seconds: float | None = None) -> Iterator[catalog_pb2.Machine]:
+        """Every owned machine that is registered, page after page, ordered by name."""
+        page = catalog_service_pb2.ListMachinesRequest()
+        while True:
+            answer = self._transport.call(
+                _CATALOG + "ListMachines",
+                page,
+                catalog_service_pb2.ListMachinesResponse,
+                self._timeout(timeout_seconds),
+            )
+            yield from answer.machines
+            if not answer.next_page_token:
+                return
+            page.page_token = answer.next_page_token
+
+    def register_machine(
+        self, machine: catalog_pb2.Machine, *, timeout_seconds: float | None = None
+    ) -> catalog_service_pb2.RegisterMachineResponse:
+        """Registers an owned machine, in the place of one of that name."""
+        return self._transport.call(
+            _CATALOG + "RegisterMachine",
+            catalog_service_pb2.RegisterMachineRequest(machine=machine),
+            catalog_service_pb2.RegisterMachineResponse,
+            self._timeout(timeout_seconds),
+        )
+
+    def delete_machine(self, name: str, *, timeout_seconds: float | None = None) -> None:
+        """Forgets an owned machine, "machines/{name}". Raises UnknownNameError without one."""
+        self._transport.call(
+            _CATALOG + "DeleteMachine",
+            catalog_service_pb2.DeleteMachineRequest(name=name),
+            catalog_service_pb2.DeleteMachineResponse,
+            self._timeout(timeout_seconds),
+        )
+
+    def machine_models(
+        self, words: str = "", *, timeout_seconds: float | None = None
+    ) -> catalog_service_pb2.ListMachineModelsResponse:
+        """The library of machines that people own, or those with `words` in their names."""
+        return self._transport.call(
+            _CATALOG + "ListMachineModels",
+            catalog_service_pb2.ListMachineModelsRequest(filter=words),
+            catalog_service_pb2.ListMachineModelsResponse,
+            self._timeout(timeout_seconds),
+        )
+
     def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:
         """How a server says it is: "SERVING", "NOT_SERVING"; of one service or, for "", of all."""
         from grpc_health.v1 import health_pb2

@@ -54,12 +54,15 @@ def preset_names() -> tuple[str, ...]:
     return tuple(names())
 
 
-def local_machine() -> catalog_pb2.Machine:
-    """This machine as a job sees it: processors, GPUs through NVML, usable memory."""
-    from sizewright_catalog.local import profile
-    from sizewright_server.wire.machines import machine_message
+def local_machine(*, idle: bool = False) -> catalog_pb2.Machine:
+    """This machine as a job sees it now, with what was read on it; `idle`: as if nothing else ran.
 
-    return machine_message(profile().machine)
+    Processors, GPUs through NVML, and the memory that control groups and others leave.
+    """
+    from sizewright_catalog.local import profile
+    from sizewright_server.wire.machine_messages import profile_message
+
+    return profile_message(profile(idle=idle))
 
 
 def serve(given: dict[str, Any]) -> int:

@@ -5,6 +5,8 @@
 - `parallelism: auto`, or `parallelism: {dp: 8, zero: 3}` for `{explicit: {dp: 8, zero: 3}}`.
 - `hf_config: ./config.json` reads that file, or `config.json` in that folder; a mapping with no
   `json` in it is taken as the configuration itself. The same for `keras`.
+- `machines: [dgx-h100]` is `[{name: machines/dgx-h100, model: dgx-h100}]`, and a machine's name
+  goes without `machines/`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ JSON_TEXT_MAPS = frozenset({"sizewright.v1.Estimator.hyper_parameters"})
 _JSON_MESSAGES = frozenset({"sizewright.v1.HfConfig", "sizewright.v1.KerasModel"})
 _SCALAR_FIELDS = {"sizewright.v1.Optimizer": "name", "sizewright.v1.Adapter": "method"}
 _PARALLELISM = "sizewright.v1.Parallelism"
+_MACHINE = "sizewright.v1.Machine"
+_MACHINE_PREFIX = "machines/"
 
 
 def expanded(message: Descriptor, node: Node, folder: Path) -> Node:
@@ -34,6 +38,8 @@ def expanded(message: Descriptor, node: Node, folder: Path) -> Node:
         return _json_message(node, folder)
     if message.full_name == _PARALLELISM:
         return _parallelism(node)
+    if message.full_name == _MACHINE:
+        return _machine(node)
     if isinstance(node, Scalar) and message.full_name in _SCALAR_FIELDS:
         return _wrapped(_SCALAR_FIELDS[message.full_name], node)
     if len(message.fields) == 1 and not isinstance(node, Mapping):
@@ -52,6 +58,22 @@ def _parallelism(node: Node) -> Node:
     if isinstance(node, Mapping) and not {"auto", "explicit"} & set(node.keys):
         return _wrapped("explicit", node)
     return node
+
+
+def _machine(node: Node) -> Node:
+    """A machine by model alone, or under a name without its prefix."""
+    if isinstance(node, Scalar):
+        node = _wrapped("model", node)
+    if not isinstance(node, Mapping):
+        return node
+    said = {entry.key: entry.value for entry in node.entries}
+    name = said.get("name", said.get("model"))
+    if not isinstance(name, Scalar) or name.text.startswith(_MACHINE_PREFIX):
+        return node
+    full = Entry(
+        "name", Scalar(_MACHINE_PREFIX + name.text, quoted=True, line=name.line), name.line
+    )
+    return Mapping((full, *(e for e in node.entries if e.key != "name")), node.line)
 
 
 def _json_message(node: Node, folder: Path) -> Node:

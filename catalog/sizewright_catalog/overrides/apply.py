@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
 
@@ -16,6 +17,15 @@ from sizewright_catalog.snapshot import text_array
 from sizewright_catalog.values import PRICE_KINDS, TERMS
 
 Mask = NDArray[np.bool_]
+#: Columns that a rule writes.
+CHANGED = (
+    "offer_nanos",
+    "offer_day",
+    "offer_second",
+    "offer_kind",
+    "offer_source",
+    "offer_currency",
+)
 
 
 def apply_overrides(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:
@@ -24,26 +34,61 @@ def apply_overrides(catalog: Catalog, overrides: Overrides, today: date) -> Cata
     A changed price is of kind "override" and its source names the rule. A discount keeps the day
     of the price it is of; a price of a contract is of today, as long as the contract holds.
     """
-    columns = {name: catalog.arrays[name].copy() for name in ("offer_nanos", "offer_day")}
-    columns |= {
-        name: catalog.arrays[name].copy()
-        for name in ("offer_second", "offer_kind", "offer_source", "offer_currency")
-    }
+    columns = {name: catalog.arrays[name].copy() for name in CHANGED}
     sources = list(catalog.sources)
-    free = np.ones(catalog.offer_count, dtype=np.bool_)
-    for rule in overrides.overrides:
-        if not rule.holds_on(today):
-            continue
-        chosen = np.nonzero(free & matching(catalog, rule.match))[0]
+    changed = False
+    for rule, chosen in _claims(catalog, overrides, today):
         if not len(chosen):
             continue
-        free[chosen] = False
+        changed = True
         _put(columns, chosen, rule, today)
         columns["offer_source"][chosen] = len(sources)
         sources.append(_source(rule))
-    if free.all():
-        return catalog
-    return _ordered(catalog, columns, sources)
+    return _ordered(catalog, columns, sources) if changed else catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a rule changes today: how many offers, and the cheapest of them before and after."""
+
+    rule: str
+    in_force: bool
+    offer_count: int
+    example: str = ""
+    listed_nanos: int = 0
+    override_nanos: int = 0
+
+
+def effects(catalog: Catalog, overrides: Overrides, today: date) -> tuple[Effect, ...]:
+    """What each rule changes of a catalog that has no overrides yet."""
+    made = []
+    for rule, chosen in _claims(catalog, overrides, today):
+        if not len(chosen):
+            made.append(Effect(rule.name, rule.holds_on(today), 0))
+            continue
+        cheapest = int(chosen[np.argmin(catalog.offers.nanos[chosen])])
+        listed = int(catalog.offers.nanos[cheapest])
+        offer = catalog.offer(cheapest)
+        place = offer.zone or offer.region
+        example = (
+            f"{offer.instance_type.provider}/{offer.instance_type.type} {offer.term} in {place}"
+        )
+        priced = rule.price_nanos(listed)
+        made.append(Effect(rule.name, True, len(chosen), example, listed, priced))
+    return tuple(made)
+
+
+def _claims(
+    catalog: Catalog, overrides: Overrides, today: date
+) -> Iterator[tuple[Rule, NDArray[np.int64]]]:
+    """Each rule with the offers that are its own: those it matches and no rule before it does."""
+    free = np.ones(catalog.offer_count, dtype=np.bool_)
+    for rule in overrides.overrides:
+        chosen = np.array([], dtype=np.int64)
+        if rule.holds_on(today):
+            chosen = np.nonzero(free & matching(catalog, rule.match))[0]
+            free[chosen] = False
+        yield rule, chosen
 
 
 def matching(catalog: Catalog, match: Match) -> Mask:

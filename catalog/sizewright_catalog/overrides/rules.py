@@ -123,6 +123,8 @@ def _described(item: Any) -> str:
     words = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         words = "is not known"
+    elif item["type"] == "model_type":
+        words = "must be a mapping" if where else "must be a mapping with overrides: [...]"
     return f"{where}: {words}" if where else words
 
 

@@ -29,20 +29,20 @@ class Ownership:
     purchase_price_nanos_usd: int = 0
     lifetime_years: float = 0.0
     power_watts: float = 0.0
-    electricity_nanos_usd_per_kwh: int = 0
+    electricity_per_kwh_nanos_usd: int = 0
     power_usage_effectiveness: float = 1.0
     utilization: float = 1.0
-    hosting_nanos_usd_per_month: int = 0
+    hosting_per_month_nanos_usd: int = 0
 
 
 def cost_per_hour_nanos_usd(of: Ownership) -> int:
     """Nano-dollars per hour of work. Raises ValueError for a price without a lifetime."""
     if of.purchase_price_nanos_usd and of.lifetime_years <= 0:
         raise ValueError("a purchase price needs the years it is written off over")
-    per_year = Fraction(of.hosting_nanos_usd_per_month * MONTHS_PER_YEAR)
+    per_year = Fraction(of.hosting_per_month_nanos_usd * MONTHS_PER_YEAR)
     if of.purchase_price_nanos_usd:
         per_year += Fraction(of.purchase_price_nanos_usd) / Fraction(of.lifetime_years)
     fixed = per_year / (HOURS_PER_YEAR * Fraction(of.utilization))
     kilowatts = Fraction(of.power_watts) * Fraction(of.power_usage_effectiveness)
-    running = kilowatts / WATTS_PER_KILOWATT * of.electricity_nanos_usd_per_kwh
+    running = kilowatts / WATTS_PER_KILOWATT * of.electricity_per_kwh_nanos_usd
     return round(fixed + running)

@@ -10,6 +10,7 @@ import typer
 from sizewright_client.cli.connection import Connection
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from sizewright_client.cli.failures import UsageError, reported
+from sizewright_client.cli.machines import COLUMNS
 from sizewright_client.cli.options import (
     CaFileOption,
     Output,
@@ -17,17 +18,6 @@ from sizewright_client.cli.options import (
     TimeoutOption,
     TlsOption,
     TokenFileOption,
-)
-
-_MACHINE_COLUMNS = (
-    "name",
-    "vcpus",
-    "cpu_architecture",
-    "host_memory.nominal_bytes",
-    "host_memory.usable_bytes",
-    "accelerators.device",
-    "accelerators.count",
-    "accelerators.driver_total_bytes",
 )
 
 
@@ -40,27 +30,33 @@ def register(app: typer.Typer) -> None:
 
 
 @reported
-def local(output: OutputOption = Output.TABLE) -> ExitCode:
-    """Show this machine as a job sees it.
+def local(
+    idle: Annotated[
+        bool, typer.Option("--idle", help="As if nothing else ran here, not as it is now.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> ExitCode:
+    """Show this machine as a job sees it now.
 
-    That is its processors, its GPUs, and its memory less what is taken off before a job has any.
+    That is its processors, what control groups and other processes leave of its memory, its GPUs
+    with the driver's total, what the driver keeps and what is in use, and its disks.
 
     \b
     Examples:
       sizewright local
-      sizewright local -o json
+      sizewright local --idle -o json
     """
     from sizewright_client.cli.answers import emit_list
     from sizewright_client.embedded import local_machine
-    from sizewright_client.render.catalog import put_machine
+    from sizewright_client.render.machines import put_local
 
-    machine = local_machine()
+    machine = local_machine(idle=idle)
     emit_list(
         [machine],
         output,
         whole=machine,
-        columns=_MACHINE_COLUMNS,
-        table=lambda page: put_machine(page, machine),
+        columns=COLUMNS,
+        table=lambda page: put_local(page, machine),
     )
     return ExitCode.OK
 

@@ -108,4 +108,5 @@ def _devices(page: Page, machine: catalog_pb2.InstanceType | catalog_pb2.Machine
         return "no GPU"
     gpu = machine.accelerators
     share = f" ({gpu.slice:g} of one)" if 0 < gpu.slice < 1 else ""
-    return f"{gpu.count} {page.glyphs.times} {gpu.device}{share}, {gib(gpu.driver_total_bytes)} GiB"
+    sizes = f"{gib(gpu.usable_bytes)} GiB usable of {gib(gpu.driver_total_bytes)}"
+    return f"{gpu.count} {page.glyphs.times} {gpu.device}{share}, {sizes}"

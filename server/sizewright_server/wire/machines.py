@@ -9,7 +9,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sizewright.v1 import catalog_pb2 as pb
 from sizewright_catalog.catalog import ProviderStatus
-from sizewright_catalog.owned.ownership import Ownership
 from sizewright_catalog.values import InstanceType, Machine, Offer
 
 SECONDS_PER_DAY = 86_400
@@ -42,26 +41,10 @@ def instance_type_message(value: InstanceType) -> pb.InstanceType:
         type=value.type,
         vcpus=value.vcpus,
         cpu_architecture=value.cpu_architecture,
-        host_memory=_host_memory(value),
-        accelerators=_accelerators(value),
+        host_memory=host_memory_message(value),
+        accelerators=accelerators_message(value),
         unsizable_reason=value.unsizable_reason,
         availability=AVAILABILITY_NUMBERS[value.availability],
-    )
-
-
-def machine_message(value: Machine) -> pb.Machine:
-    """An owned machine."""
-    return pb.Machine(
-        name=value.name,
-        vcpus=value.vcpus,
-        cpu_architecture=value.cpu_architecture,
-        host_memory=_host_memory(value),
-        accelerators=_accelerators(value),
-        cost_per_hour_nanos_usd=value.cost_per_hour_nanos_usd,
-        count=value.count,
-        model=value.model,
-        unified_memory=value.unified_memory,
-        ownership=_ownership(value.ownership),
     )
 
 
@@ -108,7 +91,7 @@ def timestamp(day: date, second: int = 0) -> Timestamp:
     return Timestamp(seconds=int(moment.timestamp()) + second)
 
 
-def _host_memory(value: InstanceType | Machine) -> pb.HostMemory:
+def host_memory_message(value: InstanceType | Machine) -> pb.HostMemory:
     return pb.HostMemory(
         nominal_bytes=value.host_nominal_bytes,
         usable_bytes=value.host_usable_bytes,
@@ -119,7 +102,7 @@ def _host_memory(value: InstanceType | Machine) -> pb.HostMemory:
     )
 
 
-def _accelerators(value: InstanceType | Machine) -> pb.Accelerators | None:
+def accelerators_message(value: InstanceType | Machine) -> pb.Accelerators | None:
     device = value.device
     if device is None:
         return None
@@ -133,18 +116,4 @@ def _accelerators(value: InstanceType | Machine) -> pb.Accelerators | None:
         nominal_bytes=int(device.nominal_bytes * value.slice),
         compute_capability=device.compute_capability if nvidia else "",
         link_gb_per_second=device.link_gb_per_second,
-    )
-
-
-def _ownership(value: Ownership | None) -> pb.Ownership | None:
-    if value is None:
-        return None
-    return pb.Ownership(
-        purchase_price_nanos_usd=value.purchase_price_nanos_usd,
-        lifetime_years=value.lifetime_years,
-        power_watts=value.power_watts,
-        electricity_nanos_usd_per_kwh=value.electricity_nanos_usd_per_kwh,
-        power_usage_effectiveness=value.power_usage_effectiveness,
-        utilization=value.utilization,
-        hosting_nanos_usd_per_month=value.hosting_nanos_usd_per_month,
     )

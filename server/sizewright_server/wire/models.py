@@ -216,10 +216,10 @@ class OwnershipSection(Section):
     purchase_price_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
     lifetime_years: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
     power_watts: Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
-    electricity_nanos_usd_per_kwh: Annotated[int, Field(ge=0, le=10**12)]
+    electricity_per_kwh_nanos_usd: Annotated[int, Field(ge=0, le=10**12)]
     power_usage_effectiveness: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)]
     utilization: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-    hosting_nanos_usd_per_month: Annotated[int, Field(ge=0, le=2**62)]
+    hosting_per_month_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
 
 
 class MachineSection(Section):

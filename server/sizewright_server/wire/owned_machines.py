@@ -88,10 +88,10 @@ def _section(
             "purchase_price_nanos_usd": owned.purchase_price_nanos_usd,
             "lifetime_years": owned.lifetime_years,
             "power_watts": owned.power_watts or (model.power_watts if model else 0.0),
-            "electricity_nanos_usd_per_kwh": owned.electricity_nanos_usd_per_kwh,
+            "electricity_per_kwh_nanos_usd": owned.electricity_per_kwh_nanos_usd,
             "power_usage_effectiveness": owned.power_usage_effectiveness or 1.0,
             "utilization": owned.utilization or 1.0,
-            "hosting_nanos_usd_per_month": owned.hosting_nanos_usd_per_month,
+            "hosting_per_month_nanos_usd": owned.hosting_per_month_nanos_usd,
         }
     try:
         return models.MachineSection.model_validate(
@@ -231,11 +231,11 @@ def _ownership(
         words = "is required with a purchase price: the years it is written off over"
         found.append(Violation(f"{where}.lifetime_years", words))
         return None
-    if message.ownership.power_watts and not given.electricity_nanos_usd_per_kwh:
+    if message.ownership.power_watts and not given.electricity_per_kwh_nanos_usd:
         words = "is required with power_watts: the price of a kWh"
-        found.append(Violation(f"{where}.electricity_nanos_usd_per_kwh", words))
+        found.append(Violation(f"{where}.electricity_per_kwh_nanos_usd", words))
         return None
-    if given.electricity_nanos_usd_per_kwh and not given.power_watts:
+    if given.electricity_per_kwh_nanos_usd and not given.power_watts:
         words = "is required with a price of electricity, unless the model says it"
         found.append(Violation(f"{where}.power_watts", words))
         return None

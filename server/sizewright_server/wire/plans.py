@@ -16,7 +16,8 @@ from sizewright_server.wire.estimates import (
     range_message,
     warning_messages,
 )
-from sizewright_server.wire.machines import machine_message, offer_message, timestamp
+from sizewright_server.wire.machine_messages import machine_message
+from sizewright_server.wire.machines import offer_message, timestamp
 from sizewright_server.wire.planning import technique_messages
 
 VERDICTS = {

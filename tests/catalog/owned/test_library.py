@@ -66,10 +66,10 @@ def test_the_cost_of_an_hour_written_out() -> None:
         purchase_price_nanos_usd=350_640 * DOLLAR,
         lifetime_years=4,
         power_watts=10_000,
-        electricity_nanos_usd_per_kwh=DOLLAR // 10,
+        electricity_per_kwh_nanos_usd=DOLLAR // 10,
         power_usage_effectiveness=1.5,
         utilization=0.5,
-        hosting_nanos_usd_per_month=1461 * DOLLAR,
+        hosting_per_month_nanos_usd=1461 * DOLLAR,
     )
     # 87,660 a year is 10 an hour and 20 at half use; 1,461 a month is 2 and 4; 15 kW are 1.50.
     assert cost_per_hour_nanos_usd(owned) == 25_500_000_000

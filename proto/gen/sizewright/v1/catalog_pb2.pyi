@@ -530,23 +530,23 @@ class Ownership(_message.Message):
     PURCHASE_PRICE_NANOS_USD_FIELD_NUMBER: _builtins.int
     LIFETIME_YEARS_FIELD_NUMBER: _builtins.int
     POWER_WATTS_FIELD_NUMBER: _builtins.int
-    ELECTRICITY_NANOS_USD_PER_KWH_FIELD_NUMBER: _builtins.int
+    ELECTRICITY_PER_KWH_NANOS_USD_FIELD_NUMBER: _builtins.int
     POWER_USAGE_EFFECTIVENESS_FIELD_NUMBER: _builtins.int
     UTILIZATION_FIELD_NUMBER: _builtins.int
-    HOSTING_NANOS_USD_PER_MONTH_FIELD_NUMBER: _builtins.int
+    HOSTING_PER_MONTH_NANOS_USD_FIELD_NUMBER: _builtins.int
     purchase_price_nanos_usd: _builtins.int
     """What was paid for it, in nano-dollars."""
     lifetime_years: _builtins.float
     """Years over which the price is written off. Required with a price."""
     power_watts: _builtins.float
     """Average draw while it works, in watts; 0 takes the library's."""
-    electricity_nanos_usd_per_kwh: _builtins.int
+    electricity_per_kwh_nanos_usd: _builtins.int
     """Price of electricity in nano-dollars per kWh. Required with power_watts."""
     power_usage_effectiveness: _builtins.float
     """Power of the site per power of the machine, at least 1; 0 means 1."""
     utilization: _builtins.float
     """Share of its hours in which it works, above 0; 0 means 1."""
-    hosting_nanos_usd_per_month: _builtins.int
+    hosting_per_month_nanos_usd: _builtins.int
     """Rack, network and care, in nano-dollars a month."""
     def __init__(
         self,
@@ -554,14 +554,14 @@ class Ownership(_message.Message):
         purchase_price_nanos_usd: _builtins.int = ...,
         lifetime_years: _builtins.float = ...,
         power_watts: _builtins.float = ...,
-        electricity_nanos_usd_per_kwh: _builtins.int = ...,
+        electricity_per_kwh_nanos_usd: _builtins.int = ...,
         power_usage_effectiveness: _builtins.float = ...,
         utilization: _builtins.float = ...,
-        hosting_nanos_usd_per_month: _builtins.int = ...,
+        hosting_per_month_nanos_usd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["electricity_nanos_usd_per_kwh", b"electricity_nanos_usd_per_kwh", "hosting_nanos_usd_per_month", b"hosting_nanos_usd_per_month", "lifetime_years", b"lifetime_years", "power_usage_effectiveness", b"power_usage_effectiveness", "power_watts", b"power_watts", "purchase_price_nanos_usd", b"purchase_price_nanos_usd", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["electricity_per_kwh_nanos_usd", b"electricity_per_kwh_nanos_usd", "hosting_per_month_nanos_usd", b"hosting_per_month_nanos_usd", "lifetime_years", b"lifetime_years", "power_usage_effectiveness", b"power_usage_effectiveness", "power_watts", b"power_watts", "purchase_price_nanos_usd", b"purchase_price_nanos_usd", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

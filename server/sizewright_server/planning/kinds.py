@@ -18,6 +18,8 @@ from sizewright_server.planning.devices import overhead_of
 
 #: More nodes than anyone asks for: offers are not counted.
 UNCOUNTED = 2**31
+#: The columns of a number each.
+COLUMNS = ("per_node", "whole", "count", "unified", "gpu_usable_bytes", "host_usable_bytes")
 _NO_DEVICE = (0, 0, 0)
 
 
@@ -26,6 +28,7 @@ class NodeKind:
     """A kind of node. `slice` below 1 is a share of one device, good for one rank alone.
 
     `device` None is a node whose GPUs, if it has any, are not used: one rank, host memory alone.
+    With `unified` the GPUs take from the host's memory, so that they count there too.
     """
 
     device: Device | None
@@ -34,6 +37,7 @@ class NodeKind:
     gpu_usable_bytes: int
     host_usable_bytes: int
     count: int | None = None
+    unified: bool = False
 
 
 class KindColumns:
@@ -44,6 +48,7 @@ class KindColumns:
         self.per_node = _integers([kind.per_node for kind in kinds])
         self.whole: NDArray[np.bool_] = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
         self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
+        self.unified = _integers([int(kind.unified) for kind in kinds])
         self.gpu_usable_bytes = _integers([kind.gpu_usable_bytes for kind in kinds])
         self.host_usable_bytes = _integers([kind.host_usable_bytes for kind in kinds])
         bounds = [_bounds(kind.device) for kind in kinds]
@@ -57,7 +62,7 @@ class KindColumns:
             return self
         made, tail = copy(self), KindColumns(more)
         made.kinds = (*self.kinds, *tail.kinds)
-        for name in ("per_node", "whole", "count", "gpu_usable_bytes", "host_usable_bytes"):
+        for name in COLUMNS:
             setattr(made, name, np.concatenate((getattr(self, name), getattr(tail, name))))
         made.overhead = np.concatenate((self.overhead, tail.overhead), axis=2)
         return made

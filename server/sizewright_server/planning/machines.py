@@ -44,7 +44,14 @@ def node_kind(
     if reason:
         return reason
     host = conditions.left_bytes(target.host_usable_bytes, target.host_nominal_bytes)
-    return NodeKind(target.device, target.device_count, target.slice, target.gpu_usable_bytes, host)
+    return NodeKind(
+        target.device,
+        target.device_count,
+        target.slice,
+        target.gpu_usable_bytes,
+        host,
+        unified=isinstance(target, Machine) and target.unified_memory,
+    )
 
 
 def check_nodes(

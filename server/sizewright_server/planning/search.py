@@ -194,11 +194,15 @@ class Search:
     def _peaks(
         self, needs: Needs, candidates: Candidates, which: Column, bound: int
     ) -> tuple[Column, Column]:
-        """Bytes on the GPU (a row per layout, a column per kind) and on the host (one column)."""
+        """Bytes on the GPU and on the host: a row per layout, a column per kind or one for all."""
         reserved, count, larger, host = needs.bound(candidates.rows, candidates.per_node, bound)
         none, pair, group = (self.kinds.overhead[i, bound, which] for i in range(3))
         each = np.where(larger[:, None], group, pair)
-        return reserved[:, None] + none + count[:, None] * each, host[:, None]
+        gpu = reserved[:, None] + none + count[:, None] * each
+        unified = self.kinds.unified[which]
+        if unified.any():
+            return gpu, host[:, None] + unified * candidates.per_node * gpu
+        return gpu, host[:, None]
 
     def _lack(self, peaks: tuple[Column, Column], which: Column) -> tuple[Column, Column]:
         """Bytes lacking in the worst pool, and on the GPU."""
@@ -219,7 +223,9 @@ class Search:
             reserved, count, larger, host = needs.bound(rows, node.per_node, bound)
             none, pair, group = (int(self.kinds.overhead[i, bound, kind]) for i in range(3))
             each = group if larger[0] else pair
-            made.append((int(reserved[0]) + none + int(count[0]) * each, int(host[0])))
+            gpu_bytes = int(reserved[0]) + none + int(count[0]) * each
+            shared = node.per_node * gpu_bytes if node.unified else 0
+            made.append((gpu_bytes, int(host[0]) + shared))
         gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))
         usable = node.host_usable_bytes
         on_host = PoolFit("host", host_range, usable, verdict_of(host_range, usable, headroom))

@@ -67,7 +67,7 @@ def _training(
     checkpoints, offload = words.checkpointing(work.get("activation_checkpointing"))
     variable = settings.get("sequence_policy") in VARIABLE
     attention = words.attention(work.get("attention"))
-    masked = variable and micro > 1 and house.masks_padding and attention != "flash-attention-2"
+    masked = variable and micro > 1 and house.masks_padding
     whole = str(work.get("precision") or "bf16")
     text = f"{whole} {work.get('task')}"
     return Training(
@@ -81,7 +81,10 @@ def _training(
         attention=attention,
         padded_batches=masked,
         variable_lengths=variable if settings.get("sequence_policy") else None,
-        expandable_segments=bool(settings.get("expandable_segments")),
+        # A cache that is emptied every few steps holds little more than one step needs.
+        expandable_segments=bool(
+            settings.get("expandable_segments") or settings.get("empty_cache_every_steps")
+        ),
         modeling_code=house.code,
         loop=house.loop,
         kernels=Kernels(

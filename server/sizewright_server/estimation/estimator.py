@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import cache, cached_property
-from importlib import resources
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns, highest
+from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.host import host_bounds, host_phases
@@ -25,6 +24,7 @@ from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.pipeline import positions, stage_index
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.reserved import reserved, reserved_shares
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak, run_timeline
 from sizewright_server.estimation.training import TrainingGroup
@@ -236,25 +236,23 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
         step = resident + schedule.step_bytes + schedule.step_temporary
         nowhere = np.full_like(step, len(schedule.stages))
         peaks.append(PhasePeak("optimizer-step", step, nowhere, np.zeros_like(step)))
-        kind = "training-checkpointed" if group.training.checkpointing == "full" else "training"
     else:
         resident = group.resident
         peaks, _ = run_timeline(resident, group.all_stages)
-        kind = "inference"
     best = np.max([peak.peak_bytes for peak in peaks], axis=0)
-    doubts = [(peak.peak_bytes, *group.doubt(peak.phase)) for peak in peaks]
+    doubts = [(peak.peak_bytes, *phase_doubt(group, peak)) for peak in peaks]
     lower = np.max([at - less for at, less, _ in doubts], axis=0)
     dynamic = np.maximum(best - resident, 0)
     small = (dynamic * reserved_shares()["small-tensors"][2]).astype(np.int64) + SMALL_BYTES
     upper = np.max([at + more for at, _, more in doubts], axis=0) + small
-    share = reserved_shares()[kind]
+    held = reserved(group, best, upper, dynamic)
     return GpuColumns(
         phases=tuple(peaks),
         allocated_low=lower,
         allocated_best=best,
         allocated_high=upper,
-        reserved_best=best + (dynamic * share[1]).astype(np.int64),
-        reserved_high=upper + (dynamic * share[2]).astype(np.int64),
+        reserved_best=held.best,
+        reserved_high=held.high,
     )
 
 
@@ -270,17 +268,6 @@ def communicators(layout: Layout, run: Training | Inference) -> int:
     exchanged = int(layout.cp > 1 and layout.dp > 1)
     hybrid = int(1 < layout.shard_ranks < layout.dp * layout.cp)
     return sum(size > 1 for size in sizes) + exchanged + hybrid
-
-
-@cache
-def reserved_shares() -> dict[str, tuple[float, float, float]]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/reserved.json")
-    table = json.loads(text.read_text(encoding="utf-8"))
-    return {
-        name: (float(entry["low"]), float(entry["value"]), float(entry["high"]))
-        for name, entry in table.items()
-        if not name.startswith("_")
-    }
 
 
 def _groups(layouts: Sequence[Layout]) -> list[list[int]]:

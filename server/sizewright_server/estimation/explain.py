@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.composition import Composition, compose
+from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.explain_host import explain_host, host_notices
 from sizewright_server.estimation.memory import (
     ByteRange,
@@ -20,6 +21,7 @@ from sizewright_server.estimation.memory import (
 from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
 from sizewright_server.estimation.pipeline import stage_index
 from sizewright_server.estimation.replay import replayed_reserved_bytes
+from sizewright_server.estimation.reserved import kind_of, left_by_lengths
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak
 from sizewright_server.estimation.training import TrainingGroup
@@ -65,7 +67,9 @@ def _gpu_pool(
     replay: bool,
 ) -> PoolEstimate:
     allocated, reserved = _readings(columns)
-    exact = replayed_reserved_bytes(group) if replay else None
+    exact = None
+    if replay and kind_of(group) != "expandable":
+        exact = replayed_reserved_bytes(group)
     if exact is not None:
         reserved = ByteRange(reserved.low_bytes, exact, max(exact, reserved.high_bytes))
     runtime = overhead.parts(*prepared.collectives(layout))
@@ -76,6 +80,7 @@ def _gpu_pool(
         if int(phase.peak_bytes[0])
     )
     device = reserved + _total(runtime)
+    cached = _cached(group, reserved, overhead)
     inside = overhead.workspaces.size if overhead.known else ByteRange(0, 0, 0)
     return PoolEstimate(
         pool="gpu",
@@ -83,12 +88,25 @@ def _gpu_pool(
         phases=phases,
         peak_phase=columns.phases[peak_index].phase,
         peak=device,
-        gpu=GpuReadings(allocated + inside, reserved + inside, device),
+        gpu=GpuReadings(allocated + inside, reserved + inside + cached, device + cached),
         stages=tuple(
             StageReadings(int(number[0]), *(one + inside for one in _readings(stage)))
             for number, stage in columns.stages
         ),
     )
+
+
+def _cached(
+    group: TrainingGroup | InferenceGroup, reserved: ByteRange, overhead: DeviceOverhead
+) -> ByteRange:
+    """Blocks that batches of other lengths leave cached, as far as the device has room for them."""
+    left = left_by_lengths(group)
+    best, high = int(left.best[0]), int(left.high[0])
+    if overhead.capacity_bytes is not None:
+        free = overhead.capacity_bytes - overhead.context.size.best_bytes
+        best = min(best, max(0, free - reserved.best_bytes))
+        high = min(high, max(0, free - reserved.high_bytes))
+    return ByteRange(0, best, high)
 
 
 def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
@@ -127,7 +145,7 @@ def _phase(
     runtime: tuple[Part, ...],
 ) -> Phase:
     """One phase; `reserved` is given for the highest, whose slack makes up the pool's peak."""
-    less, more = (int(column[0]) for column in group.doubt(peak.phase))
+    less, more = (int(column[0]) for column in phase_doubt(group, peak))
     best = int(peak.peak_bytes[0])
     parts = [*resident_parts(prepared, group), *_moving(prepared, group, peak)]
     rest = best - _total(tuple(parts)).best_bytes

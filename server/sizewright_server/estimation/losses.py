@@ -90,9 +90,10 @@ def _in_place(ops: Ops, logits: Value) -> Value:
 
     def backward(run: Backward) -> None:
         if run.take(loss) is not None:
-            run.give(logits, run.like(logits))
+            # The gradient is in the saved logits' own storage.
+            run.give(logits, run.new((1,), FP32, "gradient of activations"))
 
-    ops.tape.record((logits,), (loss,), backward=backward)
+    ops.tape.record((logits,), (loss,), saves=(logits,), backward=backward)
     return loss
 
 

@@ -32,10 +32,7 @@ class Ops(Pointwise):
     def weight(self, shape: Shape, *, module: str = "") -> Value:
         """A parameter in its stored type; under an adapter it trains only with its `module`."""
         trains = self.types.trains(module)
-        width = self.types.weight
-        if self.types.adapter is not None and trains:
-            width = self.types.trained
-        return self.tape.parameter(shape, width, trainable=trains)
+        return self.tape.parameter(shape, self.types.weight, trainable=trains)
 
     def adapter_weight(self, shape: Shape) -> Value:
         """A parameter that an adapter adds."""

@@ -24,6 +24,8 @@ class DeviceOverhead:
     #: Whether it is of a stated device. Workspaces are tensors of the caching allocator: of a known
     #: device they count in the allocated and reserved readings.
     known: bool = True
+    #: What the device has, where it is known: cached blocks are given back before it is full.
+    capacity_bytes: int | None = None
 
     def parts(self, communicators: int, largest_group: int) -> tuple[Part, ...]:
         """The named parts for a layout with that many communicators."""

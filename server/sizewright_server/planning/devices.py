@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -52,8 +53,10 @@ def native_features(workload: AnyWorkload) -> tuple[str, ...]:
     asked = []
     if kind.startswith("bf16"):
         asked.append("bf16")
-    if run.attention == "flash-attention-2":
-        asked.append("flash-attention-2")
+    if kind in ("tf32", "fp8", "mxfp8", "nvfp4"):
+        asked.append(kind)
+    if run.attention in ("flash-attention-2", "flash-attention-3"):
+        asked.append(run.attention)
     return tuple(asked)
 
 
@@ -73,7 +76,8 @@ def lacks(device: Device, features: tuple[str, ...]) -> str:
 def overhead_of(device: Device) -> DeviceOverhead:
     """The runtime overheads of a device PyTorch can use."""
     capability = device.compute_capability if device.vendor == "nvidia" else None
-    return device_overhead(device.vendor, capability)
+    overhead = device_overhead(device.vendor, capability)
+    return replace(overhead, capacity_bytes=device.usable_bytes or device.driver_total_bytes)
 
 
 @cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sizewright_server.estimation.estimator import reserved_shares
 from sizewright_server.estimation.memory import ByteRange, Part, Phase
+from sizewright_server.estimation.reserved import reserved_shares
 from sizewright_server.estimation.serving.huggingface import NEWEST, WORKSPACE, HuggingFace, Moment
 from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.serving.stages import Setup

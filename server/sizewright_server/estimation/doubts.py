@@ -1,0 +1,63 @@
+"""How far the moving part of a step may be from its schedule, by the techniques a run uses.
+
+The shares are data (`data/doubts.json`), each with its source.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sizewright_server.estimation.modeling import loss_kernel
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.timeline import PhasePeak
+from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.workload import Training
+
+if TYPE_CHECKING:
+    from sizewright_server.estimation.inference import InferenceGroup
+
+NARROW = ("fp8", "mxfp8", "nvfp4")
+
+
+@cache
+def _table() -> dict[str, tuple[float, float]]:
+    text = resources.files("sizewright_server.estimation").joinpath("data/doubts.json")
+    table = json.loads(text.read_text(encoding="utf-8"))
+    return {
+        name: (float(entry["low"]), float(entry["high"]))
+        for name, entry in table.items()
+        if not name.startswith("_")
+    }
+
+
+def doubt_shares(run: Training) -> tuple[float, float]:
+    """Shares of the moving bytes that a run may hold less, and more."""
+    base, kernels = run.base_weights, run.kernels
+    fused = "fused" in (kernels.norm, kernels.mlp, kernels.rope)
+    applies = {
+        "other-code": run.modeling_code != "transformers",
+        "quantized-base": base is not None and base.format not in ("fp32", "bf16", "fp16"),
+        "adapter": run.adapter is not None,
+        "compiled": kernels.compile != "none",
+        "fused-kernels": fused or loss_kernel(run) in ("fused", "fused-linear", "cut"),
+        "narrow-products": run.precision in NARROW,
+        "lengths-unknown": run.seq_len_is_limit,
+        "lengths-vary": bool(run.variable_lengths),
+    }
+    used = [_table()[name] for name, holds in applies.items() if holds]
+    return min(0.8, sum(low for low, _ in used)), sum(high for _, high in used)
+
+
+def phase_doubt(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> tuple[Column, Column]:
+    """Bytes a phase may hold less, and more, than its schedule says."""
+    less, more = group.doubt(peak.phase)
+    if not isinstance(group, TrainingGroup):
+        return less, more
+    moving = np.maximum(peak.peak_bytes - group.resident.total, 0)
+    low, high = doubt_shares(group.training)
+    return less + (moving * low).astype(np.int64), more + (moving * high).astype(np.int64)

@@ -50,6 +50,7 @@ def _trace_training(work: Case) -> Training:
         attention=work.get("attn") or "sdpa",
         padded_batches=bool(work.get("padded_mask")),
         image_size=work.get("image"),
+        target_len=work.get("target_seq") or 0,
         # A build of torch without CUDA kernels decomposes what has none.
         unfused_activations="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
         gradient_reduce_dtype="fp32" if half else None,
@@ -102,5 +103,6 @@ def _trace_inference(work: Case) -> Inference:
         attention=work.get("attn") or "sdpa",
         padded_batches=bool(work.get("padded_mask")),
         image_size=work.get("image"),
+        target_tokens=work.get("target_seq") or 1,
         layout=Layout(),
     )

@@ -50,6 +50,8 @@ class Style:
     mlp_bias: bool = False
     #: Over one head with shared weights, over all heads at once, or with weights of each head.
     qk_norm: Literal["none", "head", "full", "heads"] = "none"
+    #: Normed as soon as projected, before the next projection.
+    qk_norm_early: bool = False
     #: "partial" rotates a slice of each head and concatenates the rest.
     rotary: Literal["full", "partial"] = "full"
     #: Turned in fp32: the vectors are copied before, or each time they are read.
@@ -59,8 +61,9 @@ class Style:
     #: Attention probabilities in fp32 whatever the activations are (`softmax(dtype=float32)`).
     softmax_fp32: bool = False
     scale_query_first: bool = False
-    #: Its forward method keeps the looked-up embeddings in a name of their own.
-    holds_embeddings: bool = True
+    #: Its forward method keeps the embeddings in a name: those the first block reads ("same"), or
+    #: looked-up ones that went into a sum or dropout ("own").
+    holds_embeddings: Literal["no", "same", "own"] = "same"
     #: Pairs of cos and sin tables: one for each kind of layer that turns by another base.
     rotary_tables: int = 1
     #: Layers with and without a sliding window: each kind has a mask of its own.
@@ -81,6 +84,8 @@ class Style:
     eager_fp32_scores: bool = False
     #: Attention scores pass a scaled tanh.
     score_soft_cap: bool = False
+    #: Queries are laid out head by head, as concatenating parts of heads leaves them.
+    heads_first: bool = False
     mlp_inner_dropout: bool = False
     #: A mixture of experts in the place of the feed-forward layer.
     experts: bool = False
@@ -101,6 +106,39 @@ class Style:
     fused_norm: bool = False
     fused_mlp: bool = False
     fused_rope: bool = False
+    #: A learned score that takes part in every softmax and is dropped after it (gpt-oss).
+    sinks: bool = False
+    #: Multi-head latent attention (DeepSeek): keys and values from one compressed vector.
+    latent: bool = False
+    #: Queries and keys are normed without weights after they are turned (Llama 4).
+    qk_plain_norm: bool = False
+    #: Where embeddings of another width than the hidden states are projected.
+    embedding_projection: Literal["none", "lookup", "before-norm", "after-norm"] = "none"
+    #: Every sample looks up positions of its own (RoBERTa counts from its padding).
+    positions_per_sample: bool = False
+    #: Images: a learned token before the patches.
+    class_token: bool = False
+    #: Every sublayer's result is scaled by a learned vector (DINOv2).
+    layer_scale: bool = False
+    #: Positions are sines, a table that is not trained (Pegasus, Marian).
+    fixed_positions: bool = False
+    #: Dropout after the final norm (T5).
+    final_dropout: bool = False
+    #: Attends over an encoder's states.
+    cross_attention: bool = False
+    #: "t5": a bias by relative position, made by a stack's first block and added in every one.
+    position_bias: Literal["none", "t5"] = "none"
+    #: Its place in a stack, where first or last blocks differ from the others.
+    first: bool = False
+    last: bool = False
+    #: The first block has no norm before attention (ModernBERT).
+    first_norm: bool = True
+    #: The block is run again with the same parameters (ALBERT); the last owns them.
+    borrowed: bool = False
+    #: The frame keeps what every block gave (DeBERTa).
+    keeps_states: bool = False
+    #: Disentangled attention over positions (DeBERTa), with keys and queries shared or not.
+    disentangled: Literal["none", "shared", "own"] = "none"
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
     cache_in_training: bool = True
 
@@ -123,15 +161,26 @@ class Sizes:
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     embedding_dropout: float = 0.0
-    patch_rows: int = 0
-    patch_inputs: int = 0
     label_count: int = 2
     #: Tokens that sliding attention sees; 0 where it sees all.
     window: int = 0
+    #: Which stack of an encoder-decoder model the tokens belong to.
+    stack: Literal["", "decoder"] = ""
+    patches: int = 0
+    special_tokens: int = 0
+    patch_values: int = 0
+    pixels: int = 0
+    #: Rows of a table of relative positions.
+    buckets: int = 0
     experts: int = 0
     experts_per_token: int = 0
     expert_ffn: int = 0
     shared_ffn: int = 0
+    query_rank: int = 0
+    latent_rank: int = 0
+    latent_rotary: int = 0
+    latent_plain: int = 0
+    value_dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +188,12 @@ class HeadStyle:
     """What stands on top of the last block."""
 
     kind: Literal[
-        "causal-lm", "masked-lm", "sequence-classification", "image-classification", "none"
+        "causal-lm",
+        "masked-lm",
+        "seq2seq-lm",
+        "sequence-classification",
+        "image-classification",
+        "none",
     ]
     tied: bool = False
     bias: bool = False
@@ -147,8 +201,15 @@ class HeadStyle:
     transform: bool = False
     #: A dense layer and tanh over the first token.
     pooler: bool = False
+    #: A dense layer and activation over the first token before the labels (RoBERTa).
+    dense: bool = False
     logits_soft_cap: bool = False
     logits_scale: bool = False
+    transform_bias: bool = True
+    #: A buffer is added to the logits (BART's final_logits_bias).
+    logits_bias: bool = False
+    #: Hidden states are scaled before the vocabulary (T5).
+    scales_states: bool = False
     #: `logits.float()` before the loss (transformers' ForCausalLMLoss).
     upcast_logits: bool = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sizewright_server.estimation.adapters import behind_prefix, has_prefix
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.feedforward import split
+from sizewright_server.estimation.frame import PART
 from sizewright_server.estimation.kernels import Scores, attend
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm
@@ -22,6 +23,8 @@ class Attention:
         self.cached: list[Value] = []
         #: Attention probabilities that the block's frame holds until it returns.
         self.held: list[Value] = []
+        #: Names that die when the attention returns.
+        self.names: list[Value] = []
 
     def own(self, x: Value) -> Value:
         """Attention of a stack over itself."""
@@ -44,19 +47,52 @@ class Attention:
                 q = self.ops.scale(q)
             k, v = self._linear("k", memory, "A"), self._linear("v", memory, "A")
             k, v = self._cache(k, "X"), self._cache(v, "X")
-            return self._mix(x, q, k, v, Scores("X", masked=self.mode.padded, causal=False))
+            bias = self._cross_bias()
+            scores = Scores("X", masked=self.mode.padded, causal=False, bias=bias)
+            return self._mix(x, q, k, v, scores)
 
     def _scores(self) -> Scores:
         mode, style = self.mode, self.style
         masked = mode.padded or (style.sliding and mode.windowed and style.causal)
         masked = masked or mode.cache == "static"
-        return Scores("C", masked=masked, causal=style.causal)
+        return Scores("C", masked=masked, causal=style.causal, bias=self._bias())
+
+    def _bias(self) -> Value | None:
+        """A bias by relative position: made by the first block, lent to the others."""
+        style, shape = self.style, ("one", "NH", "S", "C")
+        if style.position_bias == "none":
+            return None
+        name = f"{'decoder' if style.causal else 'encoder'} position bias"
+        if style.first:
+            table = self.ops.weight(("BUCKETS", "NH"))
+            with self.tape.within(PART):
+                rows = self.ops.embedding(("S", "C"), table, "NH")
+                bias = self.tape.view(rows, shape)
+                self.tape.lend(name, bias)
+            return bias
+        width = self.mode.types.weight
+        if style.last and self.mode.training:
+            return self.tape.borrow_last(name, shape, width)
+        return self.tape.borrow(name, shape, width, needs_grad=self.mode.training)
+
+    def _cross_bias(self) -> Value | None:
+        """T5 adds zeros where cross attention has no bias: made once, lent to the other blocks."""
+        if self.style.position_bias == "none":
+            return None
+        shape, width = ("one", "NH", "S", "X"), self.mode.types.compute
+        if not self.style.first:
+            return self.tape.borrow("decoder cross bias", shape, width)
+        with self.tape.within(PART):
+            zeros = self.tape.value(shape, width, needs_grad=False)
+            self.tape.record((), (zeros,))
+            self.tape.lend("decoder cross bias", zeros)
+        return zeros
 
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
         mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
         out = self._linear("o", mixed, "H", bias=style.out_bias, inner="A")
-        self.tape.hold(x, q, k, v)
+        self.tape.hold(x, q, k, v, *self.names)
         if weights is not None:
             self.held.append(weights)
         return ops.dropout(out, float(self.mode.hidden_dropout))
@@ -72,24 +108,29 @@ class Attention:
     def _project(self, x: Value) -> tuple[Value, Value, Value]:
         ops, kind = self.ops, self.style.qkv
         if kind == "separate":
+            early = self.style.qk_norm_early
             q = self._linear("q", x, "A")
-            return q, self._linear("k", x, "K"), self._linear("v", x, "K")
+            q = self._qk_norm(q, "NH") if early else q
+            k = self._linear("k", x, "K")
+            k = self._qk_norm(k, "NK") if early else k
+            return q, k, self._linear("v", x, "K")
         joint = self._linear("qkv", x, "QKV")
         if kind == "split":
             q, k, v = split(self.tape, joint, ("A", "K", "K"))
         else:
             q, k, v = (ops.slice(joint, ("B", "S", width)) for width in ("A", "K", "K"))
-        self.held.append(joint)
+        self.names.append(joint)
         if self.style.repeats_first and self.mode.grouped_queries:
             k, v = (ops.reduce_copy(x, ("B", "S", "A")) for x in (k, v))
             return ops.copy(q), k, v
         return q, k, v
 
     def _position(self, q: Value, k: Value) -> tuple[Value, Value]:
-        style, raw, mode = self.style, (q, k), self.mode
+        style, mode = self.style, self.mode
         keys = "NH" if style.repeats_first else "NK"
-        if style.qk_norm != "none":
+        if style.qk_norm != "none" and not style.qk_norm_early:
             q, k = self._qk_norm(q, "NH"), self._qk_norm(k, "NK")
+        raw = (q, k)
         if style.scale_query_first:
             q = self.ops.scale(q)
         if style.positions == "rope":

@@ -244,6 +244,7 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
     lower = np.max([at - less for at, less, _ in doubts], axis=0)
     dynamic = np.maximum(best - resident, 0)
     small = (dynamic * reserved_shares()["small-tensors"][2]).astype(np.int64) + SMALL_BYTES
+    lower = np.maximum(lower - small, np.minimum(lower, resident))
     upper = np.max([at + more for at, _, more in doubts], axis=0) + small
     held = reserved(group, best, upper, dynamic)
     return GpuColumns(

@@ -7,7 +7,7 @@ block, they live until the first block's backward has run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.mode import Mode
@@ -25,24 +25,38 @@ class Held:
     shape: Shape
     itemsize: int
     until_backward: bool
+    #: The first block makes it, not the segment before.
+    of_block: bool = False
 
 
 def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
     """Every tensor the stack's frame holds; `stack` distinguishes encoder and decoder."""
     width = mode.types.weight
-    held = [Held("position ids", ("one", "S"), INT64, mode.checkpointed)]
-    if style.holds_embeddings and not (mode.training and style.positions == "rope"):
+    held: list[Held] = []
+    if style.positions != "none":
+        held.append(Held("position ids", ("one", "S"), INT64, mode.checkpointed))
+    if style.holds_embeddings == "own":
         held.append(Held("embeddings", ("B", "S", "E"), width, until_backward=False))
+    elif style.holds_embeddings == "same" and not mode.training:
+        # In training the first block's norm or projections save them.
+        held.append(Held("embeddings", ("B", "S", "H"), width, until_backward=False))
     if style.positions == "rope":
         part = "D" if style.rotary == "full" else "R"
         for index in range(style.rotary_tables):
             for table in ("cos", "sin"):
                 name = f"{table} {index}"
                 held.append(Held(name, ("one", "S", part), width, until_backward=mode.training))
-    if style.positions == "learned" and style.holds_embeddings:
+    if style.positions == "learned" and style.holds_embeddings == "own":
         held.append(Held("position rows", ("one", "S", "E"), width, until_backward=False))
+    if style.position_bias == "t5":
+        shape: Shape = ("one", "NH", "S", "C")
+        held.append(Held("position bias", shape, width, mode.checkpointed, of_block=True))
+        if style.cross_attention:
+            zeros: Shape = ("one", "NH", "S", "X")
+            kind = mode.types.compute
+            held.append(Held("cross bias", zeros, kind, mode.checkpointed, of_block=True))
     held += _masks(style, mode)
-    return tuple(Held(f"{stack}{h.name}", h.shape, h.itemsize, h.until_backward) for h in held)
+    return tuple(replace(h, name=f"{stack}{h.name}") for h in held)
 
 
 def _masks(style: Style, mode: Mode) -> list[Held]:
@@ -55,8 +69,10 @@ def _masks(style: Style, mode: Mode) -> list[Held]:
         shape: Shape = ("B", 1, "S", "C")
         return [Held(f"mask {i}", shape, mode.types.weight, keep) for i in range(kinds)]
     made = []
-    if mode.padded:
+    if mode.padded and not style.cross_attention:
         made.append(Held("mask 0", ("B", 1, "S", "C"), BOOL, keep))
+    if mode.padded and style.cross_attention:
+        made.append(Held("cross mask", ("B", 1, "S", "X"), BOOL, keep))
     if style.mixed_windows and mode.windowed and style.causal:
         rows = "B" if mode.padded else "one"
         made.append(Held("mask 1", (rows, 1, "S", "C"), BOOL, keep))
@@ -67,6 +83,8 @@ def open_frame(tape: Tape, style: Style, mode: Mode, stack: str = "") -> None:
     """Makes the frame's tensors in the segment before the first block."""
     with tape.within(PART):
         for held in frame(style, mode, stack):
+            if held.of_block:
+                continue
             value = tape.value(held.shape, held.itemsize, needs_grad=False)
             tape.record((), (value,))
             tape.lend(held.name, value)

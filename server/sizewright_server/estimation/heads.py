@@ -18,37 +18,77 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
     """Token ids in, hidden states out: tables, their sum, and the norm and dropout after it."""
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
-    rows: Shape = ("B", "ST" if has_prompt(mode.types) else "S")
-    out = ops.embedding(rows, ops.weight(("V", "E"), module="embeddings"), "E")
-    out = prompted(ops, out)
-    if style.embedding_scale:
-        out = ops.scale(out)
-    if style.token_types:
-        out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", "E")), "E"))
-    if style.positions == "learned":
-        places = ops.embedding(("one", "S"), ops.weight(("P", "E")), "E")
-        out = ops.add(out, places)
-    if style.embedding_norm:
-        out = norm(ops, style, out, ("E",))
-    if mode.sequence_parallel:
-        out = ops.reshard(out, (*mode.stream[:-1], "E"))
-    out = ops.dropout(out, float(mode.embedding_dropout))
+    out = embed(ops, style, mode, ops.weight(("V", "E"), module="embeddings"))
     open_frame(tape, style, mode)
     tape.finish(out)
     return tape
 
 
-def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
+def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:
+    """Looked-up tokens, with positions, types, norm, dropout and projection as the family has."""
+    rows: Shape = ("B", "ST" if has_prompt(mode.types) else "S")
+    out = prompted(ops, ops.embedding(rows, table, "E"))
+    if style.embedding_scale:
+        out = ops.scale(out)
+    if style.embedding_projection == "lookup":
+        out = ops.linear(out, "H", ops.weight(("H", "E")))
+    width = out.shape[-1]
+    if style.token_types:
+        out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", width)), width))
+    if style.positions == "learned":
+        rows = ("B" if style.positions_per_sample else "one", "S")
+        table = ops.weight(("P", width))
+        if style.fixed_positions:
+            table.needs_grad = False
+        out = ops.add(out, ops.embedding(rows, table, width))
+    if style.embedding_projection == "before-norm":
+        out = ops.linear(out, "H", ops.weight(("H", "E")))
+    if style.embedding_norm:
+        out = norm(ops, style, out, (out.shape[-1],))
+    if mode.sequence_parallel:
+        out = ops.reshard(out, (*mode.stream[:-1], out.shape[-1]))
+    out = ops.dropout(out, float(mode.embedding_dropout))
+    if style.embedding_projection == "after-norm":
+        out = ops.linear(out, "H", ops.weight(("H", "E")), ops.weight(("H",)))
+        out = ops.cast(out, residual_itemsize(style, mode))
+    return out
+
+
+def lower_patch_embedding(style: Style, mode: Mode) -> Tape:
+    """Pixels in, hidden states out: a convolution over patches, a class token, positions.
+
+    Dimensions: G patches, SPECIAL tokens before them, S both; PIX values of a sample, PC a patch's.
+    """
+    tape = Tape(part="embedding")
+    ops = Ops(tape, mode.types, training=mode.training)
+    pixels = tape.external(("B", "PIX"), mode.types.weight)
+    w, b = ops.weight(("H", "PC")), ops.weight(("H",))
+    patches = ops.product(pixels, "H", w, b, shape=("B", "G", "H"))
+    if style.class_token:
+        special = ops.weight(("SPECIAL", "H"))
+        patches = ops.concatenate((special, patches), ("B", "S", "H"))
+    if style.positions == "learned":
+        patches = ops.add(patches, ops.weight(("P", "H")))
+    out = ops.dropout(patches, float(mode.embedding_dropout))
+    out = ops.cast(out, residual_itemsize(style, mode))
+    open_frame(tape, style, mode)
+    tape.finish(out)
+    return tape
+
+
+def lower_head(style: Style, head: HeadStyle, mode: Mode, stack: str = "") -> Tape:
     """Hidden states in; logits and, in training, the loss out."""
     tape = Tape(part="head")
     ops = Ops(tape, mode.types, training=mode.training)
+    tape.inputs_die = True
     x = tape.input(mode.stream, residual_itemsize(style, mode), needs_grad=mode.training)
     out = x
     if style.final_norm:
         with tape.within("norm"):
             out = norm(ops, style, out, ("H",))
+    out = ops.dropout(out, float(mode.hidden_dropout and style.final_dropout))
     tape.hold(x)
-    close_frame(tape, style, mode)
+    close_frame(tape, style, mode, stack)
     if mode.sequence_parallel:
         out = ops.reshard(out, WHOLE)
     if head.kind == "none":
@@ -57,10 +97,10 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     if not mode.training:
         tape.finish(_logits(ops, style, head, out))
         return tape
-    if head.kind in ("causal-lm", "masked-lm"):
+    if head.kind in ("causal-lm", "masked-lm", "seq2seq-lm"):
         hidden = _transformed(ops, style, head, out)
         loss, logits = token_loss(
-            ops, mode, hidden, lambda x: _vocabulary(ops, head, x), upcast=head.upcast_logits
+            ops, mode, hidden, lambda x: _vocabulary(ops, style, head, x), upcast=head.upcast_logits
         )
         tape.hold(out)
     else:
@@ -98,22 +138,50 @@ def _pool(ops: Ops, x: Value) -> Value:
 
 
 def _logits(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
-    if head.kind == "sequence-classification":
-        pooled = _pool(ops, x) if head.pooler else ops.slice(x, ("B", "H"))
-        bias = ops.weight(("L",), module="head") if head.bias else None
-        return ops.linear(pooled, "L", ops.weight(("L", "H"), module="head"), bias)
-    return _vocabulary(ops, head, _transformed(ops, style, head, x))
+    if head.kind in ("sequence-classification", "image-classification"):
+        return _labels(ops, style, head, x)
+    return _vocabulary(ops, style, head, _transformed(ops, style, head, x))
 
 
 def _transformed(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     """The hidden states as the vocabulary's product reads them."""
     if head.transform:
-        dense = ops.linear(x, "E", ops.weight(("E", "H")), ops.weight(("E",)))
+        bias = ops.weight(("E",)) if head.transform_bias else None
+        dense = ops.linear(x, "E", ops.weight(("E", "H")), bias)
         x = norm(ops, style, activate(ops, style, dense), ("E",))
+    elif style.embedding_projection == "lookup":
+        x = ops.linear(x, "E", ops.weight(("E", "H")))
+    if head.scales_states:
+        x = ops.scale(x)
     return x if ops.training else ops.slice(x, ("B", "KEPT", *x.shape[2:]))
 
 
-def _vocabulary(ops: Ops, head: HeadStyle, x: Value) -> Value:
+def _vocabulary(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
+    narrow = head.transform or style.embedding_projection == "lookup"
     bias = ops.weight(("V",), module="head") if head.bias else None
-    w = ops.weight(("VL", "E" if head.transform else "H"), module="head")
-    return ops.linear(x, "VL", w, bias, name="head")
+    w = ops.weight(("VL", "E" if narrow else "H"), module="head")
+    logits = ops.linear(x, "VL", w, bias, name="head")
+    if head.logits_bias:
+        logits = ops.add(logits, ops.tape.external((1, "VL"), ops.types.weight))
+    if head.logits_scale:
+        logits = ops.scale(logits)
+    if head.logits_soft_cap:
+        logits = ops.scale(ops.unary(ops.scale(logits), saves="output"))
+    return logits
+
+
+def _labels(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
+    """Labels of a sample from its first token; decoders label every token and pick one."""
+    bias = ops.weight(("L",), module="head") if head.bias else None
+    if style.causal:
+        every = ops.linear(x, "L", ops.weight(("L", "H"), module="head"), bias)
+        return ops.slice(every, ("B", "L"))
+    if head.pooler or head.dense:
+        x = _pool(ops, x)
+    elif head.transform:
+        bias_of = ops.weight(("H",)) if head.transform_bias else None
+        dense = ops.linear(ops.slice(x, ("B", "H")), "H", ops.weight(("H", "H")), bias_of)
+        x = norm(ops, style, activate(ops, style, dense), ("H",))
+    else:
+        x = ops.slice(x, ("B", "H"))
+    return ops.linear(x, "L", ops.weight(("L", "H"), module="head"), bias)

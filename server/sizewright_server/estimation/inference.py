@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.lowering import Dims, Segment, lower
+from sizewright_server.estimation.inputs import input_bytes
+from sizewright_server.estimation.lowering import TIED_HEADS, Dims, Segment, lower
 from sizewright_server.estimation.ops import FP32, INT64, Types
 from sizewright_server.estimation.profile import Column, elements, round_up, storage_bytes
 from sizewright_server.estimation.states import HALF, tensor_bytes
@@ -63,6 +64,8 @@ class InferenceGroup:
         """Dimensions of a pass over `tokens` new tokens with `cached` in the cache after it."""
         longest = self.inference.input_tokens + self.inference.new_tokens
         batch = {"B": self.inference.batch, "S": tokens, "C": cached, "KEPT": kept, "M": longest}
+        target = self.inference.target_tokens
+        batch |= {"TARGET": target, "TARGET_CACHED": target}
         return Dims(self.tp, batch)
 
     def weights(self) -> Column:
@@ -73,7 +76,7 @@ class InferenceGroup:
             dims = self.dims_of.of(segment.sizes)
             total = total + segment.count * tensor_bytes(segment, dims, width)
         head = self.architecture.head
-        if head.tied and head.kind in ("causal-lm", "masked-lm"):
+        if head.tied and head.kind in TIED_HEADS:
             dims = self.dims_of.of(self.segments[0].sizes)
             total = total - round_up(elements(("V", "E"), dims) * width)
         return total
@@ -97,7 +100,13 @@ class InferenceGroup:
     def inputs(self) -> Column:
         """Token ids of the prompts."""
         tokens = self.inference.input_tokens
-        return round_up(np.full_like(self.tp, self.inference.batch * tokens * INT64))
+        return input_bytes(
+            self.architecture,
+            self.dims(tokens, tokens, 1).of(self.architecture.sizes),
+            width=self.mode.types.weight,
+            labels=False,
+            padded=self.inference.padded_batches,
+        )
 
     @cached_property
     def resident(self) -> Column:

@@ -45,8 +45,11 @@ def attend(
     half = (mode.types.compute if mode.types.autocast else q.itemsize) != FP32
     if grouped and not half and not mask:
         return plain_attention(ops, mode, q, k, v, scores), None
-    lse = ("B", "NH", "S")
-    return ops.fused_attention(q, k, v, ("B", "S", scores.mixed), lse, *mask), None
+    out = ops.fused_attention(q, k, v, ("B", "S", scores.mixed), ("B", "NH", "S"), *mask)
+    if style.heads_first and half and not mask and not mode.one_query:
+        # Flash attention's result is laid out as the queries are, here head by head.
+        out = ops.copy(out)
+    return out, None
 
 
 def _additive_mask(ops: Ops, q: Value, scores: Scores, mode: Mode) -> Value:
@@ -57,8 +60,11 @@ def _additive_mask(ops: Ops, q: Value, scores: Scores, mode: Mode) -> Value:
             mask = ops.tape.value(("B", 1, "S", scores.keys), itemsize, needs_grad=False)
             ops.tape.record((), (mask,))
             return mask
+        if not (scores.masked or scores.causal or scores.bias.needs_grad):
+            return scores.bias
+        bias = ops.cast(scores.bias, itemsize)
         rows: Dim = "B" if scores.masked else "one"
-        return ops.copy(scores.bias, (rows, "NH", "S", scores.keys))
+        return ops.copy(bias, (rows, "NH", "S", scores.keys))
 
 
 def plain_attention(ops: Ops, mode: Mode, q: Value, k: Value, v: Value, scores: Scores) -> Value:
@@ -114,7 +120,10 @@ def eager_attention(
     tape.hold(logits)
     weights = ops.dropout(weights, float(mode.attention_dropout))
     mixed = ops.matmul(weights, v, ("B", "NH", "S", "D"))
-    return ops.copy(mixed, ("B", "S", scores.mixed)), weights
+    out = ops.copy(mixed, ("B", "S", scores.mixed))
+    if mode.grouped_queries:
+        tape.hold(k, v)
+    return out, weights
 
 
 def _softmax(ops: Ops, style: Style, mode: Mode, logits: Value, q: Value) -> Value:

@@ -16,19 +16,32 @@ import numpy as np
 from sizewright_server.estimation import megatron
 from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
-from sizewright_server.estimation.heads import lower_embedding, lower_head
+from sizewright_server.estimation.heads import lower_embedding, lower_head, lower_patch_embedding
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
+from sizewright_server.estimation.stacks import (
+    lower_decoder_embedding,
+    lower_decoder_head,
+    lower_encoder_embedding,
+    lower_encoder_end,
+)
 from sizewright_server.estimation.tape import Tape
 from sizewright_server.estimation.transformer import Block, Mode
 
+#: Heads over the vocabulary, which may share the embedding's table.
+TIED_HEADS = ("causal-lm", "masked-lm", "seq2seq-lm")
 #: How each kind of segment is written as a tape.
 LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
     "embedding": lambda style, _head, mode: lower_embedding(style, mode),
+    "patches": lambda style, _head, mode: lower_patch_embedding(style, mode),
     "block": lambda style, _head, mode: Block(style, mode).lower(),
     "head": lower_head,
     "megatron-embedding": lambda style, _head, mode: megatron.lower_embedding(style, mode),
     "megatron-block": lambda style, _head, mode: megatron.lower_block(style, mode),
     "megatron-head": megatron.lower_head,
+    "encoder-embedding": lower_encoder_embedding,
+    "encoder-end": lower_encoder_end,
+    "decoder-embedding": lower_decoder_embedding,
+    "decoder-head": lower_decoder_head,
 }
 
 
@@ -110,6 +123,11 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
         "one": 1,
         "N": sizes.experts,
         "XK": sizes.experts_per_token,
+        "BUCKETS": sizes.buckets,
+        "G": sizes.patches,
+        "SPECIAL": sizes.special_tokens,
+        "PC": sizes.patch_values,
+        "PIX": sizes.pixels,
     }
     local = {
         "A": heads * sizes.head_dim,
@@ -130,6 +148,10 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
     return {name: np.full_like(tp, value) for name, value in whole.items()} | local
 
 
+#: A decoder's own tokens, and the encoder's, which it attends over.
+DECODER_TOKENS = {"S": "TARGET", "C": "TARGET_CACHED", "KEPT": "TARGET", "X": "S"}
+
+
 class Dims:
     """The dimensions of every segment in one run: the batch's, and its own sizes'."""
 
@@ -144,7 +166,14 @@ class Dims:
     def of(self, sizes: Sizes) -> dict[str, Column]:
         """Every dimension by name."""
         if sizes not in self._made:
-            self._made[sizes] = model_dims(sizes, self._tp, self._ep) | self._batch
+            made = model_dims(sizes, self._tp, self._ep) | self._batch
+            if sizes.stack == "decoder":
+                batch = self._batch
+                made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}
+            elif sizes.patches:
+                tokens = np.full_like(self._tp, sizes.patches + sizes.special_tokens)
+                made |= dict.fromkeys(("S", "C", "KEPT"), tokens)
+            self._made[sizes] = made
         return self._made[sizes]
 
 
@@ -159,6 +188,6 @@ def parameter_count(segment: Segment, dims: dict[str, Column], *, trained: bool 
 
 def tied_count(architecture: Architecture, dims: dict[str, Column]) -> Column:
     """Parameters counted in the head that are the embedding's own."""
-    if architecture.head.tied and architecture.head.kind in ("causal-lm", "masked-lm"):
+    if architecture.head.tied and architecture.head.kind in TIED_HEADS:
         return elements(("V", "E"), dims)
     return np.zeros(1, dtype=np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.architecture import Architecture, Role
-from sizewright_server.estimation.lowering import Dims, Segment
+from sizewright_server.estimation.lowering import TIED_HEADS, Dims, Segment
 from sizewright_server.estimation.optimizers import (
     OptimizerKind,
     TensorTable,
@@ -42,7 +42,7 @@ class ModelStates:
         self._tensors = [_table(s, dims.of(s.sizes), count) for s in segments]
         self._trained = [segment.program.trained for segment in segments]
         head = architecture.head
-        tied = head.tied and head.kind in ("causal-lm", "masked-lm")
+        tied = head.tied and head.kind in TIED_HEADS
         table = elements(("V", "E"), dims.of(segments[0].sizes))
         # The stages at both ends of a pipeline each have the table.
         self._tied = np.where((layouts.pp == 1) & tied, table, 0)

@@ -61,9 +61,9 @@ def rms_norm(ops: Ops, x: Value, width: Shape, kind: str) -> Value:
         out = ops.multiply(scaled, w)
         ops.tape.hold(wide)
         return ops.cast(out, back)
-    narrow = ops.cast(scaled, back)
-    ops.tape.hold(x)
-    return ops.multiply(narrow, w)
+    out = ops.multiply(ops.cast(scaled, back), w)
+    ops.tape.hold(x, scaled)
+    return out
 
 
 def promoting_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:

@@ -26,12 +26,16 @@ class Ops(Pointwise):
     def __init__(self, tape: Tape, types: Types, *, training: bool) -> None:
         super().__init__(tape, types, training=training)
         self._casts: dict[int, Value] = {}
+        #: Parameters are those of another segment.
+        self.borrows = False
 
     # -- linear algebra -------------------------------------------------------------------------
 
     def weight(self, shape: Shape, *, module: str = "") -> Value:
         """A parameter in its stored type; under an adapter it trains only with its `module`."""
         trains = self.types.trains(module)
+        if self.borrows:
+            return self.tape.borrowed_parameter(shape, self.types.weight, trainable=trains)
         return self.tape.parameter(shape, self.types.weight, trainable=trains)
 
     def adapter_weight(self, shape: Shape) -> Value:
@@ -103,13 +107,24 @@ class Ops(Pointwise):
         tape.record((x, matrix), (out,), saves=kept, backward=backward)
         return out
 
-    def product(self, x: Value, width: str | int, w: Value, bias: Value | None = None) -> Value:
-        """`x @ w.T (+ bias)`: saves `x` for the weight's gradient and `w` for the input's."""
+    def product(
+        self,
+        x: Value,
+        width: str | int,
+        w: Value,
+        bias: Value | None = None,
+        *,
+        shape: Shape | None = None,
+    ) -> Value:
+        """`x @ w.T (+ bias)`: saves `x` for the weight's gradient and `w` for the input's.
+
+        `shape` is that of the result where it is not `x` with another width: a convolution.
+        """
         x = self._autocast_input(x)
         kernel = self.autocast_weight(w)
         shift = None if bias is None else self.autocast_weight(bias)
         grad = x.needs_grad or w.needs_grad or (bias is not None and bias.needs_grad)
-        out = self.tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=grad)
+        out = self.tape.value(shape or (*x.shape[:-1], width), x.itemsize, needs_grad=grad)
         saves = (*((x,) if w.needs_grad else ()), *((kernel,) if x.needs_grad else ()))
 
         def backward(run: Backward) -> None:
@@ -212,6 +227,12 @@ class Ops(Pointwise):
             for value in (q, k, v):
                 if value.needs_grad:
                     run.give(value, run.like(value))
+            for mask in extra:
+                if mask.needs_grad:
+                    # The gradient of a bias is made for every sample, then added up.
+                    full = run.new((lse_shape[0], *mask.shape[1:]), mask.itemsize)
+                    run.give(mask, run.like(mask))
+                    run.free(full)
 
         self.tape.record(
             (q, k, v, *extra), (out, lse), saves=(q, k, v, out, lse, *extra), backward=backward

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from sizewright_server.estimation.lowering import Segment
+from sizewright_server.estimation.lowering import TIED_HEADS, Segment
 from sizewright_server.estimation.profile import Column, elements, round_up
 from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
@@ -146,7 +146,7 @@ class Expansion:
 
     def _tied_bytes(self) -> int:
         head = self.group.architecture.head
-        if not (head.tied and head.kind in ("causal-lm", "masked-lm")):
+        if not (head.tied and head.kind in TIED_HEADS):
             return 0
         first = self.group.segments[0]
         width = first.program.parameters[0].itemsize

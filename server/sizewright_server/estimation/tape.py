@@ -106,6 +106,8 @@ class Tape:
     #: Tensors that this segment makes for later ones, and those that its backward pass releases.
     lent: list[Value] = field(default_factory=list)
     released: list[Value] = field(default_factory=list)
+    #: The caller drops its name for the inputs when it makes the call: they die at their last use.
+    inputs_die: bool = False
     #: Lent tensors whose life ends in this segment's forward pass.
     received: list[Value] = field(default_factory=list)
 
@@ -246,7 +248,8 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
         for value in (*op.inputs, *op.outputs):
             last_use[value.storage] = index
     inputs = {value.storage for value in tape.inputs}
-    kept = {value.storage for value in (*tape.outputs, *tape.lent)} | inputs
+    kept = {value.storage for value in (*tape.outputs, *tape.lent)}
+    kept |= inputs if keep_inputs or not tape.inputs_die else set()
     kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
     events: list[Event] = []
     alive: set[int] = inputs | {value.storage for value in tape.received}
@@ -263,6 +266,6 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
     left = alive - kept if stop < len(tape.ops) else set()
     outputs = {value.storage for value in (*tape.outputs, *tape.lent)}
     for storage in inputs - outputs if not keep_inputs else set():
-        if not (keep_saved and tape.storages[storage].saves):
+        if storage in alive and not (keep_saved and tape.storages[storage].saves):
             left.add(storage)
     return events + [Event(-1, storage) for storage in sorted(left)]

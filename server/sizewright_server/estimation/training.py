@@ -16,6 +16,7 @@ import numpy as np
 from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.exchanges import context_bytes, expert_bytes, imbalance
+from sizewright_server.estimation.inputs import input_bytes
 from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.model_states import ModelStates
@@ -145,6 +146,8 @@ class TrainingGroup:
             "ST": own,
             "C": tokens + virtual_tokens(adapter, keys_only=True),
             "KEPT": tokens,
+            "TARGET": self.training.target_len or self.training.seq_len,
+            "TARGET_CACHED": self.training.target_len or self.training.seq_len,
         }
         sizes = self.architecture.sizes
         batch["CT"] = loss_chunk_tokens(self.training, sizes.hidden, sizes.vocab)
@@ -189,7 +192,13 @@ class TrainingGroup:
             optimizer=optimizer.astype(np.int64),
             gradients_kept=self._gradients_kept(),
             buckets=self.working.buffers.best,
-            inputs=2 * round_up(elements(("B", "S"), self.dims) * INT64),
+            inputs=input_bytes(
+                self.architecture,
+                self.dims,
+                width=self.widths.types.weight,
+                labels=True,
+                padded=self.training.padded_batches,
+            ),
             waiting=self._waiting(),
             workspaces=np.full_like(self.dp, self._workspaces("value")),
             imbalance=self._imbalanced(imbalance(self.layout).best),

@@ -20,7 +20,10 @@ from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.tape import Tape, Value
 
-__all__ = ["Block", "Mode", "residual_itemsize"]
+__all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
+
+#: The name under which an encoder's states are lent to the decoder.
+STATES = "encoder states"
 
 
 class Block:
@@ -30,6 +33,7 @@ class Block:
         self.style, self.mode = style, mode
         self.tape = Tape()
         self.ops = Ops(self.tape, mode.types, training=mode.training)
+        self.ops.borrows = style.borrowed
         self.attention = Attention(self.ops, style, mode)
 
     def lower(self) -> Tape:
@@ -45,11 +49,16 @@ class Block:
     # -- wiring ---------------------------------------------------------------------------------
 
     def _pre(self, x: Value) -> Value:
-        x = self._residual(x, self._attend(self._norm(x)))
-        return self._residual(x, self._mlp(self._norm(x)))
+        normed = self._norm(x) if self.style.first_norm or not self.style.first else x
+        x = self._residual(x, self._scaled(self._attend(normed)))
+        if self.style.cross_attention:
+            x = self._residual(x, self._across(self._norm(x)))
+        return self._residual(x, self._scaled(self._mlp(self._norm(x))))
 
     def _post(self, x: Value) -> Value:
         x = self._norm(self._residual(self._attend(x), x))
+        if self.style.cross_attention:
+            x = self._norm(self._residual(self._across(x), x))
         return self._norm(self._residual(self._mlp(x), x))
 
     def _parallel(self, x: Value) -> Value:
@@ -78,6 +87,19 @@ class Block:
         if self.style.holds_attended:
             self.attention.held.append(attended)
         return attended
+
+    def _across(self, x: Value) -> Value:
+        """Attention over the encoder's states, whose gradient the last block makes."""
+        shape, width = ("B", "X", "H"), residual_itemsize(self.style, self.mode)
+        if self.style.last and self.mode.training:
+            memory = self.tape.borrow_last(STATES, shape, width)
+        else:
+            memory = self.tape.borrow(STATES, shape, width, needs_grad=self.mode.training)
+        return self.attention.across(x, memory)
+
+    def _scaled(self, x: Value) -> Value:
+        """A learned scale of every channel (DINOv2)."""
+        return self.ops.multiply(x, self.ops.weight(("H",))) if self.style.layer_scale else x
 
     def _mlp(self, x: Value) -> Value:
         with self.tape.within("mlp"):

@@ -89,6 +89,8 @@ class Training:
     attention: Attention = "sdpa"
     padded_batches: bool = False
     image_size: int | None = None
+    #: Tokens of the decoder, where the model has an encoder too; 0 means as many as the encoder's.
+    target_len: int = 0
     #: Activations' backward passes run as separate operators: a traced model, or no CUDA kernels.
     unfused_activations: bool = False
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None = None
@@ -125,6 +127,8 @@ class Inference:
     attention: Attention = "sdpa"
     padded_batches: bool = False
     image_size: int | None = None
+    #: Tokens the decoder starts with, where the model has an encoder too.
+    target_tokens: int = 1
     layout: Layout | None = None
 
 

@@ -1,0 +1,162 @@
+"""Which layers of a stack differ, as configurations say it: windows, experts, positions.
+
+A rule reads a configuration and gives, per layer, what differs from the family's style and sizes;
+equal neighbours become one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any, TypeAlias
+
+from sizewright_server.estimation.architecture import Run, Sizes, Style
+
+Config: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer has of its own."""
+
+    name: str = "block"
+    style: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+def runs_of(rule: str | None, config: Config, style: Style, sizes: Sizes) -> tuple[Run, ...]:
+    """The blocks of a stack as runs of equal layers. Raises ValueError with what is wrong."""
+    if rule is None:
+        return (Run("block", "block", "block", sizes.layers, style, sizes),)
+    layers = RULES[rule](config, sizes)
+    runs: list[Run] = []
+    for layer, group in groupby(layers, key=lambda layer: (layer.name, dict(layer.sizes))):
+        members = list(group)
+        first = members[0]
+        own_style = replace(style, **first.style)
+        changed: dict[str, Any] = dict(first.sizes)
+        own_sizes = replace(sizes, **changed)
+        name = f"{layer[0]}-{len(runs)}" if len(runs) else layer[0]
+        runs.append(Run(name, "block", "block", len(members), own_style, own_sizes))
+    return tuple(runs)
+
+
+def one_window(config: Config, sizes: Sizes) -> list[Layer]:
+    """Every layer sees the same window, where there is one."""
+    window = _window(config)
+    return sizes.layers * [_sliding(window) if window else Layer()]
+
+
+def layer_types(config: Config, sizes: Sizes) -> list[Layer]:
+    """Windows by name of each layer, or every n-th layer global."""
+    window = _window(config)
+    return [_sliding(window) if kind == "sliding" else Layer() for kind in _kinds(config, sizes)]
+
+
+def qwen_windows(config: Config, sizes: Sizes) -> list[Layer]:
+    """Windows from layer `max_window_layers` on, where they are switched on."""
+    window = _window(config) if config.get("use_sliding_window") else 0
+    first = int(config.get("max_window_layers", sizes.layers))
+    return [_sliding(window) if window and i >= first else Layer() for i in range(sizes.layers)]
+
+
+def no_rope(config: Config, sizes: Sizes) -> list[Layer]:
+    """Every n-th layer has no position embedding; `no_rope_layers` holds 1 where it has one."""
+    given = config.get("no_rope_layers")
+    step = int(config.get("no_rope_layer_interval", 4))
+    turns = given or [int((i + 1) % step != 0) for i in range(sizes.layers)]
+    return [Layer() if turn else Layer("block-nope", {"positions": "none"}) for turn in turns]
+
+
+def no_rope_global(config: Config, sizes: Sizes) -> list[Layer]:
+    """Cohere 2: layers with a window turn their heads, the others have no positions."""
+    window = _window(config)
+    unturned = Layer("block-nope", {"positions": "none"})
+    return [_sliding(window) if kind == "sliding" else unturned for kind in _kinds(config, sizes)]
+
+
+def sparse_step(config: Config, sizes: Sizes) -> list[Layer]:
+    """Experts in every n-th layer but those listed as plain."""
+    step, plain = int(config.get("decoder_sparse_step", 1)), config.get("mlp_only_layers") or []
+    return [
+        _expert() if i not in plain and (i + 1) % step == 0 else _dense()
+        for i in range(sizes.layers)
+    ]
+
+
+def dense_first(config: Config, sizes: Sizes) -> list[Layer]:
+    """Experts from a first layer on, in every n-th."""
+    first, step = int(config.get("first_k_dense_replace", 0)), int(config.get("moe_layer_freq", 1))
+    return [_expert() if i >= first and i % step == 0 else _dense() for i in range(sizes.layers)]
+
+
+def ernie_moe(config: Config, sizes: Sizes) -> list[Layer]:
+    """Experts between two layers, in every n-th."""
+    step = int(config.get("moe_layer_interval", 1))
+    start, end = int(config.get("moe_layer_start_index", 0)), config.get("moe_layer_end_index", -1)
+    last = sizes.layers - 1 if end in (-1, None) else int(end)
+    return [
+        _expert() if (i + 1) % step == 0 and start <= i <= last else _dense()
+        for i in range(sizes.layers)
+    ]
+
+
+def llama4(config: Config, sizes: Sizes) -> list[Layer]:
+    """Experts in every n-th layer; three layers of four see chunks and turn their heads."""
+    step = int(config.get("interleave_moe_layer_step", 1))
+    moe = config.get("moe_layers") or list(range(step - 1, sizes.layers, step))
+    given = config.get("no_rope_layers") or []
+    turns = given or [int((i + 1) % 4 != 0) for i in range(sizes.layers)]
+    chunk = int(config.get("attention_chunk_size") or 0)
+    layers = []
+    for i in range(sizes.layers):
+        name = ("expert" if i in moe else "dense") + ("" if turns[i] else "-nope")
+        style = {"experts": i in moe} | ({"sliding": True} if turns[i] else {"positions": "none"})
+        layers.append(Layer(f"{name}-block", style, {"window": chunk if turns[i] else 0}))
+    return layers
+
+
+RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
+    "one-window": one_window,
+    "layer-types": layer_types,
+    "qwen-windows": qwen_windows,
+    "no-rope": no_rope,
+    "no-rope-global": no_rope_global,
+    "sparse-step": sparse_step,
+    "dense-first": dense_first,
+    "ernie-moe": ernie_moe,
+    "llama4": llama4,
+}
+
+
+def _expert() -> Layer:
+    return Layer("expert-block")
+
+
+def _dense() -> Layer:
+    return Layer("dense-block", {"experts": False})
+
+
+def _sliding(window: int) -> Layer:
+    return Layer("window-block", {"sliding": True}, {"window": window})
+
+
+def _window(config: Config) -> int:
+    if "local_attention" in config:
+        return int(config["local_attention"]) // 2
+    return int(config.get("sliding_window") or 0)
+
+
+def _kinds(config: Config, sizes: Sizes) -> list[str]:
+    """ "sliding" or "full" per layer."""
+    given = config.get("layer_types")
+    if config.get("global_attn_every_n_layers"):
+        step = int(config["global_attn_every_n_layers"])
+        return ["sliding" if i % step else "full" for i in range(sizes.layers)]
+    if given:
+        if len(given) != sizes.layers:
+            raise ValueError(f"layer_types names {len(given)} layers of {sizes.layers}")
+        return ["sliding" if "sliding" in kind else "full" for kind in given]
+    step = int(config.get("sliding_window_pattern") or 2)
+    return ["full" if (i + 1) % step == 0 else "sliding" for i in range(sizes.layers)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -102,6 +102,7 @@ class Catalog:
         self.meta = meta
         self.version: str = meta["version"]
         self.build_day = date.fromisoformat(meta["build_day"])
+        self.build_time = _unix_seconds(meta["build_time"])
         self.dropped: dict[str, int] = meta["dropped"]
         self.types = TypeColumns(
             *(arrays[f"type_{name}"] for name in TypeColumns.__dataclass_fields__)
@@ -321,6 +322,12 @@ class Catalog:
             return known
         # A device the table does not know: named, and nothing promised.
         return Device(self.device_names[index], "", "", 0, None, "", 0.0, "not in the device table")
+
+
+def _unix_seconds(text: str) -> float:
+    """The moment of an ISO day, at midnight UTC, or of an ISO time."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _index(names: list[str], name: str) -> int:

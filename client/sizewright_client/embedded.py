@@ -5,6 +5,7 @@ It calls the same dispatcher as the gRPC server, so answers and errors are the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -42,6 +43,28 @@ class EmbeddedTransport:
         if not isinstance(answer, response_type):
             raise SizingError("INTERNAL", f"{method} answered a {type(answer).__name__}")
         return answer
+
+    def stream(
+        self,
+        method: str,
+        request: Message,
+        response_type: type[Response],
+        timeout_seconds: float | None,
+    ) -> Iterator[Response]:
+        """The engine's answers. Raises SizingError."""
+        from sizewright_server.failures import CallFailed
+        from sizewright_server.refreshing.streams import dispatch_stream, embedded_call
+
+        call = embedded_call(timeout_seconds)
+        try:
+            for answer in dispatch_stream(call, method, request):
+                if not isinstance(answer, response_type):
+                    raise SizingError("INTERNAL", f"{method} answered a {type(answer).__name__}")
+                yield answer
+        except CallFailed as failed:
+            raise error_of_status(failed.code, failed.message, failed.status) from failed
+        finally:
+            call.live.close()
 
     def close(self) -> None:
         """Nothing to let go of: the catalog stays mapped for the next client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,27 @@ class RemoteTransport:
             return invoke(request, timeout=timeout_seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _sizing_error(error) from None
+
+    def stream(
+        self,
+        method: str,
+        request: Message,
+        response_type: type[Response],
+        timeout_seconds: float | None,
+    ) -> Iterator[Response]:
+        """The server's answers. Raises SizingError."""
+        invoke: grpc.UnaryStreamMultiCallable[Message, Response] = self._channel.unary_stream(
+            method,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response_type.FromString,
+        )
+        call = invoke(request, timeout=timeout_seconds, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise _sizing_error(error) from None
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """Close the channel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -20,6 +21,19 @@ class Transport(Protocol):
         timeout_seconds: float,
     ) -> Response:
         """The answer of `method` ("/package.Service/Method"). Raises SizingError."""
+        ...
+
+    def stream(
+        self,
+        method: str,
+        request: Message,
+        response_type: type[Response],
+        timeout_seconds: float | None,
+    ) -> Iterator[Response]:
+        """The answers of a streaming `method`, as they come. Raises SizingError.
+
+        Closing the iterator cancels the call.
+        """
         ...
 
     def close(self) -> None:

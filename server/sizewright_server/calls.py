@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -14,7 +14,8 @@ from grpc_status import rpc_status
 
 from sizewright_server import failures
 from sizewright_server.failures import CallFailed
-from sizewright_server.service import Sizing
+from sizewright_server.refreshing.live import LiveCatalog
+from sizewright_server.refreshing.streams import STREAMS, Call, Stream, dispatch_stream
 from sizewright_server.servicer import METHODS, Method, dispatch
 from sizewright_server.settings import ServerSettings
 from sizewright_server.tokens import Tokens
@@ -32,11 +33,12 @@ QUIET_SECONDS = 0.05
 class Calls:
     """Turns the method table into gRPC handlers over one engine."""
 
-    def __init__(self, app: Sizing, settings: ServerSettings, tokens: Tokens) -> None:
-        self.app = app
+    def __init__(self, live: LiveCatalog, settings: ServerSettings, tokens: Tokens) -> None:
+        self.live = live
         self.settings = settings
         self.tokens = tokens
         self._places = threading.BoundedSemaphore(settings.max_concurrency)
+        self._streams = threading.BoundedSemaphore(settings.max_streams)
         self._closed = threading.Event()
         self._last_arrival = time.monotonic()
 
@@ -49,6 +51,12 @@ class Calls:
                 self._handler(path, method),
                 response_serializer=method.response.SerializeToString,
             )
+        for path, stream in STREAMS.items():
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = grpc.unary_stream_rpc_method_handler(
+                self._stream_handler(path, stream),
+                response_serializer=stream.response.SerializeToString,
+            )
         return [grpc.method_handlers_generic_handler(s, table) for s, table in services.items()]
 
     def close(self, grace_seconds: float) -> None:
@@ -58,6 +66,7 @@ class Calls:
         no client tries again; so every call is given time to arrive here and be refused properly.
         """
         self._closed.set()
+        self.live.close()
         until = time.monotonic() + grace_seconds
         self._last_arrival = time.monotonic()
         while time.monotonic() < min(until, self._last_arrival + QUIET_SECONDS):
@@ -75,17 +84,60 @@ class Calls:
                 return self._answer(path, method, request, context, identity)
             except CallFailed as failed:
                 code = failed.code
-                status = rpc_status.to_status(failed.proto)
-                # Not abort_with_status: it would take the place of the request id.
-                context.set_trailing_metadata(
-                    (("x-request-id", identity), *status.trailing_metadata)
-                )
-                context.abort(status.code, status.details)
+                self._abort(context, failed, identity)
                 raise
             finally:
                 self._log(path, code, started, context, identity)
 
         return handle
+
+    def _stream_handler(
+        self, path: str, stream: Stream
+    ) -> Callable[[bytes, grpc.ServicerContext], Iterator[Message]]:
+        def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[Message]:
+            started = time.perf_counter()
+            identity = _request_id(context)
+            context.set_trailing_metadata((("x-request-id", identity),))
+            code = "OK"
+            try:
+                yield from self._stream(path, stream, request, context, identity)
+            except CallFailed as failed:
+                code = failed.code
+                self._abort(context, failed, identity)
+            finally:
+                self._log(path, code, started, context, identity)
+
+        return handle
+
+    def _stream(
+        self,
+        path: str,
+        stream: Stream,
+        request: bytes,
+        context: grpc.ServicerContext,
+        identity: str,
+    ) -> Iterator[Message]:
+        self.tokens.check(path, stream.changes_state, context.invocation_metadata())
+        if self._closed.is_set():
+            raise failures.draining()
+        if not self._streams.acquire(blocking=False):
+            raise failures.too_many_streams(self.settings.max_streams)
+        try:
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            call = Call(self.live, self.settings.refreshed_providers, gone)
+            message = _parsed(stream.request, request)
+            yield from dispatch_stream(call, path, message, request_id=identity)
+        finally:
+            self._streams.release()
+
+    @staticmethod
+    def _abort(context: grpc.ServicerContext, failed: CallFailed, identity: str) -> None:
+        """Ends a call with its status. Raises what gRPC ends a call with."""
+        status = rpc_status.to_status(failed.proto)
+        # Not abort_with_status: it would take the place of the request id.
+        context.set_trailing_metadata((("x-request-id", identity), *status.trailing_metadata))
+        context.abort(status.code, status.details)
 
     def _answer(
         self,
@@ -105,8 +157,9 @@ class Calls:
             seconds = self._seconds(context)
             if seconds <= 0:
                 raise failures.deadline()
-            message = _parsed(method, request)
-            return dispatch(self.app, path, message, timeout_seconds=seconds, request_id=identity)
+            message = _parsed(method.request, request)
+            app = self.live.app
+            return dispatch(app, path, message, timeout_seconds=seconds, request_id=identity)
         finally:
             self._places.release()
 
@@ -128,17 +181,17 @@ class Calls:
                 "milliseconds": round(1e3 * (time.perf_counter() - started), 3),
                 "peer": context.peer(),
                 "request_id": identity,
-                "catalog": self.app.catalog.version[:12],
+                "catalog": self.live.app.catalog.version[:12],
             },
         )
 
 
-def _parsed(method: Method, request: bytes) -> Message:
+def _parsed(kind: type[Message], request: bytes) -> Message:
     """The message; parsed here and not by gRPC, which would call wrong bytes an internal error."""
     try:
-        return method.request.FromString(request)
+        return kind.FromString(request)
     except DecodeError as error:
-        raise failures.unreadable(method.request.DESCRIPTOR.full_name) from error
+        raise failures.unreadable(kind.DESCRIPTOR.full_name) from error
 
 
 def _request_id(context: grpc.ServicerContext) -> str:

@@ -113,6 +113,28 @@ def answer_too_large(limit: int) -> CallFailed:
     return CallFailed("RESOURCE_EXHAUSTED", message, [_info("ANSWER_TOO_LARGE")])
 
 
+def fixed_catalog() -> CallFailed:
+    """FAILED_PRECONDITION: the catalog is one file, which nothing refreshes."""
+    message = "the server serves one catalog file; start it with a home to keep versions"
+    return CallFailed("FAILED_PRECONDITION", message, [_info("FIXED_CATALOG")])
+
+
+def store_broken(message: str) -> CallFailed:
+    """UNAVAILABLE: the store cannot be read; the catalog is served all the same."""
+    return CallFailed("UNAVAILABLE", _clipped(message, MESSAGE_BYTES), [_info("STORE")])
+
+
+def already_running(message: str) -> CallFailed:
+    """ABORTED: a provider is being refreshed already."""
+    return CallFailed("ABORTED", _clipped(message, MESSAGE_BYTES), [_info("REFRESH_RUNNING")])
+
+
+def too_many_streams(limit: int) -> CallFailed:
+    """RESOURCE_EXHAUSTED: as many streams are open as the server keeps."""
+    message = f"the server keeps {limit} streams, as many as it takes; close one"
+    return CallFailed("RESOURCE_EXHAUSTED", message, [_info("TOO_MANY_STREAMS")])
+
+
 def unauthenticated() -> CallFailed:
     """UNAUTHENTICATED: no token, or one that is not known."""
     message = "a known token is needed: send metadata 'authorization: Bearer TOKEN'"

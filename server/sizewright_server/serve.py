@@ -10,8 +10,9 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,10 +21,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.home import Home, default_home
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.calls import Calls
 from sizewright_server.logs import log_to_stderr
-from sizewright_server.service import Sizing
+from sizewright_server.refreshing.live import LiveCatalog
+from sizewright_server.refreshing.scheduler import Scheduler
 from sizewright_server.servicer import CATALOG, MAX_ANSWER_BYTES, SIZING
 from sizewright_server.settings import ServerSettings
 from sizewright_server.tokens import TokenFileError, Tokens, read_tokens
@@ -47,15 +50,15 @@ class Running:
         self.settings = settings
         self.health = health.HealthServicer()
         tokens = Tokens(read_tokens(settings.token_file), read_tokens(settings.admin_token_file))
-        threads = settings.max_concurrency + SPARE_THREADS
+        threads = settings.max_concurrency + settings.max_streams + SPARE_THREADS
         self.server = grpc.server(
             ThreadPoolExecutor(max_workers=threads, thread_name_prefix="call"),
             options=_options(settings, shared_port),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         self.set_serving(False)
-        app = Sizing(Catalog.load(settings.catalog))
-        self.calls = Calls(app, settings, tokens)
+        self.live = _live_catalog(settings)
+        self.calls = Calls(self.live, settings, tokens)
         self.server.add_generic_rpc_handlers(tuple(self.calls.handlers()))
         if settings.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -112,8 +115,9 @@ def _serve_one(settings: ServerSettings) -> int:
     _on_signals(stop, lambda number: os._exit(128 + number))
     running = Running(settings)
     log.info("serving", extra={"listen": settings.listen, "port": running.port})
-    stop.wait()
-    _drain(running)
+    with _scheduled(settings):
+        stop.wait()
+        _drain(running)
     return 0
 
 
@@ -136,7 +140,7 @@ def _serve_many(settings: ServerSettings) -> int:
 
     stop = threading.Event()
     _on_signals(stop, end_at_once)
-    with reserved:
+    with reserved, _scheduled(settings):
         for worker in workers:
             worker.start()
         while all(worker.is_alive() for worker in workers) and not stop.wait(WATCH_SECONDS):
@@ -171,6 +175,28 @@ def _work(settings: ServerSettings) -> None:
     while not stop.wait(WATCH_SECONDS) and (parent is None or parent.is_alive()):
         pass
     _drain(running)
+
+
+def _home_of(settings: ServerSettings) -> Home:
+    return default_home() if settings.home is None else Home(settings.home)
+
+
+def _live_catalog(settings: ServerSettings) -> LiveCatalog:
+    """What is served: one file for ever, or what a home publishes."""
+    if settings.catalog is not None:
+        return LiveCatalog.of_file(Catalog.load(settings.catalog))
+    return LiveCatalog.of_home(_home_of(settings), settings.store_url)
+
+
+@contextmanager
+def _scheduled(settings: ServerSettings) -> Iterator[None]:
+    """Keeps the providers fresh that the settings name; once, however many workers there are."""
+    scheduler = Scheduler(_home_of(settings), settings.refreshed_providers, settings.store_url)
+    scheduler.run_in_background()
+    try:
+        yield
+    finally:
+        scheduler.close()
 
 
 def _reserve(settings: ServerSettings) -> tuple[socket.socket, ServerSettings]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.home import Home, default_home
+from sizewright_catalog.published import Published, Served, serve_from
 from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
@@ -78,14 +82,48 @@ class Checked:
 
 
 class Sizing:
-    """The engine over one catalog version."""
+    """The engine over one catalog version, and what is published of it."""
 
-    def __init__(self, catalog: Catalog, *, today: Callable[[], date] = utc_today) -> None:
-        self.catalog = catalog
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        today: Callable[[], date] = utc_today,
+        published: Published | None = None,
+        problems: tuple[str, ...] = (),
+        home: Home | None = None,
+        store_url: str | None = None,
+    ) -> None:
+        self.catalog, self.home, self.store_url = catalog, home, store_url
+        self.published = published or Published(0)
+        self.problems = problems
         self.index = OfferIndex(catalog)
         self.today = today
         self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
         self._lock = threading.Lock()
+
+    def succeeded_by(self, served: Served) -> Sizing:
+        """The engine over what is served now; what was prepared for workloads stays prepared.
+
+        Over another version everything a question needs is built before this returns.
+        """
+        if served.catalog.version == self.catalog.version:
+            made = copy(self)
+            made.published, made.problems = served.published, served.problems
+            return made
+        made = Sizing(
+            served.catalog,
+            today=self.today,
+            published=served.published,
+            problems=served.problems,
+            home=self.home,
+            store_url=self.store_url,
+        )
+        made._seen, made._lock = self._seen, self._lock
+        made.index.prepare_like(self.index)
+        if "host_index" in vars(self):
+            made.host_index.prepare_like(self.host_index)
+        return made
 
     @cached_property
     def host_index(self) -> HostIndex:
@@ -239,3 +277,21 @@ def _gpus_of(run: Training | Inference | ServingRun) -> int:
 def bundled_sizing() -> Sizing:
     """The engine over the bundled snapshot."""
     return Sizing(Catalog.load())
+
+
+def sizing_of(home: Home, store_url: str | None = None) -> Sizing:
+    """The engine over what a home serves. Raises SnapshotError for a broken installation."""
+    served = serve_from(home)
+    return Sizing(
+        served.catalog,
+        published=served.published,
+        problems=served.problems,
+        home=home,
+        store_url=store_url,
+    )
+
+
+@lru_cache(maxsize=1)
+def home_sizing() -> Sizing:
+    """The engine over what the user's own home serves: the bundled snapshot until a refresh."""
+    return sizing_of(default_home(), os.environ.get("SIZEWRIGHT_STORE_URL") or None)

@@ -15,12 +15,14 @@ from typing import Any
 from google.protobuf.message import Message
 
 from sizewright.v1 import catalog_service_pb2, sizing_service_pb2
+from sizewright_catalog.home import Home
 from sizewright_server import failures
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.failures import CallFailed
 from sizewright_server.planning.plan import PoolFit, worst
-from sizewright_server.service import Checked, Sizing, bundled_sizing
+from sizewright_server.service import Checked, Sizing, home_sizing
 from sizewright_server.wire import catalog as wire_catalog
+from sizewright_server.wire import versions as wire_versions
 from sizewright_server.wire.estimates import estimate_message, warning_messages
 from sizewright_server.wire.planning import limit_messages
 from sizewright_server.wire.plans import (
@@ -84,8 +86,8 @@ def dispatch(
 
 
 def embedded_app() -> Sizing:
-    """The engine over the bundled snapshot, for calls in this process."""
-    return bundled_sizing()
+    """The engine over the user's own home, for calls in this process."""
+    return home_sizing()
 
 
 def _estimate(
@@ -162,7 +164,7 @@ def _verdict(made: Checked) -> str:
 
 
 def _status(app: Sizing, request: Message, until: float | None) -> Message:
-    return wire_catalog.status_response(app.catalog)
+    return wire_catalog.status_response(app.catalog, app.published, app.problems)
 
 
 def _types(
@@ -187,6 +189,37 @@ def _offers(
     return wire_catalog.list_offers(request, app.catalog, app.today())
 
 
+def _versions(
+    app: Sizing, request: catalog_service_pb2.ListCatalogVersionsRequest, until: float | None
+) -> Message:
+    return wire_versions.list_versions(request, app.published)
+
+
+def _diff(
+    app: Sizing, request: catalog_service_pb2.DiffCatalogRequest, until: float | None
+) -> Message:
+    try:
+        return wire_versions.diff(request, app.published, _home(app))
+    except LookupError as missing:
+        name = request.before or request.after
+        raise failures.not_found(str(missing.args[0]), "CatalogVersion", name) from missing
+
+
+def _price_changes(
+    app: Sizing, request: catalog_service_pb2.ListPriceChangesRequest, until: float | None
+) -> Message:
+    from sizewright_server.price_history import list_changes
+
+    return list_changes(request, app.catalog, _home(app), app.store_url)
+
+
+def _home(app: Sizing) -> Home:
+    """The home of a catalog that has one."""
+    if app.home is None:
+        raise failures.fixed_catalog()
+    return app.home
+
+
 def _method(service: str, name: str, module: Any, answer: Any) -> tuple[str, Method]:
     request, response = getattr(module, f"{name}Request"), getattr(module, f"{name}Response")
     return f"/{service}/{name}", Method(request, response, answer)
@@ -202,5 +235,8 @@ METHODS: dict[str, Method] = dict(
         _method(CATALOG, "ListInstanceTypes", catalog_service_pb2, _types),
         _method(CATALOG, "GetInstanceType", catalog_service_pb2, _type),
         _method(CATALOG, "ListOffers", catalog_service_pb2, _offers),
+        _method(CATALOG, "ListCatalogVersions", catalog_service_pb2, _versions),
+        _method(CATALOG, "DiffCatalog", catalog_service_pb2, _diff),
+        _method(CATALOG, "ListPriceChanges", catalog_service_pb2, _price_changes),
     ]
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from sizewright_catalog.providers import registered
+
 
 class ServerSettings(BaseSettings):
     """Every option of `sizewright serve`; from the environment as SIZEWRIGHT_NAME.
@@ -33,6 +35,10 @@ class ServerSettings(BaseSettings):
     grace_seconds: float = Field(default=25.0, ge=0, le=300)
     reflection: bool = True
     catalog: Path | None = None
+    home: Path | None = None
+    store_url: str | None = None
+    refresh: str = ""
+    max_streams: int = Field(default=16, ge=1, le=1024)
 
     @property
     def unix_path(self) -> str | None:
@@ -49,6 +55,13 @@ class ServerSettings(BaseSettings):
             raise ValueError(f"{self.listen!r} is not host:port, [ipv6]:port or unix:/path")
         return host.strip("[]"), int(port)
 
+    @property
+    def refreshed_providers(self) -> tuple[str, ...]:
+        """The providers that the server refreshes by itself."""
+        return tuple(
+            dict.fromkeys(name.strip() for name in self.refresh.split(",") if name.strip())
+        )
+
     @model_validator(mode="after")
     def _check(self) -> ServerSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -57,6 +70,12 @@ class ServerSettings(BaseSettings):
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         if self.unix_path is not None and self.workers > 1:
             raise ValueError("several workers need host:port, a unix socket takes one")
+        if self.catalog is not None and (self.refresh or self.store_url or self.home):
+            raise ValueError("catalog is one fixed file: home, store_url and refresh go without it")
+        unknown = [name for name in self.refreshed_providers if name not in registered()]
+        if unknown:
+            there = ", ".join(sorted(registered())) or "none"
+            raise ValueError(f"no provider {', '.join(unknown)} to refresh; there are: {there}")
         open_to_others = self.unix_path is None and not _is_loopback(self.tcp[0])
         protected = self.tls_cert is not None and self.token_file is not None
         if open_to_others and not protected and not self.insecure:

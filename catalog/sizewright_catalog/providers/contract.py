@@ -56,8 +56,8 @@ class Cancelled(Exception):
 class Schedule:
     """How often a provider is refreshed, and how long anything may take, in seconds.
 
-    `jitter` is the share of `every_seconds` by which runs are spread. `concurrency` is how many
-    scopes are fetched at once, `attempts` how often a scope is tried in one refresh.
+    `jitter` is the share of `every_seconds` by which runs are spread, at most 0.5. `concurrency`
+    is how many scopes are fetched at once, `attempts` how often one is tried in one refresh.
     """
 
     every_seconds: float

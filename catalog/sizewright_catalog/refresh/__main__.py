@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import signal
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from sizewright_catalog.home import Home
-from sizewright_catalog.providers import load_provider
+from sizewright_catalog.providers import load_provider, registered
+from sizewright_catalog.providers.contract import Schedule
+from sizewright_catalog.published import ProviderRecord
+from sizewright_catalog.refresh import schedule
 from sizewright_catalog.refresh.events import Event, line_of
 from sizewright_catalog.refresh.run import Options, Refresh
+from sizewright_catalog.refresh.status import write_down
 
+#: How soon a provider that is not installed is looked for again, at most.
+RETRY_SECONDS = 3600.0
 #: Answers come first: a refresh has what readers leave.
 NICENESS = 10
 
@@ -31,19 +40,27 @@ def main() -> int:
         signal.signal(number, lambda _number, _frame: cancelled.set())
     os.nice(NICENESS)
     tell = _Teller()
+    home, store_url = Home(arguments.home), os.environ.get("SIZEWRIGHT_STORE_URL") or None
     try:
         provider = load_provider(name)
-    except ImportError as error:
-        words = f"not installed: {error}; install sizewright[{name}]"
-        tell(Event(name, "failed", words))
+    except (KeyError, ImportError) as error:
+        tell(_cannot_load(home, store_url, name, error))
         return 1
-    options = Options(
-        settings=provider_settings(name),
-        store_url=os.environ.get("SIZEWRIGHT_STORE_URL") or None,
-        accept_changes=arguments.accept_changes,
-    )
-    last = Refresh(Home(arguments.home), provider, options, tell, cancelled).run()
+    options = Options(provider_settings(name), store_url, arguments.accept_changes)
+    last = Refresh(home, provider, options, tell, cancelled).run()
     return 0 if last.stage == "done" else 1
+
+
+def _cannot_load(home: Home, store_url: str | None, name: str, error: Exception) -> Event:
+    """Writes down that a provider is not there, which no provider can do itself."""
+    if isinstance(error, KeyError):
+        words = f"no provider {name!r}; there are {', '.join(sorted(registered()))}"
+        return Event(name, "failed", words)
+    words = f"not installed: {error}; install sizewright[{name}]"
+    plan, now = Schedule(every_seconds=RETRY_SECONDS), time.time()
+    record = schedule.failed(ProviderRecord(name), plan, now, words, random.Random())
+    write_down(home, store_url, replace(record, last_attempt=now))
+    return Event(name, "failed", words)
 
 
 def provider_settings(name: str) -> dict[str, str]:

@@ -30,9 +30,10 @@ from sizewright_catalog.refresh.committing import Committing, RefreshFailed, fai
 from sizewright_catalog.refresh.events import Event
 from sizewright_catalog.refresh.fetching import Fetched, Fetching
 from sizewright_catalog.refresh.gate import Verdict
+from sizewright_catalog.refresh.liveness import this_process
 from sizewright_catalog.refresh.merging import LastGood
 from sizewright_catalog.refresh.quarantine import Quarantine
-from sizewright_catalog.refresh.status import commit_lock, this_process, write_down
+from sizewright_catalog.refresh.status import commit_lock, write_down
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_catalog.store import Store, StoreError
 

@@ -10,6 +10,8 @@ from sizewright_catalog.published import ProviderRecord, RunningRefresh
 
 #: First wait after a failure, in seconds; it doubles with each failure up to the schedule's own.
 FIRST_RETRY_SECONDS = 60.0
+#: No schedule spreads its runs by a larger share.
+MOST_JITTER = 0.5
 
 
 def after_success(schedule: Schedule, now: float, spread: random.Random) -> float:
@@ -23,15 +25,15 @@ def after_failure(schedule: Schedule, now: float, failures: int, spread: random.
     return now + _jittered(wait, schedule.jitter, spread)
 
 
-def is_due(record: ProviderRecord | None, schedule: Schedule, now: float) -> bool:
+def is_due(record: ProviderRecord | None, now: float) -> bool:
     """Whether to refresh now.
 
-    A next try further off than the schedule ever puts it was written by a clock that has jumped
-    back since: then it is due.
+    A next try further off than any schedule puts it was written by a clock that has jumped back
+    since: then it is due.
     """
     if record is None or record.next_try is None:
         return True
-    longest = schedule.every_seconds * (1 + schedule.jitter)
+    longest = record.every_seconds * (1 + MOST_JITTER)
     return now >= record.next_try or record.next_try - now > longest
 
 
@@ -79,4 +81,5 @@ def failed(
 
 
 def _jittered(seconds: float, share: float, spread: random.Random) -> float:
+    share = min(share, MOST_JITTER)
     return seconds * (1 + share * spread.uniform(-1, 1))

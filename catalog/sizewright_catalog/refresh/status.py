@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
-import psutil
 from filelock import FileLock, Timeout
 
 from sizewright_catalog.home import Home
 from sizewright_catalog.published import (
     ProviderRecord,
     PublishedError,
-    RunningRefresh,
     read_published,
     write_published,
 )
@@ -25,19 +22,6 @@ COMMIT_PATIENCE = 120.0
 def commit_lock(home: Home) -> FileLock:
     """The lock of whoever changes the store and what is published."""
     return FileLock(home.commit_lock, timeout=COMMIT_PATIENCE)
-
-
-def this_process(now: float) -> RunningRefresh:
-    """Who refreshes: this process."""
-    return RunningRefresh(os.getpid(), psutil.Process().create_time(), now)
-
-
-def is_alive(running: RunningRefresh) -> bool:
-    """Whether the process of a refresh still runs; another one with its number does not count."""
-    try:
-        return abs(psutil.Process(running.pid).create_time() - running.process_made_at) < 1
-    except psutil.Error:
-        return False
 
 
 def write_down(home: Home, store_url: str | None, record: ProviderRecord) -> None:

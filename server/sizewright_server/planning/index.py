@@ -62,6 +62,13 @@ class OfferIndex:
             self._kinds[conditions] = found
         return found
 
+    def prepare_like(self, other: OfferIndex) -> None:
+        """Builds what the other has built, so that the first questions find it."""
+        for conditions in tuple(other._kinds):
+            self.kinds(conditions)
+        if "order" in vars(other):
+            self.order.sum()
+
     def _make_kinds(self, conditions: NodeConditions) -> tuple[KindColumns, Ints]:
         types, inverse = np.unique(self.type, return_inverse=True)
         numbers: dict[NodeKind, int] = {}

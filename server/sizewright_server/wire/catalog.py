@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 from sizewright.v1 import catalog_service_pb2 as pb
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.published import Published
 from sizewright_catalog.values import parse_instance_type_name
 from sizewright_server.estimation.problems import Violation
-from sizewright_server.wire.machines import (
-    instance_type_message,
-    offer_message,
-    status_message,
-    timestamp,
-)
+from sizewright_server.wire.machines import instance_type_message, moment, offer_message
 from sizewright_server.wire.paging import page
+from sizewright_server.wire.plans import version_message
 from sizewright_server.wire.requests import TERMS
+from sizewright_server.wire.statuses import provider_messages
 from sizewright_server.wire.violations import RequestInvalid, one_of
 
 
-def status_response(catalog: Catalog) -> pb.GetCatalogStatusResponse:
-    """The version served, and what it holds of each provider."""
+def status_response(
+    catalog: Catalog, published: Published, problems: Sequence[str]
+) -> pb.GetCatalogStatusResponse:
+    """The version served, what it holds of each provider, and how their refreshes go."""
     return pb.GetCatalogStatusResponse(
         version=catalog.version,
-        build_time=timestamp(catalog.build_day),
+        build_time=moment(catalog.build_time),
         offer_count=catalog.offer_count,
         instance_type_count=catalog.type_count,
-        providers=[status_message(status) for status in catalog.statuses()],
+        providers=provider_messages(catalog, published),
+        problems=problems,
     )
 
 
@@ -41,6 +43,7 @@ def list_types(
     return pb.ListInstanceTypesResponse(
         instance_types=[instance_type_message(catalog.instance_type(i)) for i in rows],
         next_page_token=token,
+        catalog=version_message(catalog, None),
     )
 
 
@@ -52,7 +55,8 @@ def get_type(request: pb.GetInstanceTypeRequest, catalog: Catalog) -> pb.GetInst
         raise RequestInvalid([Violation("name", str(error))]) from error
     index = catalog.find_type(provider, name)
     return pb.GetInstanceTypeResponse(
-        instance_type=instance_type_message(catalog.instance_type(index))
+        instance_type=instance_type_message(catalog.instance_type(index)),
+        catalog=version_message(catalog, None),
     )
 
 
@@ -73,8 +77,11 @@ def list_offers(
     )
     filters = (request.provider, request.region, request.type, request.device, *terms)
     rows, token = page(found, request.page_size, request.page_token, catalog.version, filters)
+    offers = [catalog.offer(i) for i in rows]
     return pb.ListOffersResponse(
-        offers=[offer_message(catalog.offer(i), today) for i in rows], next_page_token=token
+        offers=[offer_message(offer, today) for offer in offers],
+        next_page_token=token,
+        catalog=version_message(catalog, min((o.price.day for o in offers), default=None)),
     )
 
 

@@ -8,7 +8,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sizewright.v1 import catalog_pb2 as pb
-from sizewright_catalog.catalog import ProviderStatus
 from sizewright_catalog.values import InstanceType, Machine, Offer
 
 SECONDS_PER_DAY = 86_400
@@ -73,16 +72,11 @@ def offer_message(value: Offer, today: date) -> pb.Offer:
     )
 
 
-def status_message(value: ProviderStatus) -> pb.ProviderStatus:
-    """What the catalog holds of one provider."""
-    return pb.ProviderStatus(
-        provider=value.provider,
-        offer_count=value.offer_count,
-        instance_type_count=value.instance_type_count,
-        oldest_price_time=timestamp(value.oldest_price_day),
-        newest_price_time=timestamp(value.newest_price_day),
-        estimated_offer_count=value.estimated_offer_count,
-    )
+def moment(unix_seconds: float) -> Timestamp:
+    """A moment in Unix seconds."""
+    made = Timestamp()
+    made.FromNanoseconds(round(unix_seconds * 1e9))
+    return made
 
 
 def timestamp(day: date, second: int = 0) -> Timestamp:

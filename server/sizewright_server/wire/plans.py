@@ -17,7 +17,7 @@ from sizewright_server.wire.estimates import (
     warning_messages,
 )
 from sizewright_server.wire.machine_messages import machine_message
-from sizewright_server.wire.machines import offer_message, timestamp
+from sizewright_server.wire.machines import moment, offer_message, timestamp
 from sizewright_server.wire.planning import technique_messages
 
 VERDICTS = {
@@ -60,7 +60,7 @@ def version_message(catalog: Catalog, oldest: date | None) -> catalog_pb2.Catalo
     """The version an answer was made with, and the oldest price it used."""
     return catalog_pb2.CatalogVersion(
         version=catalog.version,
-        build_time=timestamp(catalog.build_day),
+        build_time=moment(catalog.build_time),
         oldest_price_time=None if oldest is None else timestamp(oldest),
     )
 

@@ -1,0 +1,1 @@
+"""Keeps the catalog that is served fresh: follows a home, schedules refreshes, streams them."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2, sizing_service_pb2
 from sizewright_client.transport import Transport
+from sizewright_client.upkeep_calls import UpkeepCalls
 
 if TYPE_CHECKING:
     from sizewright_client.remote import Retries, Tls
@@ -17,7 +18,7 @@ _SIZING = "/sizewright.v1.SizingService/"
 _CATALOG = "/sizewright.v1.CatalogService/"
 
 
-class SizingClient:
+class SizingClient(UpkeepCalls):
     """Asks what memory a workload takes and which machine runs it for the least money.
 
     Make one with `connect` or `embedded`, and close it, best by `with`. Every call raises

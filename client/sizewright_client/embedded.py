@@ -5,7 +5,9 @@ It calls the same dispatcher as the gRPC server, so answers and errors are the s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -86,6 +88,33 @@ def local_machine(*, idle: bool = False) -> catalog_pb2.Machine:
     from sizewright_server.wire.machine_messages import profile_message
 
     return profile_message(profile(idle=idle))
+
+
+def export_version(path: Path, version: str) -> str:
+    """Writes a version of the user's home to a file; its hash. Raises TransferFailed."""
+    from sizewright_catalog.home import default_home
+    from sizewright_catalog.transfer import TransferError, export_version
+
+    try:
+        return export_version(default_home(), path, version)
+    except TransferError as error:
+        raise TransferFailed(str(error)) from error
+
+
+def import_version(path: Path) -> str:
+    """Makes a file's version the one that is served; its hash. Raises TransferFailed."""
+    from sizewright_catalog.home import default_home
+    from sizewright_catalog.transfer import TransferError, import_version
+
+    try:
+        url = os.environ.get("SIZEWRIGHT_STORE_URL") or None
+        return import_version(default_home(), path, url).version
+    except TransferError as error:
+        raise TransferFailed(str(error)) from error
+
+
+class TransferFailed(Exception):
+    """A version that could not be exported or imported; the text says why."""
 
 
 def serve(given: dict[str, Any]) -> int:

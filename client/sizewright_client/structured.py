@@ -62,6 +62,11 @@ def as_json(answer: Message) -> str:
     return MessageToJson(answer, indent=2) + "\n"
 
 
+def as_line(answer: Message) -> str:
+    """The proto3 JSON of one answer of a stream, on a line of its own."""
+    return MessageToJson(answer, indent=None) + "\n"
+
+
 def as_yaml(answer: Message) -> str:
     """The tree of `as_json` as YAML."""
     import yaml

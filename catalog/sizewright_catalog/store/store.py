@@ -102,10 +102,12 @@ class Store:
     def commit(
         self,
         entry: VersionEntry,
-        record: ProviderRecord,
+        record: ProviderRecord | None,
         changes: Iterable[PriceChange],
     ) -> None:
         """Makes a version the one that is served, all or nothing. Its file is there already.
+
+        `record` is that of the provider whose refresh brought it.
 
         Raises VersionConflict when the version before it is not the one that is served.
         """
@@ -113,7 +115,8 @@ class Store:
         with self._writing() as connection:
             _swap(connection, entry.sequence)
             connection.execute(sa.insert(VERSIONS).values(**asdict(entry), content=content))
-            _put_record(connection, record)
+            if record is not None:
+                _put_record(connection, record)
             rows = ({**asdict(change), "sequence": entry.sequence} for change in changes)
             while chunk := list(islice(rows, CHUNK)):
                 connection.execute(sa.insert(PRICE_CHANGES), chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message
 
@@ -14,6 +14,9 @@ from sizewright_client.cli.streams import emit
 
 if TYPE_CHECKING:
     from sizewright_client.render.page import Page
+
+
+Streamed = TypeVar("Streamed", bound=Message)
 
 
 def emit_answer(
@@ -32,6 +35,22 @@ def emit_answer(
         from sizewright_client.structured import as_json, as_yaml
 
         emit(as_json(answer) if output is Output.JSON else as_yaml(answer))
+
+
+def emit_stream(
+    answer: Streamed, output: Output, *, table: Callable[[Page, Streamed], None]
+) -> None:
+    """Write one answer of a stream: a page, or a line of JSON."""
+    if output in (Output.TABLE, Output.CSV):
+        from sizewright_client.render.page import page_for
+
+        page = page_for(sys.stdout)
+        table(page, answer)
+        emit(page.text())
+    else:
+        from sizewright_client.structured import as_line
+
+        emit(as_line(answer))
 
 
 def emit_estimate(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sizewright_client.cli import upkeep
 from sizewright_client.cli.connection import Connection
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from sizewright_client.cli.failures import UsageError, reported
@@ -41,7 +42,7 @@ _OFFER_COLUMNS = (
 )
 
 app = typer.Typer(
-    help="Show the catalog of instance types and offers.",
+    help="Show the catalog of instance types and offers, and keep it fresh.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -146,6 +147,9 @@ def show(
         table=lambda page: put_machine(page, answer),
     )
     return ExitCode.OK
+
+
+upkeep.register(app)
 
 
 def _emit_types(

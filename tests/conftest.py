@@ -1,7 +1,9 @@
-"""One server in this process for every test that only reads from one."""
+"""One server in this process for every test that only reads from one, and no catalog but ours."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import grpc
@@ -9,6 +11,10 @@ import pytest
 
 from running_server import running, target_of
 from sizewright_client import SizingClient
+
+# The catalog of whoever runs the tests has no part in them, nor in the processes they start.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="sizewright-tests-")
+os.environ.pop("SIZEWRIGHT_HOME", None)
 
 
 @pytest.fixture(scope="session")

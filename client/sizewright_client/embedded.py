@@ -6,7 +6,7 @@ It calls the same dispatcher as the gRPC server, so answers and errors are the s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class EmbeddedTransport:
         request: Message,
         response_type: type[Response],
         timeout_seconds: float | None,
-    ) -> Iterator[Response]:
+    ) -> Generator[Response, None, None]:
         """The engine's answers. Raises SizingError."""
         from sizewright_server.failures import CallFailed
         from sizewright_server.refreshing.streams import dispatch_stream, embedded_call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class RemoteTransport:
         request: Message,
         response_type: type[Response],
         timeout_seconds: float | None,
-    ) -> Iterator[Response]:
+    ) -> Generator[Response, None, None]:
         """The server's answers. Raises SizingError."""
         invoke: grpc.UnaryStreamMultiCallable[Message, Response] = self._channel.unary_stream(
             method,

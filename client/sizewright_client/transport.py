@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -29,7 +29,7 @@ class Transport(Protocol):
         request: Message,
         response_type: type[Response],
         timeout_seconds: float | None,
-    ) -> Iterator[Response]:
+    ) -> Generator[Response, None, None]:
         """The answers of a streaming `method`, as they come. Raises SizingError.
 
         Closing the iterator cancels the call.

@@ -13,7 +13,13 @@ from functools import cached_property, lru_cache
 
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home, default_home
-from sizewright_catalog.published import Published, Served, serve_from
+from sizewright_catalog.published import (
+    Published,
+    PublishedError,
+    Served,
+    read_published,
+    serve_from,
+)
 from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
@@ -101,6 +107,15 @@ class Sizing:
         self.today = today
         self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
         self._lock = threading.Lock()
+
+    def published_now(self) -> Published:
+        """What is published this moment, where it can be read; else what was when this was made."""
+        if self.home is None:
+            return self.published
+        try:
+            return read_published(self.home) or self.published
+        except PublishedError:
+            return self.published
 
     def succeeded_by(self, served: Served) -> Sizing:
         """The engine over what is served now; what was prepared for workloads stays prepared.

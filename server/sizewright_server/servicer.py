@@ -164,7 +164,7 @@ def _verdict(made: Checked) -> str:
 
 
 def _status(app: Sizing, request: Message, until: float | None) -> Message:
-    return wire_catalog.status_response(app.catalog, app.published, app.problems)
+    return wire_catalog.status_response(app.catalog, app.published_now(), app.problems)
 
 
 def _types(

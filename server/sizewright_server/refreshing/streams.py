@@ -129,7 +129,7 @@ def _told(
         running -= event.is_last
         if event.already_running and alone:
             raise failures.already_running(f"{event.provider}: {event.message}")
-        if event.stage == "done":
+        if event.is_last:
             # What a caller asks next is answered from what it was just told of.
             call.live.look(home)
         yield _message(event)

@@ -79,7 +79,9 @@ def test_the_list_is_the_cheapest_of_all_that_fits(
     numbers = [
         i
         for i, kind in enumerate(catalog.offers.type.tolist())
-        if catalog.type_names[kind] in names and catalog.offers.term[i] < 2
+        if catalog.type_names[kind] in names
+        and catalog.offers.term[i] < 2
+        and catalog.offers.availability[i] == 0
     ]
     possible = combinations(workload, techniques)
     question = Question(

@@ -21,6 +21,7 @@ from sizewright_catalog.published import (
     serve_from,
 )
 from sizewright_catalog.values import Device, InstanceType, Machine
+from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
@@ -271,7 +272,14 @@ def _estimate_on(
 
 def _layout(prepared: AnyPrepared, question: EstimateQuestion) -> tuple[Layout, int]:
     """The layout to estimate: the explicit one, else the first for the asked GPUs."""
+<<<<<<< HEAD
     if not isinstance(question.workload, Workload | ServingWorkload):
+=======
+    if isinstance(question.workload, KerasWorkload) and question.workload.on_gpu:
+        replicas = question.gpus or question.workload.replicas or 1
+        return Layout(dp=replicas), question.gpus_per_node or DEFAULT_GPUS_PER_NODE
+    if not isinstance(question.workload, Workload):
+>>>>>>> da27381 (Fits from files, with text columns, splits and worker pools, on the GPU too; a host's peak in the steps people think of)
         return Layout(), 1
     run = question.workload.run
     per_node = question.gpus_per_node or DEFAULT_GPUS_PER_NODE

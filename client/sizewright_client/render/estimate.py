@@ -41,7 +41,7 @@ def put_subject(page: Page, estimate: estimate_pb2.MemoryEstimate) -> None:
         page.say(estimate.architecture)
         return
     total, trained = estimate.parameter_count, estimate.trainable_parameter_count
-    words = f"{estimate.architecture}; {parameters(total)} parameters"
+    words = estimate.architecture + (f"; {parameters(total)} parameters" if total else "")
     if 0 < trained < total:
         words += f", {parameters(trained)} of them trained"
     page.say(words)

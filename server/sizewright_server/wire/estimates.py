@@ -14,7 +14,11 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
 )
+<<<<<<< HEAD
 from sizewright_server.estimation.serving.view import CountRange, ServingView
+=======
+from sizewright_server.estimation.steps import steps_of
+>>>>>>> da27381 (Fits from files, with text columns, splits and worker pools, on the GPU too; a host's peak in the steps people think of)
 from sizewright_server.estimation.workload import Layout
 
 POOLS = {"gpu": pb.POOL_GPU, "host": pb.POOL_HOST}
@@ -115,6 +119,15 @@ def _pool(value: PoolEstimate) -> pb.PoolEstimate:
                 reserved=range_message(stage.reserved),
             )
             for stage in value.stages
+        ],
+        steps=[
+            pb.Step(
+                name=step.name,
+                size=range_message(step.size),
+                question=step.question,
+                parts=step.parts,
+            )
+            for step in (steps_of(value) if value.pool == "host" else ())
         ],
     )
 

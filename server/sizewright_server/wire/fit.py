@@ -8,12 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
-from sizewright_server.estimation.classical.job import FitJob, Table
+from sizewright_server.estimation.classical.job import (
+    FitJob,
+    Strings,
+    Table,
+    TableFile,
+    WorkerPool,
+)
 from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.classical.registry import LIBRARIES, formula_of
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import HostConditions
 from sizewright_server.wire.models import MAX_ROWS, MAX_TOKENS, Section
+from sizewright_server.wire.surroundings import read_sample_elements
 from sizewright_server.wire.violations import from_pydantic, one_of
 
 #: Frameworks whose name says the library, and what else may be written.
@@ -25,6 +32,7 @@ FRAMEWORKS = {
 }
 MAX_PARAMETER_BYTES = 64 * 1024
 MAX_PARAMETERS = 256
+DEVICES = ("cpu", "cuda", "gpu")
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -33,6 +41,7 @@ class TableSection(Section):
 
     rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     columns: Annotated[int, Field(ge=1, le=2**40)]
+    test_share: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
     dtype: Literal[
         "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"
     ]
@@ -55,6 +64,32 @@ class FitSection(Section):
     operations: tuple[Literal["fit", "fit-transform", "transform", "predict", "predict-proba"], ...]
 
 
+class FileSection(Section):
+    """`dataset.file` of a fit."""
+
+    format: Literal["csv", "parquet"]
+    reader: Literal["pandas", "pandas-pyarrow", "arrow"]
+    size_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    chunk_rows: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+
+
+class StringsSection(Section):
+    """`dataset.strings` of a fit."""
+
+    columns: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    length: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    distinct: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    storage: Literal["arrow", "object", "categorical"]
+
+
+class PoolSection(Section):
+    """`fit.pool`."""
+
+    scheduler: Literal["dask", "ray", "spark", "loky", "multiprocessing"]
+    workers_per_node: Annotated[int, Field(ge=1, le=4096)]
+    nodes: Annotated[int, Field(ge=1, le=1024)]
+
+
 class FitReader:
     """Reads a workload whose run is a fit. `problems` collects what was wrong."""
 
@@ -75,6 +110,7 @@ class FitReader:
         parameters = self._parameters(given)
         table = self._table(message.dataset)
         section = self._section("fit", FitSection, _fit_values(message.fit))
+        file, pool = self._file(message.dataset), self._pool(message.fit)
         if len(self.problems) > before or table is None or section is None or host is None:
             return None
         job = FitJob(
@@ -89,8 +125,60 @@ class FitReader:
             predict_rows=section.predict_rows,
             frees_table=message.fit.frees_dataset,
             versions=dict(message.versions),
+            file=file,
+            test_share=message.dataset.test_share,
+            pool=pool,
         )
         return FitWorkload(job, name=message.name, host=host)
+
+    def _file(self, message: pb.Dataset) -> TableFile | None:
+        if not message.HasField("file"):
+            return None
+        given = message.file
+        values = {
+            "format": given.format,
+            "reader": given.reader or "pandas",
+            "size_bytes": given.size_bytes,
+            "chunk_rows": given.chunk_rows,
+        }
+        section = self._section("dataset.file", FileSection, values)
+        if section is None:
+            return None
+        return TableFile(
+            section.format, section.reader, section.size_bytes or None, section.chunk_rows
+        )
+
+    def _strings(self, message: pb.Dataset) -> Strings | None:
+        if not message.HasField("strings"):
+            return None
+        given = message.strings
+        values = {
+            "columns": given.columns,
+            "length": given.length,
+            "distinct": given.distinct,
+            "storage": given.storage or "arrow",
+        }
+        section = self._section("dataset.strings", StringsSection, values)
+        if section is None:
+            return None
+        return Strings(section.columns, section.length, section.distinct or None, section.storage)
+
+    def _pool(self, message: pb.Fit) -> WorkerPool | None:
+        if not message.HasField("pool"):
+            return None
+        values = {
+            "scheduler": message.pool.scheduler,
+            "workers_per_node": message.pool.workers_per_node,
+            "nodes": message.pool.nodes or 1,
+        }
+        section = self._section("fit.pool", PoolSection, values)
+        if section is None:
+            return None
+        if section.nodes > 1 and section.scheduler in ("loky", "multiprocessing"):
+            words = f"must be 1: {section.scheduler} starts workers on one node"
+            self._wrong("fit.pool.nodes", words)
+            return None
+        return WorkerPool(section.scheduler, section.workers_per_node, section.nodes)
 
     def _library(self, framework: str, library: str) -> str:
         """The library, from the estimator or from the framework's name; they must agree."""
@@ -118,9 +206,11 @@ class FitReader:
                 made[name] = json.loads(text)
             except (json.JSONDecodeError, RecursionError) as error:
                 self._wrong(field, f'is not JSON ({error}); a word needs quotes: "sag"')
-        if made.get("device") not in (None, "cpu"):
-            words = f"{made['device']!r} is not built yet; use 'cpu'"
-            self._wrong("model.estimator.hyper_parameters.device", words)
+        for name in ("device", "device_type"):
+            word = made.get(name)
+            if word is not None and str(word).split(":")[0] not in DEVICES:
+                known = one_of("device", str(word), DEVICES)
+                self._wrong(f"model.estimator.hyper_parameters.{name}", known)
         return made
 
     def _table(self, message: pb.Dataset) -> Table | None:
@@ -130,7 +220,7 @@ class FitReader:
             TableSection,
             {
                 "rows": message.rows,
-                "columns": message.columns,
+                "columns": message.columns or _decoded(message),
                 "dtype": message.dtype or "float64",
                 "container": "numpy" if container == "in-memory" else container,
                 "density": message.density or 1.0,
@@ -138,10 +228,15 @@ class FitReader:
                 "fortran_order": message.column_order,
                 "missing_share": message.missing_share,
                 "categories": message.categories,
+                "test_share": message.test_share,
                 "text_tokens": message.tokens_per_row,
             },
         )
-        return None if section is None else Table(**section.model_dump())
+        strings = self._strings(message)
+        decoded = read_sample_elements(message, self.problems, f"{self.path}.dataset")
+        if section is None or decoded is None:
+            return None
+        return Table(**section.model_dump(exclude={"test_share"}), strings=strings)
 
     def _section(self, path: str, model: type[Section], values: dict[str, Any]) -> Any:
         try:
@@ -170,3 +265,9 @@ def _fit_values(message: pb.Fit) -> dict[str, Any]:
         "predict_rows": message.predict_rows,
         "operations": tuple(message.operations),
     }
+
+
+def _decoded(message: pb.Dataset) -> int:
+    """Elements of a decoded image or clip, which an estimator sees as columns; 0 for neither."""
+    problems: list[Violation] = []
+    return read_sample_elements(message, problems, "") or 0

@@ -258,6 +258,44 @@ class StageReadings(_message.Message):
 Global___StageReadings: _TypeAlias = StageReadings  # noqa: Y015
 
 @_typing.final
+class Step(_message.Message):
+    """One step of an explanation: what is looked at, and what it holds at the peak."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The step's name, such as "dataset"."""
+    question: _builtins.str
+    """What the step looks at, in a sentence."""
+    @_builtins.property
+    def size(self) -> Global___ByteRange:
+        """What is held for it at the peak."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The parts that were counted in it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size: Global___ByteRange | None = ...,
+        question: _builtins.str = ...,
+        parts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "parts", b"parts", "question", b"question", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
 class PoolEstimate(_message.Message):
     """What one pool holds over the run."""
 
@@ -270,6 +308,7 @@ class PoolEstimate(_message.Message):
     PEAK_FIELD_NUMBER: _builtins.int
     GPU_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     pool: Global___Pool.ValueType
     """Which pool."""
     scope: _builtins.str
@@ -292,6 +331,12 @@ class PoolEstimate(_message.Message):
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageReadings]:
         """Of a pipeline: the stages that can be the fullest. `phases` are those of the fullest."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """How a host's peak comes about, step by step: dataset, preprocessing, model, intermediate
+        computations, batch, framework, worker processes. Their sizes add up to the peak phase.
+        """
+
     def __init__(
         self,
         *,
@@ -302,10 +347,11 @@ class PoolEstimate(_message.Message):
         peak: Global___ByteRange | None = ...,
         gpu: Global___GpuReadings | None = ...,
         stages: _abc.Iterable[Global___StageReadings] | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak", "peak_phase", b"peak_phase", "phases", b"phases", "pool", b"pool", "scope", b"scope", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak", "peak_phase", b"peak_phase", "phases", b"phases", "pool", b"pool", "scope", b"scope", "stages", b"stages", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sizewright_server.estimation.classical.constants import constant
 from sizewright_server.estimation.classical.language_model import estimate_language_model
 from sizewright_server.estimation.classical.network import NetworkJob, estimate_torch
 from sizewright_server.estimation.classical.network_stages import Network
+from sizewright_server.estimation.classical.parts import part
 from sizewright_server.estimation.classical.prepared import PreparedHost
-from sizewright_server.estimation.host_data import sample_bytes
-from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.host_data import OBJECT_BYTES, PAGE_BYTES, sample_bytes
+from sizewright_server.estimation.memory import MemoryEstimate, Part
 from sizewright_server.estimation.workload import (
     Dataset,
     HostConditions,
@@ -50,8 +52,9 @@ def estimate_cpu_network(work: CpuWorkload) -> MemoryEstimate:
     data = 0
     if work.dataset is not None and work.dataset.container in ("in-memory", "objects"):
         data = work.dataset.rows * (sample_bytes(work.dataset) + LABEL_BYTES)
+    beside = (*_loaders(work), *_copied(work))
     if isinstance(work.model, ModelSource):
-        return estimate_language_model(work.model, run, data_bytes=data)
+        return estimate_language_model(work.model, run, data_bytes=data, beside=beside)
     training = isinstance(run, Training)
     return estimate_torch(
         NetworkJob(
@@ -63,5 +66,34 @@ def estimate_cpu_network(work: CpuWorkload) -> MemoryEstimate:
             isinstance(run, Training) and run.optimizer.step == "foreach",
             isinstance(run, Training) and run.precision != "fp32",
             data,
-        )
+        ),
+        beside=beside,
     )
+
+
+def _loaders(work: CpuWorkload) -> tuple[Part, ...]:
+    """Loader workers and their batches; None of it is page-locked without a GPU."""
+    host, run = work.host, work.run
+    if not host.loader_workers:
+        return ()
+    key = "loader_worker" if host.worker_start == "fork" else "spawned_worker"
+    count = host.loader_workers
+    workers = constant("process", key).part("loader-workers", "W x pages of a worker", count)
+    rows = run.micro_batch if isinstance(run, Training) else run.batch
+    one = sample_bytes(work.dataset) if work.dataset is not None else 0
+    size = rows * one * (2 + count * host.prefetch_factor)
+    numbers = f"(2 + {count} x {host.prefetch_factor}) x {rows * one:,} B"
+    text = "(2 + W x p) x batch, in shared memory"
+    return (workers, part("loader-prefetch", size, text, numbers, "torch DataLoader"))
+
+
+def _copied(work: CpuWorkload) -> tuple[Part, ...]:
+    """Pages of Python objects that forked workers copy when they read them."""
+    data, host = work.dataset, work.host
+    if data is None or data.container != "objects" or not host.loader_workers:
+        return ()
+    if host.worker_start != "fork":
+        return ()
+    size = data.rows * min(sample_bytes(data) + OBJECT_BYTES, PAGE_BYTES)
+    text = "rows x the page each lies on"
+    return (part("copied-on-write", size, text, f"{size:,} B", "fork and reference counts"),)

@@ -15,8 +15,19 @@ MAPPED = Doubt(0.0, 1.0, "medium")
 
 def table_parts(table: Table, *, target: bool = True) -> tuple[Part, ...]:
     """The features and, with `target`, the labels as scikit-learn's users hold them: 8 bytes."""
-    made = (_features(table),)
+    made = (_features(table), *_strings(table))
     return (*made, _labels(table.rows)) if target and table.rows else made
+
+
+def _strings(table: Table) -> tuple[Part, ...]:
+    text = table.strings
+    if text is None:
+        return ()
+    one = string_bytes(table.rows, text.length, storage=text.storage, distinct=text.distinct)
+    numbers = f"{text.columns} x {table.rows:,} of {text.length} characters, {text.storage}"
+    source = "sys.getsizeof; pandas 3 str is Arrow's large_string; categories are codes"
+    formula = "columns x (rows x pointer, offset or code + characters)"
+    return (part("string-columns", text.columns * one, formula, numbers, source, CODE),)
 
 
 def string_bytes(rows: int, length: int, *, storage: str, distinct: int | None = None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sizewright_server.estimation.classical import (
     distances,
     histogram_boosting,
@@ -16,10 +18,20 @@ from sizewright_server.estimation.classical import (
 )
 from sizewright_server.estimation.classical.constants import constant
 from sizewright_server.estimation.classical.dataset import table_parts
+from sizewright_server.estimation.classical.files import file_parts
 from sizewright_server.estimation.classical.job import FitJob
-from sizewright_server.estimation.classical.parts import Moment, best_bytes, heaviest, total
+from sizewright_server.estimation.classical.parts import (
+    EXACT,
+    Moment,
+    best_bytes,
+    heaviest,
+    part,
+    total,
+)
+from sizewright_server.estimation.classical.pools import pooled_moments
 from sizewright_server.estimation.classical.registry import steps_of
 from sizewright_server.estimation.memory import MemoryEstimate, Part, Phase, PoolEstimate
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import Layout
 
 #: Importing these modules registers their estimators.
@@ -35,6 +47,9 @@ FORMULA_MODULES = (
     trees,
     xgboost,
 )
+INDEX_BYTES = 8
+#: Beyond this, sums would no longer fit the 64 bits of the answer.
+LARGEST_BYTES = 2**62
 _FIRST_FIT = {
     "scikit-learn": "sklearn_first_fit",
     "xgboost": "xgboost_first_fit",
@@ -53,10 +68,20 @@ def estimate_fit(job: FitJob) -> MemoryEstimate:
     Phases are `read` (the table is there) and one or more for each operation; the truth is
     compared with the largest.
     """
-    steps = steps_of(job)
+    if job.pool is not None:
+        pooled = pooled_moments(job, job.pool, process_parts(job.library))
+        return host_estimate(
+            pooled, _title(job), f"a node with {job.pool.workers_per_node} workers"
+        )
     first = constant("process", _FIRST_FIT[job.library]).part("first-fit", "threads, lazy imports")
-    held = (*process_parts(job.library), *table_parts(job.table))
-    moments = [Moment("read", held)]
+    process = process_parts(job.library)
+    held = (*process, *table_parts(job.table))
+    moments = [*_reading(job, process), Moment("read", held)]
+    if job.test_share:
+        moments.append(Moment("split", (*held, *_split(job))))
+        held = (*(process if job.frees_table else held), *_split(job))
+        job = job.on(replace(job.table, rows=max(1, int(job.table.rows * (1 - job.test_share)))))
+    steps = steps_of(job)
     asked = set(job.operations)
     if asked & {"fit", "fit-transform"}:
         freed = held if not job.frees_table else tuple(p for p in held if p.name != "features")
@@ -67,7 +92,27 @@ def estimate_fit(job: FitJob) -> MemoryEstimate:
         if name in asked or (name == "transform" and "fit-transform" in asked):
             phase = "predict" if name == "predict-proba" else name
             moments.append(Moment(phase, (*held, first, *steps.model, *steps.predict)))
-    return host_estimate(tuple(moments), f"{job.library} {job.class_name}", _scope(job))
+    return host_estimate(tuple(moments), _title(job), _scope(job))
+
+
+def _title(job: FitJob) -> str:
+    return f"{job.library} {job.class_name}"
+
+
+def _reading(job: FitJob, process: tuple[Part, ...]) -> tuple[Moment, ...]:
+    """The peak of reading the table's file, where there is one."""
+    if job.file is None:
+        return ()
+    return (Moment("read-file", (*process, *file_parts(job.table, job.file))),)
+
+
+def _split(job: FitJob) -> tuple[Part, ...]:
+    """Training and test rows, which are both copies, and the order they were drawn in."""
+    table = job.table
+    size = table.matrix_bytes() + table.rows * 2 * INDEX_BYTES
+    text = "training rows + test rows, labels and indices"
+    source = "scikit-learn: model_selection/_split.py train_test_split"
+    return (part("split-rows", size, text, f"{size:,} B", source, EXACT),)
 
 
 def host_estimate(moments: tuple[Moment, ...], title: str, scope: str) -> MemoryEstimate:
@@ -76,6 +121,9 @@ def host_estimate(moments: tuple[Moment, ...], title: str, scope: str) -> Memory
     A peak's interval holds every moment's, since another than the heaviest may turn out to be it.
     """
     phases = tuple(Phase(each.name, total(each.parts), each.parts) for each in moments)
+    if max(phase.total.high_bytes for phase in phases) >= LARGEST_BYTES:
+        words = f"needs more than {LARGEST_BYTES:,} bytes, which no machine could address"
+        raise UnsupportedWorkload(Violation("workload.dataset", words))
     peak = heaviest(moments)
     worst = total(peak.parts)
     widened = type(worst)(

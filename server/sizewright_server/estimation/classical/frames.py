@@ -1,67 +1,14 @@
-"""Peaks of reading CSV and Parquet files into pandas."""
+"""A process that reads one CSV or Parquet file into pandas."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sizewright_server.estimation.classical.constants import constant
-from sizewright_server.estimation.classical.dataset import string_bytes
 from sizewright_server.estimation.classical.estimate import host_estimate
-from sizewright_server.estimation.classical.parts import CODE, EXACT, Doubt, Moment, part
+from sizewright_server.estimation.classical.files import FileColumns, csv_parts, parquet_parts
+from sizewright_server.estimation.classical.parts import Moment
 from sizewright_server.estimation.memory import MemoryEstimate, Part
 
-F8 = 8
-#: Characters of a value in a CSV, with its separator: repr of a random double, of a short number.
-FLOAT_CHARACTERS = 19.5
-SHORT_CHARACTERS = 5
-#: A file whose size is not stated is computed from its columns.
-FILE = Doubt(0.6, 1.2, "medium")
-
-
-@dataclass(frozen=True, slots=True)
-class FileColumns:
-    """A file: rows, and columns by kind. `numbers` are 8-byte columns; `short` print short."""
-
-    rows: int
-    numbers: int = 0
-    short: int = 0
-    strings: int = 0
-    string_length: int = 12
-    string_distinct: int | None = None
-    file_bytes: int | None = None
-    item_bytes: int = F8
-    storage: str = "arrow"
-
-    @property
-    def number_bytes(self) -> int:
-        """Bytes of the numeric columns in memory."""
-        return self.rows * (self.numbers + self.short) * self.item_bytes
-
-    @property
-    def text_bytes(self) -> int:
-        """Bytes of the string columns as pandas 3 keeps them, in Arrow, or as categories."""
-        one = string_bytes(
-            self.rows,
-            self.string_length,
-            storage=self.storage,
-            distinct=self.string_distinct,
-        )
-        return self.strings * one
-
-    def csv_bytes(self) -> int:
-        """The file's size: stated, or from its values."""
-        if self.file_bytes is not None:
-            return self.file_bytes
-        width = self.numbers * FLOAT_CHARACTERS + self.short * SHORT_CHARACTERS
-        return int(self.rows * (width + self.strings * (self.string_length + 1)))
-
-    def parquet_bytes(self) -> int:
-        """The file's size: stated, or its numbers plain and its strings as dictionary or plain."""
-        if self.file_bytes is not None:
-            return self.file_bytes
-        distinct = self.string_distinct if self.string_distinct is not None else self.rows
-        text = self.strings * (self.rows * 2 + min(distinct, self.rows) * self.string_length)
-        return self.rows * self.numbers * F8 + self.rows * self.short * 2 + text
+__all__ = ["FileColumns", "estimate_csv", "estimate_parquet"]
 
 
 def _process() -> tuple[Part, ...]:
@@ -71,58 +18,13 @@ def _process() -> tuple[Part, ...]:
     )
 
 
-def _columns(file: FileColumns) -> tuple[Part, ...]:
-    numbers = f"{file.rows:,} x {file.numbers + file.short} x {file.item_bytes} B"
-    text = "rows x (offset 8 + characters) a column"
-    shown = f"{file.strings} x {file.rows:,} x (8 + {file.string_length}) B"
-    return (
-        part("numeric-columns", file.number_bytes, "rows x columns", numbers, "pandas", EXACT),
-        part("string-columns", file.text_bytes, text, shown, "pandas 3 str: large_string", CODE),
-    )
-
-
-def _file(size: int, *, stated: bool, source: str) -> Part:
-    doubt = EXACT if stated else FILE
-    return part("file-text", size, "the file's bytes", f"{size:,} B", source, doubt)
-
-
 def estimate_csv(file: FileColumns, *, engine: str = "c") -> MemoryEstimate:
-    """Peak of pandas.read_csv.
-
-    The C engine holds the text it has read, the columns in chunks, and the joined columns; Arrow
-    strings are joined without a copy. The pyarrow engine holds the text, Arrow's columns and
-    pandas' blocks.
-    """
-    source = "pandas/_libs/parsers.pyx, io/parsers/c_parser_wrapper.py _concatenate_chunks"
-    text = _file(file.csv_bytes(), stated=file.file_bytes is not None, source=source)
-    chunks = part("chunks", file.number_bytes, "numeric columns again, in chunks", "", source)
-    parts = [*_process(), *_columns(file), text, chunks]
-    if engine == "pyarrow":
-        arrow = "pyarrow.csv: blocks parsed ahead, the pool keeps what it freed"
-        ahead = constant("network", "arrow_csv_pool")
-        pool = file.number_bytes + file.text_bytes // 4
-        parts.append(ahead.part("arrow-pool", arrow, pool))
-    return host_estimate((Moment("read", tuple(parts)),), "pandas read_csv", "process")
+    """Peak of pandas.read_csv."""
+    parts = (*_process(), *csv_parts(file, engine=engine))
+    return host_estimate((Moment("read", parts),), "pandas read_csv", "process")
 
 
 def estimate_parquet(file: FileColumns) -> MemoryEstimate:
-    """Peak of pandas.read_parquet: the file's chunks, Arrow's columns, and pandas' blocks.
-
-    Arrow's pool keeps what it freed, so nearly all of it is resident at once.
-    """
-    source = "pyarrow: parquet reader with pre_buffer, Table.to_pandas consolidating blocks"
-    size = file.parquet_bytes()
-    doubt = EXACT if file.file_bytes is not None else FILE
-    chunk = part("column-chunks", size, "compressed column chunks", f"{size:,} B", source, doubt)
-    arrow = part("arrow-columns", file.number_bytes, "numeric columns in Arrow", "", source)
-    text = constant("network", "arrow_string_copies")
-    pool = constant("network", "arrow_pool")
-    parts = (
-        *_process(),
-        *_columns(file),
-        chunk,
-        arrow,
-        text.part("string-decoding", "32-bit offsets, dictionaries, cast", file.text_bytes),
-        pool.part("arrow-pool", "decoded pages the pool keeps", file.number_bytes),
-    )
+    """Peak of pandas.read_parquet."""
+    parts = (*_process(), *parquet_parts(file))
     return host_estimate((Moment("read", parts),), "pandas read_parquet", "process")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 
@@ -29,6 +29,35 @@ PARAMETERS_FIELD = "workload.model.estimator.hyper_parameters"
 
 
 @dataclass(frozen=True, slots=True)
+class Strings:
+    """Columns of text beside the numeric ones; `distinct` None is as many as rows."""
+
+    columns: int
+    length: int
+    distinct: int | None = None
+    storage: Literal["arrow", "object", "categorical"] = "arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """The file a table is read from; `size_bytes` None is computed from the columns."""
+
+    format: Literal["csv", "parquet"]
+    reader: Literal["pandas", "pandas-pyarrow", "arrow"] = "pandas"
+    size_bytes: int | None = None
+    chunk_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPool:
+    """Processes that share a fit; `nodes` hold as many each."""
+
+    scheduler: Literal["dask", "ray", "spark", "loky", "multiprocessing"]
+    workers_per_node: int
+    nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Rows and columns of one type. `density` counts for sparse containers alone.
 
@@ -46,6 +75,7 @@ class Table:
     missing_share: float = 0.0
     categories: int = 0
     text_tokens: int = 0
+    strings: Strings | None = None
 
     @property
     def item_bytes(self) -> int:
@@ -102,6 +132,16 @@ class FitJob:
     #: The caller drops the table once the library has its own form of it.
     frees_table: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
+    file: TableFile | None = None
+    #: Share of the rows that train_test_split puts aside; both sides are copies.
+    test_share: float = 0.0
+    pool: WorkerPool | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a boosting library grows its trees on a GPU."""
+        device = str(self.parameters.get("device") or self.parameters.get("device_type") or "cpu")
+        return self.library != "scikit-learn" and device.split(":")[0] in ("cuda", "gpu")
 
     def get(self, name: str, default: Any = None) -> Any:
         """A hyper-parameter as it was given."""

@@ -29,9 +29,13 @@ SOURCE = "the tensors of the same pass on a GPU (estimation.training), eager att
 
 
 def estimate_language_model(
-    source: ModelSource, run: Training | Inference, *, data_bytes: int = 0
+    source: ModelSource,
+    run: Training | Inference,
+    *,
+    data_bytes: int = 0,
+    beside: tuple[Part, ...] = (),
 ) -> MemoryEstimate:
-    """Peak of a PyTorch process that trains a model, or infers, on the CPU.
+    """Peak of a PyTorch process that trains a model, or infers, on the CPU, `beside` its loaders.
 
     Attention with dropout runs as matrix products on the CPU, like eager attention. Raises
     UnsupportedWorkload.
@@ -46,6 +50,7 @@ def estimate_language_model(
         constant("process", "transformers").part("transformers", "its import"),
         constant("process", "transformers_model").part("model-class", "its import, initialisation"),
         *data_part(data_bytes),
+        *beside,
         part("parameters", weights, "parameters x bytes", f"{weights:,} B", SOURCE, EXACT),
     )
     text = "states x parameters x bytes"

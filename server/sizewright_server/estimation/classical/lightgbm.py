@@ -47,7 +47,7 @@ def boosted(job: FitJob) -> Steps:
     return Steps(
         (
             Moment("fit-binning", (*copied, labels, bins, sample)),
-            Moment("fit-boosting", (*copied, labels, bins, left, rows, _histograms(job), *model)),
+            Moment("fit-boosting", (*copied, labels, bins, left, rows, histograms(job), *model)),
         ),
         (*model, labels, bins),
     )
@@ -114,7 +114,7 @@ def _leaves(job: FitJob) -> int:
     return max(2, min(leaves, max(2, job.table.rows // smallest)))
 
 
-def _histograms(job: FitJob) -> Part:
+def histograms(job: FitJob) -> Part:
     """One histogram a leaf, unless `histogram_pool_size` bounds them."""
     table, leaves = job.table, _leaves(job)
     each = (

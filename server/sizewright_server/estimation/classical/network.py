@@ -84,11 +84,14 @@ def first_step(*, training: bool) -> tuple[Part, ...]:
     return (forward, constant("process", "pytorch_optimizer").part("first-optimizer", text))
 
 
-def estimate_torch(job: NetworkJob) -> MemoryEstimate:
-    """Peak of a PyTorch process that trains or infers on the CPU. Raises UnsupportedWorkload."""
+def estimate_torch(job: NetworkJob, *, beside: tuple[Part, ...] = ()) -> MemoryEstimate:
+    """Peak of a PyTorch process that trains or infers on the CPU, `beside` its loaders.
+
+    Raises UnsupportedWorkload.
+    """
     net, source = job.network, TORCH
     weights = parameters_part(net.parameters, 1, "parameters", source)
-    held = (*torch_process(), *data_part(job.data_bytes), weights)
+    held = (*torch_process(), *data_part(job.data_bytes), *beside, weights)
     moments = [Moment("load", held)]
     started = (*held, *first_step(training=job.training))
     elements = net.peak_elements(training=job.training)

@@ -54,7 +54,7 @@ def boosted(job: FitJob) -> Steps:
         return Steps(
             (
                 Moment("fit-quantiles", (_labels(job), *bins, _sketch(job))),
-                Moment("fit-boosting", (_labels(job), *bins, rows, _histograms(job), *model)),
+                Moment("fit-boosting", (_labels(job), *bins, rows, histograms(job), *model)),
             ),
             (*model, _labels(job), *bins),
         )
@@ -62,9 +62,9 @@ def boosted(job: FitJob) -> Steps:
     if method == "exact":
         grown: tuple[Part, ...] = (_columns(job),)
     elif method == "approx":
-        grown = (*_bins(job), _row_pointers(job), _columns(job), _histograms(job))
+        grown = (*_bins(job), _row_pointers(job), _columns(job), histograms(job))
     else:
-        grown = (*_bins(job), _row_pointers(job), _histograms(job))
+        grown = (*_bins(job), _row_pointers(job), histograms(job))
     return Steps(
         (
             Moment("fit-matrix", stored),
@@ -171,7 +171,7 @@ def _leaves(job: FitJob) -> int:
     return min(bounds)
 
 
-def _histograms(job: FitJob) -> Part:
+def histograms(job: FitJob) -> Part:
     """Every node that splits has its histogram until the tree is done, and threads their own."""
     table, bins = job.table, job.count("max_bin", 256)
     splitting = min(_leaves(job) - 1, CACHED_NODES)

@@ -272,14 +272,10 @@ def _estimate_on(
 
 def _layout(prepared: AnyPrepared, question: EstimateQuestion) -> tuple[Layout, int]:
     """The layout to estimate: the explicit one, else the first for the asked GPUs."""
-<<<<<<< HEAD
-    if not isinstance(question.workload, Workload | ServingWorkload):
-=======
     if isinstance(question.workload, KerasWorkload) and question.workload.on_gpu:
         replicas = question.gpus or question.workload.replicas or 1
         return Layout(dp=replicas), question.gpus_per_node or DEFAULT_GPUS_PER_NODE
-    if not isinstance(question.workload, Workload):
->>>>>>> da27381 (Fits from files, with text columns, splits and worker pools, on the GPU too; a host's peak in the steps people think of)
+    if not isinstance(question.workload, Workload | ServingWorkload):
         return Layout(), 1
     run = question.workload.run
     per_node = question.gpus_per_node or DEFAULT_GPUS_PER_NODE

@@ -14,11 +14,8 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
 )
-<<<<<<< HEAD
 from sizewright_server.estimation.serving.view import CountRange, ServingView
-=======
 from sizewright_server.estimation.steps import steps_of
->>>>>>> da27381 (Fits from files, with text columns, splits and worker pools, on the GPU too; a host's peak in the steps people think of)
 from sizewright_server.estimation.workload import Layout
 
 POOLS = {"gpu": pb.POOL_GPU, "host": pb.POOL_HOST}

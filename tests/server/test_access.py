@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,15 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
-from running_server import details_of, example, running, server_process, target_of
+from running_server import (
+    EXAMPLES,
+    PATIENCE_SECONDS,
+    details_of,
+    example,
+    running,
+    server_process,
+    target_of,
+)
 from sizewright.v1 import catalog_service_pb2
 from sizewright.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from sizewright_client import SizingClient, Tls
@@ -161,6 +172,42 @@ def test_where_clients_must_prove_who_they_are_a_stranger_is_turned_away(
             pytest.raises(UnavailableError),
         ):
             stranger.health(timeout_seconds=2)
+
+
+def test_the_command_calls_a_server_that_asks_for_everything(
+    pems: dict[str, Path], token_file: Path
+) -> None:
+    given = {"tls_cert": pems["cert"], "tls_key": pems["key"], "tls_client_ca": pems["ca"]}
+    with running(**given, token_file=token_file) as server:
+        target, ca = f"localhost:{server.port}", str(pems["ca"])
+        mine = {
+            "SIZEWRIGHT_CLIENT_KEY": str(pems["caller_key"]),
+            "SIZEWRIGHT_CLIENT_CERT": str(pems["caller_cert"]),
+            "SIZEWRIGHT_TOKEN": "new-token",
+        }
+        ask = ("recommend", str(EXAMPLES / "llama3-8b-sft.yaml"), "--no-local", "--top", "1")
+        served = ("--server", target, "--ca-file", ca, "--timeout", "20")
+
+        assert _command(mine, *ask, *served).returncode == 0
+        assert _command(mine | {"SIZEWRIGHT_TOKEN": "x"}, *ask, *served).returncode == 6
+        del mine["SIZEWRIGHT_CLIENT_KEY"]
+        half = _command(mine, *ask, *served)
+        assert half.returncode == 2
+        assert "go together" in half.stderr
+        del mine["SIZEWRIGHT_CLIENT_CERT"]
+        assert _command(mine, *ask, *served[:4], "--timeout", "2").returncode == 5
+
+
+def _command(given: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("SIZEWRIGHT")}
+    return subprocess.run(
+        [sys.executable, "-m", "sizewright_client", *arguments],
+        capture_output=True,
+        text=True,
+        env=plain | given,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(

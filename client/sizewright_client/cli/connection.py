@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from sizewright_client.client import SizingClient
 
 TOKEN_VARIABLE = "SIZEWRIGHT_TOKEN"
+#: PEM files with the caller's own key and certificate, for servers that ask who calls.
+OWN_KEY_VARIABLE = "SIZEWRIGHT_CLIENT_KEY"
+OWN_CERTIFICATE_VARIABLE = "SIZEWRIGHT_CLIENT_CERT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,12 @@ class Connection:
         from sizewright_client.remote import Tls
 
         roots = _content(self.ca_file) if self.ca_file is not None else None
+        own = _own_certificate()
+        secure = self.tls or roots is not None or own is not None
         return SizingClient.connect(
             self.server,
             token=self.token(),
-            tls=Tls(root_certificates=roots) if self.tls or roots is not None else None,
+            tls=Tls(roots, *(own or (None, None))) if secure else None,
             timeout_seconds=self.timeout_seconds,
         )
 
@@ -51,6 +56,16 @@ class Connection:
         if not token or not token.isprintable() or not token.isascii():
             raise UsageError(f"{self.token_file} must hold one line with the token")
         return token
+
+
+def _own_certificate() -> tuple[bytes, bytes] | None:
+    """The caller's key and certificate, where the environment names both."""
+    key, certificate = (os.environ.get(v) for v in (OWN_KEY_VARIABLE, OWN_CERTIFICATE_VARIABLE))
+    if not key and not certificate:
+        return None
+    if not key or not certificate:
+        raise UsageError(f"{OWN_KEY_VARIABLE} and {OWN_CERTIFICATE_VARIABLE} go together")
+    return _content(Path(key)), _content(Path(certificate))
 
 
 def _content(path: Path) -> bytes:

@@ -198,6 +198,8 @@ def checkpointing(text: Any) -> tuple[Checkpointing, bool]:
     words = str(text or "none").lower()
     if words.startswith("full"):
         return "full", "offload" in words
+    if words.startswith("selective"):
+        return "selective", False
     if words in ("none", "false", "no"):
         return "none", False
     raise Unmapped(f"activation checkpointing {text!r} is not built yet")

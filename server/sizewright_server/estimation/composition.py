@@ -32,14 +32,14 @@ def compose(
     for stage in stages[:index]:
         count = int(stage.count[0])
         _add(held, _left(stage, segments[stage.segment]), count)
-        held["reduced-or-gathered"] += count * int(stage.after_bytes[0])
+        held[stage.after_part] += count * int(stage.after_bytes[0])
     if index >= len(stages):
         return Composition(_positive(held), "optimizer", 0, 1)
     stage = stages[index]
     count = int(stage.count[0])
     before = count - 1 if int(peak.at_last[0]) else 0
     _add(held, _left(stage, segments[stage.segment]), before)
-    held["reduced-or-gathered"] += before * int(stage.after_bytes[0])
+    held[stage.after_part] += before * int(stage.after_bytes[0])
     _add(held, _at_peak(stage, segments[stage.segment]), 1)
     held[stage.during_part] += int(stage.during_bytes[0])
     return Composition(_positive(held), stage.segment, before, count)

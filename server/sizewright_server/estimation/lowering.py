@@ -54,6 +54,8 @@ class Segment:
     program: Program
     count: int
     sizes: Sizes
+    #: Where blocks are checkpointed, this one is.
+    recomputed: bool = True
 
     @property
     def repeats(self) -> bool:
@@ -78,9 +80,15 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
             program = _compile(name, run.style, architecture.head, first)
             segments.append(Segment(f"first-{run.name}", run.role, program, 1, run.sizes))
             count, learns = count - 1, True
-        if count:
-            program = _compile(name, run.style, architecture.head, own)
-            segments.append(Segment(run.name, run.role, program, count, run.sizes))
+        if not count:
+            continue
+        program = _compile(name, run.style, architecture.head, own)
+        whole = count - -(-count // mode.every_layers) if run.role == "block" else 0
+        if whole:
+            segments.append(
+                Segment(f"whole-{run.name}", run.role, program, whole, run.sizes, recomputed=False)
+            )
+        segments.append(Segment(run.name, run.role, program, count - whole, run.sizes))
     return tuple(segments)
 
 
@@ -98,7 +106,7 @@ def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:
 
 @lru_cache(maxsize=2048)
 def _compile(lowering: str, style: Style, head: HeadStyle, mode: Mode) -> Program:
-    return compile_program(LOWERINGS[lowering](style, head, mode))
+    return compile_program(LOWERINGS[lowering](style, head, mode), mode.selective)
 
 
 def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:

@@ -32,6 +32,10 @@ class Mode:
     #: The first block's input takes a gradient, although no embedding may train.
     learns_inputs: bool = False
     checkpointed: bool = False
+    #: What selective checkpointing keeps; empty where a block keeps its inputs alone.
+    selective: str = ""
+    #: One block in this many is checkpointed.
+    every_layers: int = 1
     loss: LossKernel = "full"
     loop: TrainingLoop = "plain"
     #: The pass runs one query per sequence, as a decode step does.

@@ -94,6 +94,7 @@ class Ops(Pointwise):
             tape.record((w,), (made,))
             tape.record((made,), (matrix,))
         out = tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=x.needs_grad)
+        tape.storages[out.storage].result_of = "product"
 
         def backward(run: Backward) -> None:
             if run.take(out) is not None:
@@ -125,6 +126,7 @@ class Ops(Pointwise):
         shift = None if bias is None else self.autocast_weight(bias)
         grad = x.needs_grad or w.needs_grad or (bias is not None and bias.needs_grad)
         out = self.tape.value(shape or (*x.shape[:-1], width), x.itemsize, needs_grad=grad)
+        self.tape.storages[out.storage].result_of = "product"
         saves = (*((x,) if w.needs_grad else ()), *((kernel,) if x.needs_grad else ()))
 
         def backward(run: Backward) -> None:
@@ -220,6 +222,8 @@ class Ops(Pointwise):
         grad = q.needs_grad or k.needs_grad or v.needs_grad
         out = self.tape.value(out_shape, q.itemsize, needs_grad=grad)
         lse = self.tape.value(lse_shape, LSE, needs_grad=False)
+        for made in (out, lse):
+            self.tape.storages[made.storage].result_of = "attention"
 
         def backward(run: Backward) -> None:
             if run.take(out) is None:

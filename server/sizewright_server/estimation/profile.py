@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.backward import run_backward
+from sizewright_server.estimation.checkpoints import checkpointed_events, recompute_events
 from sizewright_server.estimation.tape import Event, Parameter, Shape, Tape
 from sizewright_server.estimation.weight_formats import WeightFormat
 
@@ -81,8 +82,8 @@ class Walk:
     delta_bytes: Column
 
 
-def compile_program(tape: Tape) -> Program:
-    """Compiles every pass of a tape."""
+def compile_program(tape: Tape, policy: str = "") -> Program:
+    """Compiles every pass of a tape; `policy` says what selective checkpointing keeps."""
     run = run_backward(tape)
     backward, made = run.events, run.made
     adding = run_backward(tape, accumulating=True).events
@@ -106,11 +107,11 @@ def compile_program(tape: Tape) -> Program:
         parts=tuple(s.part for s in storages),
         forward=_pass(tape.forward_events(keep_saved=True)),
         forward_without_grad=_pass(tape.forward_events(keep_saved=False)),
-        checkpointed=_pass(tape.checkpointed_events()),
-        recompute=_pass([*tape.recompute_events(), *backward, *released]),
+        checkpointed=_pass(checkpointed_events(tape, policy)),
+        recompute=_pass([*recompute_events(tape, policy), *backward, *released]),
         backward=_pass(backward),
         backward_accumulating=_pass(adding),
-        recompute_accumulating=_pass([*tape.recompute_events(), *adding, *released]),
+        recompute_accumulating=_pass([*recompute_events(tape, policy), *adding, *released]),
         parameters=parameters,
         parameter_groups=_groups(parameters),
         trained=np.array([parameter.trained for parameter in parameters], dtype=bool),

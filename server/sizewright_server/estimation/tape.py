@@ -42,6 +42,8 @@ class Storage:
     saves: int = 0
     #: A node keeps it as an attribute, so that it lives as long as the graph does.
     lingers: bool = False
+    #: "product" or "attention": the operators that selective checkpointing chooses among.
+    result_of: str = ""
     #: Its name where several segments of a model use it; empty where only this one does.
     shared: str = ""
 
@@ -212,20 +214,7 @@ class Tape:
 
     def forward_events(self, *, keep_saved: bool) -> list[Event]:
         """The forward pass, with saved tensors kept or (no_grad) not."""
-        return _forward(self, keep_saved, len(self.ops), keep_inputs=False)
-
-    def checkpointed_events(self) -> list[Event]:
-        """The forward pass without gradients of a checkpointed block, which keeps its inputs."""
-        return _forward(self, False, len(self.ops), keep_inputs=True)
-
-    def recompute_events(self) -> list[Event]:
-        """The forward pass as non-reentrant checkpointing runs it again.
-
-        It stops before the last operator that saves anything (torch/utils/checkpoint.py,
-        early_stop), so that operator's own output is not made again.
-        """
-        last = max((i for i, op in enumerate(self.ops) if op.saves), default=0)
-        return _forward(self, True, last, keep_inputs=True)
+        return forward_pass(self, len(self.ops), keep_saved=keep_saved, keep_inputs=False)
 
 
 def _pass_through(source: Value, out: Value) -> Callable[[Backward], None]:
@@ -237,11 +226,20 @@ def _pass_through(source: Value, out: Value) -> Callable[[Backward], None]:
     return backward
 
 
-def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> list[Event]:
+def forward_pass(
+    tape: Tape,
+    stop: int,
+    *,
+    keep_saved: bool,
+    keep_inputs: bool,
+    spared: frozenset[int] = frozenset(),
+    given: frozenset[int] = frozenset(),
+) -> list[Event]:
     """Allocation at the operator that makes a storage, release after its last use.
 
     `stop` is the operator before which the pass ends. The caller's name for an input dies when the
-    block returns, unless a checkpoint keeps it.
+    block returns, unless a checkpoint keeps it. Storages that are `spared` outlive the pass; those
+    that are `given` are there before it.
     """
     last_use: dict[int, int] = {}
     for index, op in enumerate(tape.ops):
@@ -251,8 +249,9 @@ def _forward(tape: Tape, keep_saved: bool, stop: int, *, keep_inputs: bool) -> l
     kept = {value.storage for value in (*tape.outputs, *tape.lent)}
     kept |= inputs if keep_inputs or not tape.inputs_die else set()
     kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
+    kept |= spared
     events: list[Event] = []
-    alive: set[int] = inputs | {value.storage for value in tape.received}
+    alive: set[int] = inputs | given | {value.storage for value in tape.received}
     for index, op in enumerate(tape.ops[:stop]):
         for storage in dict.fromkeys(out.storage for out in op.outputs):
             if storage not in alive and not tape.storages[storage].external:

@@ -32,6 +32,8 @@ class Stage:
     after_bytes: Column
     #: The part `during_bytes` counts in.
     during_part: str = "gathered-parameters"
+    #: The part `after_bytes` counts in.
+    after_part: str = "reduced-or-gathered"
 
 
 @dataclass(frozen=True, slots=True)

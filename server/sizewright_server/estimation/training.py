@@ -49,7 +49,7 @@ from sizewright_server.estimation.states import (
     state_widths,
 )
 from sizewright_server.estimation.timeline import Stage
-from sizewright_server.estimation.transformer import Mode
+from sizewright_server.estimation.transformer import Mode, residual_itemsize
 from sizewright_server.estimation.workload import Layout, Training
 
 #: Libraries that step with fused kernels of their own, whatever the optimizer's own step is.
@@ -128,7 +128,9 @@ class TrainingGroup:
             sequence_parallel=self.layout.sequence_parallel,
             library="megatron" if self.sharding == "megatron" else "model",
             recomputes_attention=training.checkpointing == "selective",
-            checkpointed=training.checkpointing == "full",
+            checkpointed=training.checkpointing != "none",
+            selective=self._policy,
+            every_layers=training.checkpoint_policy.every_layers if self._recomputes else 1,
             loss=loss_kernel(training),
             loop=training_loop(training),
             # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
@@ -370,7 +372,8 @@ class TrainingGroup:
                 self._sizes(segment),
                 self.counts[index],
                 self._held_forward(index),
-                self.working.after_forward(index),
+                self.working.after_forward(index) - self._fetched(segment),
+                after_part=self._after_part(segment),
             )
             for index, segment in enumerate(self.segments)
         ]
@@ -403,9 +406,31 @@ class TrainingGroup:
         width = self.widths.types.compute
         return context_bytes(self.layout.context_method, self.dims, self.parallel.cp, width)
 
+    @property
+    def _recomputes(self) -> bool:
+        """Blocks are checkpointed; Megatron's own selective kind is a matter of its layers."""
+        kind = self.training.checkpointing
+        return kind == "full" or (kind == "selective" and self.sharding != "megatron")
+
+    @property
+    def _policy(self) -> str:
+        selective = self.training.checkpointing == "selective" and self._recomputes
+        return self.training.checkpoint_policy.selective if selective else ""
+
+    def _is_checkpointed(self, segment: Segment) -> bool:
+        return segment.repeats and segment.recomputed and self._recomputes
+
     def _forward_pass(self, segment: Segment) -> Pass:
-        checkpointed = segment.repeats and self.training.checkpointing == "full"
+        checkpointed = self._is_checkpointed(segment)
         return segment.program.checkpointed if checkpointed else segment.program.forward
+
+    @cached_property
+    def _left_for_host(self) -> Column:
+        """Bytes of a checkpointed block's input that wait in host memory for its backward pass."""
+        if not (self.training.checkpoint_policy.offload and self._recomputes):
+            return np.zeros_like(self.dp)
+        width = residual_itemsize(self.architecture.style, self._mode())
+        return round_up(elements(("B", "S", "H"), self.dims) * width)
 
     def _backward(self) -> list[Stage]:
         """Head first; at the end the root's gradients are reduced."""
@@ -418,8 +443,9 @@ class TrainingGroup:
                     self._backward_pass(segment),
                     self._sizes(segment),
                     self.counts[index],
-                    self.working.backward(index) + self._exchanged[1] * int(segment.repeats),
-                    self._after_backward(index),
+                    self._during_backward(index),
+                    self._after_backward(index) + self._fetched(segment),
+                    after_part=self._after_part(segment),
                 )
             )
         nothing, once = np.zeros_like(self.dp), np.ones_like(self.dp)
@@ -429,6 +455,20 @@ class TrainingGroup:
             Stage("backward", first.name, EMPTY_PASS, self._sizes(first), once, closing, nothing)
         )
         return stages
+
+    def _during_backward(self, index: int) -> Column:
+        segment = self.segments[index]
+        held = self.working.backward(index) + self._exchanged[1] * int(segment.repeats)
+        # An offloaded input is back before its block runs, and the next one on its way.
+        return held + 2 * self._fetched(segment)
+
+    def _after_part(self, segment: Segment) -> str:
+        """Where what stays of an instance counts: inputs that left for host memory, or gradients."""
+        leaves = self._is_checkpointed(segment) and self.training.checkpoint_policy.offload
+        return "hidden-states" if leaves else "reduced-or-gathered"
+
+    def _fetched(self, segment: Segment) -> Column:
+        return self._left_for_host * int(self._is_checkpointed(segment))
 
     def _after_backward(self, index: int) -> Column:
         """What stays of a segment's gradients; shards that were there before are not counted twice.
@@ -469,7 +509,7 @@ class TrainingGroup:
 
     def _backward_pass(self, segment: Segment) -> Pass:
         program = segment.program
-        if segment.repeats and self.training.checkpointing == "full":
+        if self._is_checkpointed(segment):
             return program.recompute_accumulating if self._adds_in_place else program.recompute
         return program.backward_accumulating if self._adds_in_place else program.backward
 

@@ -31,8 +31,8 @@ class TrainingSection(Section):
     micro_batch: Count
     seq_len: Tokens
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=MAX_BATCH)]
-    checkpointing: Literal["none", "full"]
-    attention: Literal["eager", "sdpa", "flash-attention-2"]
+    checkpointing: Literal["none", "full", "selective"]
+    attention: Literal["eager", "sdpa", "flash-attention-2", "flash-attention-3"]
     padded_batches: bool
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None
     image_size: Annotated[int, Field(ge=0, le=16_384)]
@@ -102,6 +102,14 @@ class KernelsSection(Section):
     mlp: Literal["eager", "fused"] | None
     rope: Literal["eager", "fused"] | None
     compile: Literal["none", "blocks", "model"]
+
+
+class CheckpointSection(Section):
+    """`training.checkpoint_policy`."""
+
+    every_layers: Annotated[int, Field(ge=1, le=MAX_RANKS)]
+    selective: Literal["matmuls", "attention", "mlp"]
+    offload: bool
 
 
 class StatesSection(Section):

@@ -16,7 +16,13 @@ from sizewright_server.estimation.adapter_targets import (
 )
 from sizewright_server.estimation.optimizers import StepKind, optimizers
 from sizewright_server.estimation.problems import Violation
-from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels, StateTypes
+from sizewright_server.estimation.techniques import (
+    Adapter,
+    BaseWeights,
+    CheckpointPolicy,
+    Kernels,
+    StateTypes,
+)
 from sizewright_server.estimation.workload import Optimizer
 from sizewright_server.wire import models
 from sizewright_server.wire.violations import from_pydantic, one_of
@@ -45,6 +51,7 @@ class TechniquesReader:
             "base_weights": self._base(message) if message.HasField("base_weights") else None,
             "states": self._states(message.states),
             "kernels": self._kernels(message.kernels),
+            "checkpoint_policy": self._checkpoints(message),
         }
         return values if len(self.problems) == before else None
 
@@ -154,6 +161,26 @@ class TechniquesReader:
             },
         )
         return Kernels() if section is None else Kernels(**section.model_dump())
+
+    def _checkpoints(self, message: pb.Training) -> CheckpointPolicy:
+        policy = message.checkpoint_policy
+        section = self._section(
+            "checkpoint_policy",
+            models.CheckpointSection,
+            {
+                "every_layers": policy.every_layers or 1,
+                "selective": policy.selective or "matmuls",
+                "offload": policy.offload,
+            },
+        )
+        kind = message.activation_checkpointing
+        if kind <= pb.ACTIVATION_CHECKPOINTING_NONE and (policy.every_layers > 1 or policy.offload):
+            self._wrong(
+                "checkpoint_policy", "nothing is checkpointed: set activation_checkpointing"
+            )
+        if policy.selective and kind != pb.ACTIVATION_CHECKPOINTING_SELECTIVE:
+            self._wrong("checkpoint_policy.selective", "needs activation_checkpointing 'selective'")
+        return CheckpointPolicy() if section is None else CheckpointPolicy(**section.model_dump())
 
     def _section(self, path: str, model: type[SectionT], values: dict[str, Any]) -> SectionT | None:
         try:

@@ -43,6 +43,11 @@ HEADS = (
     "none",
 )
 
+CHECKPOINTING = {
+    pb.ACTIVATION_CHECKPOINTING_FULL: "full",
+    pb.ACTIVATION_CHECKPOINTING_SELECTIVE: "selective",
+}
+
 SectionT = TypeVar("SectionT", bound=models.Section)
 
 
@@ -200,14 +205,8 @@ class WorkloadReader:
         return None
 
     def _training(self, message: pb.Training) -> Training | None:
-        if message.activation_checkpointing == pb.ACTIVATION_CHECKPOINTING_SELECTIVE:
-            self._wrong(
-                "training.activation_checkpointing",
-                "'selective' is not built yet; use 'none' or 'full'",
-            )
         if message.target_seq_len:
             self._wrong("training.target_seq_len", "encoder-decoder models are not built yet")
-        full = message.activation_checkpointing == pb.ACTIVATION_CHECKPOINTING_FULL
         section = self._section(
             "training",
             models.TrainingSection,
@@ -216,7 +215,7 @@ class WorkloadReader:
                 "micro_batch": message.micro_batch,
                 "seq_len": message.seq_len,
                 "gradient_accumulation_steps": message.gradient_accumulation_steps or 1,
-                "checkpointing": "full" if full else "none",
+                "checkpointing": CHECKPOINTING.get(message.activation_checkpointing, "none"),
                 "attention": message.attention or "sdpa",
                 "padded_batches": message.padded_batches,
                 "gradient_reduce_dtype": message.gradient_reduce_dtype or None,

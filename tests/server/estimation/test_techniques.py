@@ -12,7 +12,13 @@ from sizewright_server.estimation.memory import ByteRange, GpuReadings
 from sizewright_server.estimation.optimizers import optimizers
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.runtime import device_overhead
-from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels, StateTypes
+from sizewright_server.estimation.techniques import (
+    Adapter,
+    BaseWeights,
+    CheckpointPolicy,
+    Kernels,
+    StateTypes,
+)
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import (
     Layout,
@@ -204,3 +210,33 @@ def test_litgpts_recipes_allocate_what_they_report(
     found = readings(run, find_preset(preset).config).allocated
     assert found.best_bytes == pytest.approx(published, rel=0.05)
     assert found.low_bytes <= published <= found.high_bytes
+
+
+def test_selective_checkpointing_lies_between_none_and_full() -> None:
+    kinds = [moving_at_loss(training(checkpointing=kind)) for kind in ("full", "selective", "none")]
+    assert kinds == sorted(kinds)
+
+
+def test_the_operator_policy_keeps_every_other_product_and_attention() -> None:
+    """torchtitan's policy: queries, values, one of gate and up, down, and the attention result."""
+    tokens, layers = 2048, 32
+    full = moving_at_loss(training(checkpointing="full"))
+    kept = moving_at_loss(training(checkpointing="selective")) - full
+    each = 2 * (4096 + 1024 + 14_336 + 4096) + 2 * 4096 + 4 * 32
+    assert kept == pytest.approx(layers * tokens * each, rel=0.01)
+
+
+def test_checkpointing_one_block_in_two_keeps_half_of_the_rest() -> None:
+    full, none = (moving_at_loss(training(checkpointing=kind)) for kind in ("full", "none"))
+    half = moving_at_loss(
+        training(checkpointing="full", checkpoint_policy=CheckpointPolicy(every_layers=2))
+    )
+    assert half == pytest.approx((full + none) / 2, rel=0.01)
+
+
+def test_offloaded_checkpoints_leave_no_hidden_states_of_blocks() -> None:
+    full = moving_at_loss(training(checkpointing="full"))
+    offloaded = moving_at_loss(
+        training(checkpointing="full", checkpoint_policy=CheckpointPolicy(offload=True))
+    )
+    assert full - offloaded == pytest.approx(32 * 2048 * 4096 * 2, rel=0.01)

@@ -1,0 +1,50 @@
+"""What a checkpointed block keeps, and what it makes again in the backward pass.
+
+"matmuls" is torchtitan's operator policy (torch/utils/checkpoint.py's selective contexts): every
+other matrix product and the attention kernel's results are kept. "attention" recomputes the scores
+and what attention makes of them (Megatron's selective recomputation, arXiv 2205.05198), "mlp" what
+the feed-forward layer saves. Everything else a block saves is kept.
+"""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.tape import Event, Tape, forward_pass
+
+#: An attention matrix has samples, heads, queries and keys.
+MATRIX_DIMS = 4
+
+
+def kept_storages(tape: Tape, policy: str) -> frozenset[int]:
+    """Storages that stay from a block's forward pass to its recomputation, its inputs apart."""
+    if policy == "matmuls":
+        products = [i for i, s in enumerate(tape.storages) if s.result_of == "product"]
+        attended = [i for i, s in enumerate(tape.storages) if s.result_of == "attention"]
+        return frozenset([*products[::2], *attended])
+    if policy == "":
+        return frozenset()
+    saved = [(i, s) for i, s in enumerate(tape.storages) if s.saves and not s.external]
+    if policy == "mlp":
+        return frozenset(i for i, s in saved if s.part != "mlp")
+    return frozenset(
+        i
+        for i, s in saved
+        if s.result_of != "attention"
+        and not (len(s.shape) == MATRIX_DIMS and s.shape[1] == "NH" and s.shape[2] == "S")
+    )
+
+
+def checkpointed_events(tape: Tape, policy: str) -> list[Event]:
+    """The forward pass without gradients, which keeps its inputs and what the policy says."""
+    kept = kept_storages(tape, policy)
+    return forward_pass(tape, len(tape.ops), keep_saved=False, keep_inputs=True, spared=kept)
+
+
+def recompute_events(tape: Tape, policy: str) -> list[Event]:
+    """The forward pass as non-reentrant checkpointing runs it again.
+
+    It stops before the last operator that saves anything (torch/utils/checkpoint.py, early_stop),
+    so that operator's own output is not made again.
+    """
+    last = max((i for i, op in enumerate(tape.ops) if op.saves), default=0)
+    given = kept_storages(tape, policy)
+    return forward_pass(tape, last, keep_saved=True, keep_inputs=True, given=given)

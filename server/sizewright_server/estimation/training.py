@@ -463,7 +463,7 @@ class TrainingGroup:
         return held + 2 * self._fetched(segment)
 
     def _after_part(self, segment: Segment) -> str:
-        """Where what stays of an instance counts: inputs that left for host memory, or gradients."""
+        """Where what stays of an instance counts: inputs gone to the host, or gradients."""
         leaves = self._is_checkpointed(segment) and self.training.checkpoint_policy.offload
         return "hidden-states" if leaves else "reduced-or-gathered"
 

@@ -9,7 +9,7 @@ from tests.accuracy.case import Case, Unmapped
 from tests.accuracy.host_network_cases import estimate_frame, estimate_network
 
 from sizewright_server.estimation.classical.estimate import estimate_fit
-from sizewright_server.estimation.classical.job import FitJob, Table
+from sizewright_server.estimation.classical.job import FitJob, Strings, Table
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.problems import UnsupportedWorkload
 
@@ -63,6 +63,11 @@ def _job(work: Case, framework: str) -> FitJob:
     if name in ("GridSearchCV", "RandomizedSearchCV", "cross_val_score", "cross_validate"):
         inner = {"class_name": work["estimator"], "hyper_parameters": parameters}
         parameters = {"estimator": inner, "cv": work.get("cv") or 5, "n_jobs": work.get("n_jobs")}
+    elif "estimator" in work:
+        inner = {"class_name": work["estimator"], "hyper_parameters": parameters}
+        parameters = {"estimator": inner, **(work.get("outer") or {})}
+    if "estimators" in work:
+        parameters["estimators"] = [_step(step) for step in work["estimators"]]
     if name in ("Pipeline", "make_pipeline"):
         parameters = {"steps": [_step(step) for step in work.get("steps") or ()]}
     asked = tuple(OPERATIONS.get(str(o), "predict") for o in work.get("ops") or ("fit",))
@@ -100,10 +105,17 @@ def _booster(framework: str, api: str, table: Table) -> str:
 
 def _table(data: Case, *, unsupervised: bool) -> Table:
     classes = data.get("classes")
+    dtype, strings = str(data.get("dtype") or "float64"), None
+    if dtype in ("str", "string", "object", "category"):
+        storage: Any = {"object": "object", "category": "categorical"}
+        kept = storage.get(str(data.get("storage") or dtype), "arrow")
+        distinct = data.get("categories") or data.get("cardinality")
+        length = int(data.get("str_len") or 12)
+        strings = Strings(int(data.get("cols") or 1), length, distinct, kept)
     return Table(
         int(data.get("rows") or 0),
         int(data.get("cols") or 1),
-        str(data.get("dtype") or "float64"),
+        "int64" if strings else dtype,
         CONTAINERS.get(str(data.get("kind") or ""), "numpy"),
         float(data.get("density") or 1.0),
         0 if unsupervised else 2 if classes is None else int(classes),
@@ -111,4 +123,5 @@ def _table(data: Case, *, unsupervised: bool) -> Table:
         float(data.get("missing") or 0.0),
         int(data.get("categories") or data.get("cardinality") or 0),
         int(data.get("tokens") or data.get("words") or 0),
+        strings,
     )

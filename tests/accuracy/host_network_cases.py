@@ -51,9 +51,14 @@ def estimate_frame(work: Case) -> MemoryEstimate:
     settings = work.get("settings") or {}
     size = settings.get("file_size_mib")
     params = work.get("params") or {}
+    floats = int(spec.get("floats") or 0)
+    if params.get("columns"):
+        chosen = len(params["columns"])
+        size = None if size is None else float(size) * chosen / max(1, floats)
+        floats = chosen
     file = FileColumns(
         int(spec["rows"]),
-        int(spec.get("floats") or 0),
+        floats,
         int(spec.get("floats_short") or 0) + int(spec.get("ints") or 0),
         int(spec.get("strs") or 0),
         int(spec.get("str_len") or 12),
@@ -147,9 +152,10 @@ def _language_model(work: Case, *, training: bool) -> MemoryEstimate:
     if not prod((work.get("batch") or 0, model.get("seq") or 0)):
         raise Unmapped("batch or sequence length is not stated")
     batch, tokens = int(work["batch"]), int(model["seq"])
+    cache: Any = "none" if "Bert" in str(config.get("class")) else "dynamic"
     foreach = bool((work.get("opt_kw") or {}).get("foreach"))
     run: Training | Inference = Inference(
-        "transformers", "fp32", "fp32", batch, tokens, 0, "none", 0
+        "transformers", "fp32", "fp32", batch, tokens, 0, cache, 0
     )
     if training:
         optimizer = Optimizer(_optimizer(work), "foreach" if foreach else "for-loop")

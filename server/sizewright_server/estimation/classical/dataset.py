@@ -9,14 +9,21 @@ from sizewright_server.estimation.memory import Part
 #: A Python string object of ASCII text: header and terminator (sys.getsizeof("") on CPython 3.11).
 STRING_HEADER_BYTES = 49
 POINTER_BYTES = 8
+#: Mean characters of an English word, with the blank after it.
+WORD_CHARACTERS = 6
 #: Pages of a mapped file are shared with the page cache and reclaimable.
 MAPPED = Doubt(0.0, 1.0, "medium")
 
 
 def table_parts(table: Table, *, target: bool = True) -> tuple[Part, ...]:
     """The features and, with `target`, the labels as scikit-learn's users hold them: 8 bytes."""
-    made = (_features(table), *_strings(table))
+    made = _strings(table) if _text_alone(table) else (_features(table), *_strings(table))
     return (*made, _labels(table.rows)) if target and table.rows else made
+
+
+def _text_alone(table: Table) -> bool:
+    """Whether the columns that are encoded are the text columns themselves."""
+    return table.strings is not None and table.strings.columns == table.columns
 
 
 def _strings(table: Table) -> tuple[Part, ...]:
@@ -53,6 +60,11 @@ def code_bytes(categories: int) -> int:
 
 
 def _features(table: Table) -> Part:
+    if table.text_tokens:
+        each = POINTER_BYTES + STRING_HEADER_BYTES + table.text_tokens * WORD_CHARACTERS
+        numbers = f"{table.rows:,} x {each} B"
+        text = "documents x (string + words x 6 characters)"
+        return part("features", table.rows * each, text, numbers, "a list of str", CODE)
     size = table.matrix_bytes()
     shape = f"{table.rows:,} x {table.columns:,} x {table.item_bytes} B"
     if table.sparse:

@@ -195,6 +195,8 @@ def logistic_regression(job: FitJob) -> Steps:
         per_row = 4 * width
         text = "raw predictions, gradient, weights and one temporary: 4 x n x k"
         parts.append(rows_part("loss-arrays", table, per_row, text, source))
+        if job.class_name.endswith("CV"):
+            parts.append(copies("folds", table, 1, "training rows + test rows", source))
         if outputs(table) > 1 and not table.sparse:
             parts.append(blas_part(job, table.columns))
     if solver == "newton-cg":
@@ -248,6 +250,19 @@ def generalised_linear(job: FitJob) -> Steps:
     source = f"{SKLEARN}: linear_model/_glm/glm.py"
     arrays = rows_part("loss-arrays", job.table, 5 * F8, "5 x n x 8 B", source)
     return fit_of(*float_copy(job.table), arrays, model=(coefficients(job),))
+
+
+@estimator("scikit-learn", "TheilSenRegressor")
+def theil_sen(job: FitJob) -> Steps:
+    """Each drawn subset is a view that keeps a permutation of all rows alive."""
+    source = f"{SKLEARN}: linear_model/_theil_sen.py, numpy choice(replace=False)"
+    table = job.table
+    asked = job.count("n_subsamples", table.columns + 1)
+    drawn = min(job.count("max_subpopulation", 10_000), math.comb(min(table.rows, 10_000), asked))
+    size = drawn * table.rows * F8
+    text = "subsets x n x 8 B"
+    held = part("permutations", size, text, f"{drawn:,} x {table.rows:,} x 8 B", source)
+    return fit_of(*float_copy(table), held, model=(coefficients(job),))
 
 
 @estimator("scikit-learn", "HuberRegressor")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sizewright_server.estimation.classical.constants import constant
 from sizewright_server.estimation.classical.job import FitJob, Table
 from sizewright_server.estimation.classical.parts import (
     SKLEARN,
@@ -18,11 +17,27 @@ from sizewright_server.estimation.classical.parts import (
 )
 from sizewright_server.estimation.classical.preprocessing import output_of, output_part
 from sizewright_server.estimation.classical.registry import estimator, steps_of
+from sizewright_server.estimation.classical.trees import loky_parts
 from sizewright_server.estimation.memory import ByteRange, Part
 
-#: joblib maps arrays of more than this to a file that the workers share (Parallel, max_nbytes).
-MAPPED_FROM_BYTES = 10**6
 DEFAULT_FOLDS = 5
+#: Classes that fit on folds, whose rows are copies.
+CROSS_VALIDATED = (
+    "CalibratedClassifierCV",
+    "RFECV",
+    "SequentialFeatureSelector",
+    "TunedThresholdClassifierCV",
+)
+#: Classes that fit the inner estimator once for each label or output.
+PER_LABEL = (
+    "OneVsRestClassifier",
+    "OneVsOneClassifier",
+    "OutputCodeClassifier",
+    "MultiOutputClassifier",
+    "MultiOutputRegressor",
+    "ClassifierChain",
+    "RegressorChain",
+)
 
 
 def inner_job(job: FitJob, given: Any, name: str) -> FitJob:
@@ -107,13 +122,7 @@ def search(job: FitJob) -> Steps:
     if workers <= 1:
         return Steps((Moment("fit-folds", fold), *_named(refit)), whole.model, whole.predict)
     pool = [scaled(each, workers, "workers") for each in fold]
-    pool.append(constant("process", "loky_worker").part("workers", "workers x own pages", workers))
-    pool.append(constant("process", "loky_manager").part("worker-manager", "resource tracker"))
-    shared = job.table.matrix_bytes()
-    if shared > MAPPED_FROM_BYTES:
-        text = "the table as a file all workers map"
-        source = "joblib: Parallel(max_nbytes), a file in /dev/shm"
-        pool.append(part("shared-table", shared, text, f"{shared:,} B", source))
+    pool += loky_parts(job)
     return Steps((Moment("fit-folds", tuple(pool)), *_named(refit)), whole.model, whole.predict)
 
 
@@ -160,11 +169,64 @@ def ensemble(job: FitJob) -> Steps:
 
 @estimator("scikit-learn", "CalibratedClassifierCV", "OneVsRestClassifier", "OneVsOneClassifier")
 @estimator("scikit-learn", "MultiOutputClassifier", "MultiOutputRegressor", "RFE", "RFECV")
+@estimator("scikit-learn", "ClassifierChain", "RegressorChain", "OutputCodeClassifier")
+@estimator(
+    "scikit-learn", "SelectFromModel", "SequentialFeatureSelector", "TransformedTargetRegressor"
+)
+@estimator("scikit-learn", "SelfTrainingClassifier", "TunedThresholdClassifierCV")
+@estimator("scikit-learn", "FixedThresholdClassifier")
 def repeated(job: FitJob) -> Steps:
     """The inner estimator several times, one after the other, its models kept."""
     inner = inner_job(job, job.get("estimator"), "estimator")
     made = steps_of(inner)
-    times = DEFAULT_FOLDS if job.class_name.startswith("Calibrated") else max(job.table.classes, 1)
+    times = _fits(job)
     model = tuple(scaled(each, times, "fits") for each in made.model)
-    held: tuple[Part, ...] = (_fold_rows(job, DEFAULT_FOLDS),) if times == DEFAULT_FOLDS else ()
+    held: tuple[Part, ...] = ()
+    if job.class_name in CROSS_VALIDATED:
+        held = (_fold_rows(job, max(2, times)),)
+    elif job.class_name in ("ClassifierChain", "RegressorChain", "RFE", "SelfTrainingClassifier"):
+        # The table again, with the chain's outputs or without the columns that were dropped.
+        size = job.table.matrix_bytes()
+        held = (part("changed-table", size, "rows or columns of X", f"{size:,} B", SKLEARN),)
     return Steps((Moment("fit", (*held, *model, *heaviest(made.fit).parts)),), model, made.predict)
+
+
+def _fits(job: FitJob) -> int:
+    """How many fitted estimators are kept."""
+    if job.class_name == "CalibratedClassifierCV":
+        cv = job.get("cv")
+        return max(2, int(cv)) if isinstance(cv, int) else DEFAULT_FOLDS
+    if job.class_name == "OneVsOneClassifier":
+        return max(1, job.table.classes * (job.table.classes - 1) // 2)
+    return max(job.table.classes, 1) if job.class_name in PER_LABEL else 1
+
+
+@estimator("scikit-learn", "ColumnTransformer", "FeatureUnion", "make_column_transformer")
+def side_by_side(job: FitJob) -> Steps:
+    """Transformers on columns of the table, and their outputs joined: alone, and together.
+
+    Each is [transformer, columns]; a transformer alone sees the whole table.
+    """
+    given = job.get("transformers", job.get("transformer_list"))
+    if not isinstance(given, list) or not given:
+        raise job.refuse("transformers", "must be a list of [estimator, number of columns]")
+    outputs: list[Part] = []
+    moments: list[Moment] = []
+    for at, one in enumerate(given, 1):
+        chosen, columns = one if isinstance(one, list) and len(one) == 2 else (one, None)
+        table = job.table
+        if columns is not None:
+            width = len(columns) if isinstance(columns, list) else columns
+            if not isinstance(width, int) or not 1 <= width <= job.table.columns:
+                raise job.refuse(
+                    "transformers", f"columns must be counts or names, not {columns!r}"
+                )
+            table = replace(table, columns=width)
+        step = inner_job(job.on(table), chosen, "transformers")
+        made = steps_of(step)
+        moments += [Moment(f"{m.name}-{at}", (*outputs, *m.parts)) for m in made.fit]
+        moments.append(Moment(f"transform-{at}", (*outputs, *made.predict)))
+        outputs.append(output_part(step, f"output-{at}"))
+    joined = [replace(each, name=each.name.replace("output", "joined-output")) for each in outputs]
+    moments.append(Moment("fit-joined", (*outputs, *joined)))
+    return Steps(tuple(moments), (), (*outputs, *joined))

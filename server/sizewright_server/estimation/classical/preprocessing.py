@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sizewright_server.estimation.classical.constants import constant, keys
+from sizewright_server.estimation.classical.dataset import string_bytes
 from sizewright_server.estimation.classical.job import FitJob, Table
 from sizewright_server.estimation.classical.linear import (
     F8,
@@ -143,8 +144,21 @@ def encoder(job: FitJob) -> Steps:
         sampled = rows_part("column", job.table, F8, "one column, sorted", source)
         wider = rows_part("binned-copy", job.table, columns * F8, "X, binned", source)
         return _transformer(job, sampled, also=() if ordinal else (wider, codes, _index(job)))
-    also = (codes, _index(job)) if made.sparse else (codes,)
-    return _transformer(job, codes, also=also)
+    texts = _as_objects(job)
+    also = (*texts, codes, _index(job)) if made.sparse else (*texts, codes)
+    return _transformer(job, *texts, codes, also=also)
+
+
+def _as_objects(job: FitJob) -> tuple[Part, ...]:
+    """Text columns as arrays of Python strings, all of them while the encoder runs."""
+    text = job.table.strings
+    if text is None:
+        return ()
+    each = string_bytes(1, text.length, storage="object")
+    size = job.table.rows * text.columns * each
+    numbers = f"{job.table.rows:,} x {text.columns} x {each} B"
+    formula = "n x columns x (pointer 8 + string 49 + characters)"
+    return (part("strings-as-objects", size, formula, numbers, SCALE, CODE),)
 
 
 def _index(job: FitJob) -> Part:

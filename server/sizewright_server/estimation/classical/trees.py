@@ -22,6 +22,8 @@ from sizewright_server.estimation.memory import Part
 
 #: A node of `tree/_tree.pxd`: two children, feature, threshold, impurity, counts, flag, padded.
 NODE_BYTES = 64
+#: joblib maps arrays of more than this to a file that the workers share (Parallel, max_nbytes).
+MAPPED_FROM_BYTES = 10**6
 #: Share of distinct rows in a bootstrap sample as large as the table: 1 - 1/e.
 BOOTSTRAP_SHARE = 1 - math.exp(-1)
 SOURCE = f"{SKLEARN}: tree/_tree.pyx, _splitter.pyx; ensemble/_forest.py"
@@ -194,7 +196,38 @@ def bagging(job: FitJob) -> Steps:
         )
         for each in (*float32_copy(job.table), _tree_work(job.table, bootstrap=True))
     ]
-    return fit_of(*copied, _growing(leaves[0], classes), model=model)
+    return fit_of(*copied, *loky_parts(job), _growing(leaves[0], classes), model=model)
+
+
+def loky_parts(job: FitJob) -> tuple[Part, ...]:
+    """joblib's worker processes, where there are several, and the table as a file they map."""
+    workers = job.workers()
+    if workers <= 1:
+        return ()
+    made = [
+        constant("process", "loky_worker").part("workers", "workers x own pages", workers),
+        constant("process", "loky_manager").part("worker-manager", "resource tracker"),
+    ]
+    shared = job.table.matrix_bytes()
+    if shared > MAPPED_FROM_BYTES:
+        text = "the table as a file all workers map"
+        source = "joblib: Parallel(max_nbytes), a file in /dev/shm"
+        made.append(part("shared-table", shared, text, f"{shared:,} B", source))
+    return tuple(made)
+
+
+@estimator("scikit-learn", "RandomTreesEmbedding")
+def trees_embedding(job: FitJob) -> Steps:
+    """Random trees of depth 5, and a one for the leaf of each row in each tree."""
+    table, trees = job.table, job.count("n_estimators", 100)
+    leaves = min(2 ** min(job.count("max_depth", 5), 30), table.rows)
+    model = (trees_part(job, trees, (max(1, leaves), CODE), 0),)
+    applied = rows_part("leaves", table, 2 * F8 * trees, "leaf numbers, as codes: 2 n T", SOURCE)
+    ones = rows_part("output-leaves", table, trees * 12, "n x T x (value 8 + index 4)", SOURCE)
+    work = _tree_work(table, bootstrap=False)
+    grown = Moment("fit", (*float32_copy(table), work, *model))
+    coded = Moment("fit-transform", (*float32_copy(table), applied, ones, *model))
+    return Steps((grown, coded), model, (applied, ones))
 
 
 @estimator("scikit-learn", "IsolationForest")

@@ -12,7 +12,7 @@ from sizewright_server.estimation.keras.layers import Made, Shape, lower, rule, 
 GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 #: Tensors of the state's width that a step keeps: activated gates, cell and its tanh, state, and
 #: the products between them (keras.src.layers.rnn, while-loop gradients).
-KEPT_PER_STEP = {"LSTM": 9, "GRU": 9, "SimpleRNN": 2}
+KEPT_PER_STEP = {"LSTM": 8, "GRU": 6, "SimpleRNN": 2}
 
 
 @rule("LSTM", "GRU", "SimpleRNN")
@@ -95,7 +95,7 @@ def attention(spec: LayerSpec, shapes: tuple[Shape, ...]) -> Made:
         weights,
         keeps_input=True,
         saved=projected + pairs * (2.25 if dropped else 1),
-        workspace=pairs * (2 if dropped else 1),
+        workspace=3 * pairs,
     )
 
 

@@ -7,6 +7,8 @@
   `json` in it is taken as the configuration itself. The same for `keras`.
 - `machines: [dgx-h100]` is `[{name: machines/dgx-h100, model: dgx-h100}]`, and a machine's name
   goes without `machines/`.
+- `safetensors: ./folder` (or a file, or an index) reads the files' headers, and the config.json
+  beside them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from google.protobuf.descriptor import Descriptor
 from sizewright_client.document import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.model_files import read_json_object
 from sizewright_client.quantities import number
+from sizewright_client.safetensors_files import beside, read_model
 
 JSON_TEXT_MAPS = frozenset({"sizewright.v1.Estimator.hyper_parameters"})
 _JSON_MESSAGES = frozenset({"sizewright.v1.HfConfig", "sizewright.v1.KerasModel"})
@@ -27,6 +30,7 @@ _SCALAR_FIELDS = {"sizewright.v1.Optimizer": "name", "sizewright.v1.Adapter": "m
 _PARALLELISM = "sizewright.v1.Parallelism"
 _MACHINE = "sizewright.v1.Machine"
 _MACHINE_PREFIX = "machines/"
+_SAFETENSORS = "sizewright.v1.SafetensorsModel"
 
 
 def expanded(message: Descriptor, node: Node, folder: Path) -> Node:
@@ -40,6 +44,8 @@ def expanded(message: Descriptor, node: Node, folder: Path) -> Node:
         return _parallelism(node)
     if message.full_name == _MACHINE:
         return _machine(node)
+    if isinstance(node, Scalar) and message.full_name == _SAFETENSORS:
+        return _stored(node, folder)
     if isinstance(node, Scalar) and message.full_name in _SCALAR_FIELDS:
         return _wrapped(_SCALAR_FIELDS[message.full_name], node)
     if len(message.fields) == 1 and not isinstance(node, Mapping):
@@ -84,6 +90,28 @@ def _json_message(node: Node, folder: Path) -> Node:
     if isinstance(node, Mapping) and "json" not in node.keys:
         return _wrapped("json", Scalar(json_text(node), quoted=True, line=node.line))
     return node
+
+
+def _stored(node: Scalar, folder: Path) -> Mapping:
+    """The tensors of weight files, equal ones in one entry, and the configuration beside them."""
+    line = node.line
+    tensors = []
+    for stored in read_model(node.text, folder):
+        values: dict[str, Node] = {
+            "name": Scalar(stored.name, quoted=True, line=line),
+            "dtype": Scalar(stored.dtype.lower().replace("_", "-"), quoted=True, line=line),
+            "shape": Sequence(tuple(Scalar(str(n), False, line) for n in stored.shape), line),
+            "stored_bytes": Scalar(str(stored.stored_bytes), quoted=False, line=line),
+            "count": Scalar(str(stored.count), quoted=False, line=line),
+        }
+        entries = tuple(Entry(key, value, line) for key, value in values.items())
+        tensors.append(Mapping(entries, line))
+    made = [Entry("tensors", Sequence(tuple(tensors), line), line)]
+    config = beside(node.text, folder)
+    if config is not None:
+        text = Scalar(read_json_object(str(config), folder), quoted=True, line=line)
+        made.append(Entry("hf_config", _wrapped("json", text), line))
+    return Mapping(tuple(made), line)
 
 
 def _wrapped(field: str, node: Node) -> Mapping:

@@ -11,6 +11,7 @@ from sizewright_client.render.explain import put_explanation
 from sizewright_client.render.figures import gib, parameters, printable, size
 from sizewright_client.render.layout import layout_words
 from sizewright_client.render.page import Page, grid_of
+from sizewright_client.render.serving import put_serving
 
 _READINGS = (
     ("allocated", "bytes in live tensors"),
@@ -29,6 +30,8 @@ def put_estimate(
     put_subject(page, estimate)
     for pool in estimate.pools:
         put_pool(page, pool)
+    if estimate.HasField("serving"):
+        put_serving(page, estimate.serving)
     put_warnings(page, estimate.warnings)
     if explain:
         for pool in estimate.pools:

@@ -278,7 +278,8 @@ def stored_weights(model: pb.Model) -> StoredWeights | None:
     if model.WhichOneof("source") != "safetensors" or not model.safetensors.tensors:
         return None
     tensors = model.safetensors.tensors
-    return StoredWeights(sum(tensor.stored_bytes for tensor in tensors), len(tensors))
+    count = sum(max(1, tensor.count) for tensor in tensors)
+    return StoredWeights(sum(tensor.stored_bytes for tensor in tensors), count)
 
 
 def _file_type(model: pb.Model) -> str:

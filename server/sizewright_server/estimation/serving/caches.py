@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sizewright_server.estimation.serving.model import LayerCache
@@ -68,31 +67,32 @@ def held_tokens(cache: LayerCache, tokens: int, forward_tokens: int) -> int:
 
 
 def sequence_bytes(
-    caches: Sequence[LayerCache], form: CacheFormat, tokens: int, forward_tokens: int
+    caches: Mapping[LayerCache, int], form: CacheFormat, tokens: int, forward_tokens: int
 ) -> int:
     """Bytes of one sequence over all layers, in a cache that drops what windows have passed."""
     total = 0.0
-    for cache, count in Counter(caches).items():
+    for cache, count in caches.items():
         held = held_tokens(cache, tokens, forward_tokens)
         total += count * (held * form.token_bytes(cache) + form.state_bytes(cache))
     return int(total)
 
 
-def full_token_bytes(caches: Sequence[LayerCache], form: CacheFormat) -> float:
+def full_token_bytes(caches: Mapping[LayerCache, int], form: CacheFormat) -> float:
     """Bytes a token takes over all layers in a cache that keeps every token."""
-    return sum(count * form.token_bytes(cache) for cache, count in Counter(caches).items())
+    return sum(count * form.token_bytes(cache) for cache, count in caches.items())
 
 
 @dataclass(frozen=True, slots=True)
 class PagedPool:
     """A pool of equal blocks. A block holds `block_tokens` tokens of one group of layers.
 
-    `kinds` are the groups' caches: a sequence takes blocks from each of them.
+    `groups` are the caches of its groups and how many there are of each: a sequence takes blocks
+    from every one.
     """
 
     block_tokens: int
     block_bytes: int
-    kinds: tuple[LayerCache, ...]
+    groups: tuple[tuple[LayerCache, int], ...]
     #: Pages a recurrent state pins in each of its groups.
     state_pages: int = 1
 
@@ -103,26 +103,33 @@ class PagedPool:
     def sequence_blocks(self, tokens: int, forward_tokens: int) -> int:
         """Blocks a sequence of `tokens` takes, over all groups."""
         total = 0
-        for cache in self.kinds:
+        for cache, count in self.groups:
             if cache.kind == "state":
-                total += self.state_pages
+                total += count * self.state_pages
                 continue
             held = held_tokens(cache, tokens, forward_tokens)
             spare = int(cache.kind == "sliding" and held < tokens)
-            total += -(-held // self.block_tokens) + spare
+            total += count * (-(-held // self.block_tokens) + spare)
         return total
 
+    @property
+    def kinds(self) -> int:
+        """Groups in all."""
+        return sum(count for _, count in self.groups)
 
-def uniform_pool(caches: Sequence[LayerCache], form: CacheFormat, block_tokens: int) -> PagedPool:
+
+def uniform_pool(
+    caches: Mapping[LayerCache, int], form: CacheFormat, block_tokens: int
+) -> PagedPool:
     """One block for all layers together, each of them keeping every token."""
     per_token = full_token_bytes(caches, form)
     kind = next((c for c in caches if c.kind != "none"), LayerCache("none"))
     whole = kind if kind.kind == "latent" else replace(kind, kind="full")
-    return PagedPool(block_tokens, max(1, int(per_token * block_tokens)), (whole,))
+    return PagedPool(block_tokens, max(1, int(per_token * block_tokens)), ((whole, 1),))
 
 
 def grouped_pool(
-    caches: Sequence[LayerCache],
+    caches: Mapping[LayerCache, int],
     form: CacheFormat,
     block_tokens: int,
     state_pages: int,
@@ -135,7 +142,7 @@ def grouped_pool(
     groups share a pool whose block is one group's pages. Where layers keep states, the block is
     enlarged until a page of attention is no smaller than a page of state.
     """
-    counts = Counter(c for c in caches if c.kind != "none")
+    counts = {c: n for c, n in caches.items() if c.kind != "none"}
     states = [form.state_bytes(c) for c in counts if c.kind == "state"]
     tokens = [form.token_bytes(c) for c in counts if c.kind != "state"]
     block = block_tokens
@@ -145,12 +152,12 @@ def grouped_pool(
     page = int(max([t * block for t in tokens] + [float(s) for s in states]))
     least, most = min(counts.values()), max(counts.values())
     size = most if most < least * group_bound else least
-    groups = [c for c, n in counts.items() for _ in range(-(-n // size))]
-    return PagedPool(block, max(1, page * size), tuple(groups), state_pages)
+    groups = tuple((c, -(-n // size)) for c, n in counts.items())
+    return PagedPool(block, max(1, page * size), groups, state_pages)
 
 
 def pool_of(
-    caches: Sequence[LayerCache],
+    caches: Mapping[LayerCache, int],
     form: CacheFormat,
     block_tokens: int,
     *,

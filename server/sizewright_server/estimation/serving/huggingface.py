@@ -7,7 +7,6 @@ bitsandbytes, AutoGPTQ and AutoAWQ kernels.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 from sizewright_server.estimation.memory import ByteRange
@@ -15,7 +14,7 @@ from sizewright_server.estimation.serving.caches import CacheFormat, held_tokens
 from sizewright_server.estimation.serving.model import LayerCache
 from sizewright_server.estimation.serving.rules import Version
 from sizewright_server.estimation.serving.stages import Setup
-from sizewright_server.estimation.serving.weights import Ranks, rank_weights, stage_layers
+from sizewright_server.estimation.serving.weights import Ranks
 
 #: generate() asks for the last position's logits only since this version; before, the prefill made
 #: all of them, and a copy in fp32.
@@ -53,9 +52,7 @@ class HuggingFace:
         """Named bytes of a stage's weights."""
         layout = self.setup.layout
         ranks = Ranks(layout.tp, layout.pp, layout.ep, stage, pads=False)
-        held = rank_weights(
-            self.model, self.setup.scheme, self.setup.itemsize, ranks, rotary_itemsize=0
-        )
+        held = self.setup.tables.weights(layout.tp, padded=False).rank(ranks, rotary_itemsize=0)
         scale = self.setup.stored_share
         parts = [
             ("layers", int((held.layers + held.experts) * scale)),
@@ -70,7 +67,7 @@ class HuggingFace:
         """The cache of a stage's layers for every sequence at `tokens` tokens."""
         form = CacheFormat(self.run.kv_type, self.setup.itemsize, self.setup.layout.tp)
         total = 0.0
-        for cache, count in Counter(self.setup.stage_caches(stage)).items():
+        for cache, count in self.setup.caches(stage).items():
             kept = expanded(cache)
             held = held_tokens(kept, tokens, 0) if self._windows else tokens
             if kept.kind == "cross":
@@ -133,7 +130,7 @@ class HuggingFace:
 
     def _concatenated(self, stage: int, tokens: int) -> int:
         """Keys of one layer, old and new at once."""
-        layers = max(1, len(self.setup.stage_caches(stage)))
+        layers = max(1, self.setup.layer_count(stage))
         return self.cache_bytes(stage, tokens) // layers // 2
 
     def _kept(self) -> int:
@@ -202,13 +199,6 @@ class HuggingFace:
         if name.startswith("fp8"):
             return rows * max(model.ffn, model.hidden)
         return 0
-
-    def stage_caches(self, stage: int) -> tuple[LayerCache, ...]:
-        """The caches of a stage, as transformers keeps them."""
-        caches = self.model.caches
-        return tuple(
-            expanded(caches[i]) for i in stage_layers(len(caches), self.setup.layout.pp, stage)
-        )
 
 
 def expanded(cache: LayerCache) -> LayerCache:

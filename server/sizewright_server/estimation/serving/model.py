@@ -6,6 +6,7 @@ engine's pages (`caches`).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -144,7 +145,8 @@ class ServedModel:
     @property
     def parameters(self) -> int:
         """Parameters in all, tied tensors once."""
-        total = sum(self.layers[kind].parameters for kind in self.order)
+        times = Counter(self.order)
+        total = sum(n * self.layers[kind].parameters for kind, n in times.items())
         for group in (self.embedding, self.head, self.final_norm):
             total += sum(tensor.parameters for tensor in group)
         return total + (self.encoder.parameters if self.encoder else 0)

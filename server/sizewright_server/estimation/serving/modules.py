@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from sizewright_server.estimation.memory import ByteRange, Part, Phase
@@ -15,7 +16,6 @@ from sizewright_server.estimation.serving.view import (
     MOST_SEQUENCES,
     CountRange,
     ServingView,
-    largest,
 )
 
 #: Weights lie this share around their shapes, and what comes and goes this share around the
@@ -30,12 +30,9 @@ def stage_parts(engine: HuggingFace, stage: int, moment: Moment) -> tuple[Part, 
     """The live parts of a moment on one GPU."""
     parts = engine.weights(stage)
     size = sum(n for _, n in parts)
-    kind = "quantised" if engine.setup.scheme.converts else "plain"
-    less, more = _doubt(engine, WEIGHT_DOUBT[kind])
     children = tuple(exact(name, n) for name, n in parts)
     words = f"{engine.model.parameters:,} parameters in {engine.run.weight_type}"
-    weights = ByteRange(int(size * (1 - less)), size, int(size * (1 + more)))
-    made = [part("weights", weights, words, children)]
+    made = [part("weights", _weight_range(engine, size), words, children)]
     for name, n in moment.parts:
         if name == "kv-cache":
             made.append(exact(name, n, _cache_words(engine, n)))
@@ -73,14 +70,30 @@ def allocated(engine: HuggingFace, stage: int) -> ByteRange:
 
     The low bound leaves the prefill's activations out: prompts may be run in chunks.
     """
-    found = stage_phases(engine, stage)
-    best = max(phase.total.best_bytes for phase in found)
-    high = max(phase.total.high_bytes for phase in found)
+    weights = engine.weights(stage)
+    held = _weight_range(engine, sum(n for _, n in weights))
+    less, more = _doubt(engine, MOVING_DOUBT)
+    sizes = []
+    for moment in engine.moments(stage):
+        cache = sum(n for name, n in moment.parts if name == "kv-cache")
+        moving = moment.total - cache - WORKSPACE.best_bytes
+        sizes.append(
+            held
+            + ByteRange(cache, cache, cache)
+            + ByteRange(int(moving * (1 - less)), moving, int(moving * (1 + more)))
+            + WORKSPACE
+        )
     return ByteRange(
-        min(phase.total.low_bytes for phase in found),
-        best + SMALL.best_bytes,
-        high + SMALL.high_bytes,
+        min(size.low_bytes for size in sizes),
+        max(size.best_bytes for size in sizes) + SMALL.best_bytes,
+        max(size.high_bytes for size in sizes) + SMALL.high_bytes,
     )
+
+
+def _weight_range(engine: HuggingFace, size: int) -> ByteRange:
+    kind = "quantised" if engine.setup.scheme.converts else "plain"
+    less, more = _doubt(engine, WEIGHT_DOUBT[kind])
+    return ByteRange(int(size * (1 - less)), size, int(size * (1 + more)))
 
 
 def reserved(engine: HuggingFace, stage: int) -> ByteRange:
@@ -129,32 +142,27 @@ def view(setup: Setup, device: ServingDevice, version: str, context: ByteRange) 
         least_gpu=reserved(engine, stage) + context,
         all_gpus=all_gpus(engine),
     )
-    return _with_limits(made, setup, device, context) if device.total.best_bytes else made
+    return _with_limits(made, setup, device, context, stage) if device.total.best_bytes else made
 
 
 def _with_limits(
-    made: ServingView, setup: Setup, device: ServingDevice, context: ByteRange
+    made: ServingView, setup: Setup, device: ServingDevice, context: ByteRange, stage: int
 ) -> ServingView:
     """Largest batch at the asked length, and largest prompt at the asked batch, by each bound.
 
     The careful bound of a count uses the high estimate, and the bold one the low.
     """
 
-    def fits(batch: int, prompt: int, bound: str) -> bool:
-        run = replace(setup.run, batch=batch, input_tokens=prompt, cache_tokens=None)
-        engine = HuggingFace(replace(setup, run=run))
-        size = reserved(engine, worst_stage(engine)) + context
-        return int(getattr(size, bound)) <= device.total.best_bytes
+    run = setup.run
+    top = device.total.best_bytes - context.best_bytes
 
-    run, bounds = setup.run, ("high_bytes", "best_bytes", "low_bytes")
-    batches = [
-        largest(lambda n, b=bound: fits(n, run.input_tokens, b), MOST_SEQUENCES)  # type: ignore[misc]
-        for bound in bounds
-    ]
-    lengths = [
-        largest(lambda n, b=bound: fits(run.batch, n, b), LONGEST)  # type: ignore[misc]
-        for bound in bounds
-    ]
+    def size(batch: int, prompt: int) -> ByteRange:
+        turned = replace(run, batch=batch, input_tokens=prompt, cache_tokens=None)
+        engine = HuggingFace(replace(setup, run=turned))
+        return reserved(engine, stage)
+
+    batches = _largest_each(lambda n: size(n, run.input_tokens), top, MOST_SEQUENCES)
+    lengths = _largest_each(lambda n: size(run.batch, n), top, LONGEST)
     longest = [n + run.new_tokens if n else 0 for n in lengths]
     return replace(
         made,
@@ -162,3 +170,41 @@ def _with_limits(
         sequences=CountRange(*batches),
         longest_sequence=CountRange(*longest),
     )
+
+
+def _largest_each(size: Callable[[int], ByteRange], top: int, most: int) -> tuple[int, int, int]:
+    """The largest number that fits below `top` by the high, the best and the low estimate."""
+    known: dict[int, ByteRange] = {}
+
+    def at(n: int) -> ByteRange:
+        if n not in known:
+            known[n] = size(n)
+        return known[n]
+
+    return (
+        _largest(lambda n: at(n).high_bytes, top, most),
+        _largest(lambda n: at(n).best_bytes, top, most),
+        _largest(lambda n: at(n).low_bytes, top, most),
+    )
+
+
+def _largest(size: Callable[[int], int], top: int, most: int) -> int:
+    """Secants from below and above, then halves: the size grows with the number, nearly in line."""
+    if size(1) > top:
+        return 0
+    low, high = 1, most + 1
+    guess = 64
+    for step in range(64):
+        guess = min(max(guess, low + 1), high - 1)
+        if high - low <= 1:
+            break
+        if size(guess) <= top:
+            low = guess
+        else:
+            high = guess
+        slope = max(1, (size(guess) - size(1)) // max(1, guess - 1))
+        line = 1 + (top - size(1)) // slope
+        guess = line if step < 6 and low < line < high else (low + high) // 2
+        if step < 6 and line == low:
+            guess = low + 1
+    return low

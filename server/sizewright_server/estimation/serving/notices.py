@@ -35,11 +35,12 @@ def notices_of(
         text = "No device is given: what the pool holds is not known, only what it needs."
         made.append(Notice("device-not-stated", text))
     held = sum(n for _, n in setup.weight_parts(0)) * setup.layout.tp * setup.layout.pp
-    text = (
-        f"Reading the weights passes {held / GIB:,.1f} GiB through the page cache, which the "
-        "kernel takes back when processes need it; it is not in the host figure."
-    )
-    made.append(Notice("page-cache", text))
+    if held >= GIB:
+        text = (
+            f"Reading the weights passes {held / GIB:,.1f} GiB through the page cache, which the "
+            "kernel takes back when processes need it; it is not in the host figure."
+        )
+        made.append(Notice("page-cache", text))
     return tuple(made)
 
 

@@ -79,7 +79,7 @@ def needed_blocks(engine: PoolEngine, stage: Stage, sequences: int, tokens: int)
     pool, run = stage.pool, engine.setup.run
     mine = -(-sequences // (engine.setup.layout.dp * engine.sharers))
     each = pool.sequence_blocks(tokens, engine.forward_tokens)
-    paged = sum(1 for kind in pool.kinds if kind.kind in ("full", "latent"))
+    paged = sum(n for cache, n in pool.groups if cache.kind in ("full", "latent"))
     prefix = min(run.shared_prefix_tokens, tokens) // pool.block_tokens * paged
     return prefix + mine * (each - prefix)
 
@@ -113,10 +113,10 @@ def cache_part(engine: PoolEngine, stage: Stage, size: ByteRange, blocks: int) -
     numbers = (
         f"{blocks:,} blocks x {pool.block_bytes:,} B ({pool.block_tokens} tokens of {run.kv_type})"
     )
-    if len(pool.kinds) == 1 and pool.kinds[0].kind == "full":
-        kept = pool.kinds[0]
+    if pool.kinds == 1 and pool.groups[0][0].kind == "full":
+        kept = pool.groups[0][0]
         heads = max(1, -(-kept.kv_heads // setup.attention_tp))
-        layers = len([c for c in setup.stage_caches(0) if c.kind != "none"])
+        layers = setup.layer_count(0)
         width = kept.key_dim + kept.value_dim
         numbers += f"; {layers} layers x {heads} heads x {width} a token"
     return part("kv-cache", size, numbers)
@@ -208,11 +208,19 @@ def _with_pool(made: ServingView, engine: PoolEngine) -> ServingView:
 
 
 def _sequences(engine: PoolEngine, blocks: int, tokens: int) -> int:
-    """Most sequences of that length at once, on one replica."""
-    stage, dp = engine.stages[0], engine.setup.layout.dp
-    return largest(
-        lambda count: needed_blocks(engine, stage, count * dp, tokens) <= blocks, MOST_SEQUENCES
-    )
+    """Most sequences of that length at once, on one replica: what `needed_blocks` allows."""
+    stage = engine.stages[0]
+    one, two = (_replica_blocks(engine, stage, n, tokens) for n in (1, 2))
+    if one > blocks:
+        return 0
+    mine = 1 + (blocks - one) // max(1, two - one)
+    return min(mine * engine.sharers, MOST_SEQUENCES)
+
+
+def _replica_blocks(engine: PoolEngine, stage: Stage, mine: int, tokens: int) -> int:
+    """Blocks of `mine` sequences on one rank."""
+    ranks = engine.setup.layout.dp * engine.sharers
+    return needed_blocks(engine, stage, mine * ranks, tokens)
 
 
 def _longest(engine: PoolEngine, blocks: int, sequences: int) -> int:

@@ -37,7 +37,7 @@ from sizewright_server.estimation.serving.run import (
     ServingDevice,
     ServingWorkload,
 )
-from sizewright_server.estimation.serving.stages import Setup
+from sizewright_server.estimation.serving.stages import ITEMSIZE, Setup, Tables
 from sizewright_server.estimation.serving.texts import part, total
 from sizewright_server.estimation.serving.view import ServingView
 from sizewright_server.estimation.workload import Layout
@@ -51,10 +51,12 @@ class PreparedServing:
     def __init__(self, workload: ServingWorkload) -> None:
         self.workload, run = workload, workload.run
         self.model = _model(workload)
-        self.scheme = _scheme(workload, self.model)
-        self.draft: ServedModel | None = None
+        draft: ServedModel | None = None
         if run.draft is not None:
-            self.draft = read_served_model(run.draft.config, "workload.inference.serving.draft")
+            field = "workload.inference.serving.speculative.draft"
+            draft = read_served_model(run.draft.config, field)
+        scheme = _scheme(workload, self.model)
+        self.tables = Tables(self.model, scheme, ITEMSIZE[run.compute_type], draft)
         self.legal_tp = legal_tensor_parallel(self.model)
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         _refuse_contradictions(workload, self.model, self.legal_tp)
@@ -71,7 +73,7 @@ class PreparedServing:
 
     def setup(self, layout: Layout) -> Setup:
         """The model with its ranks."""
-        return Setup(self.model, self.scheme, self.workload.run, layout, self.draft)
+        return Setup(self.tables, self.workload.run, layout)
 
     def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:
         """Layouts over the GPUs, the widest tensor parallelism first; the explicit one alone."""
@@ -157,14 +159,18 @@ class PreparedServing:
     def _pooled(
         self, setup: Setup, device: ServingDevice, overhead: DeviceOverhead
     ) -> tuple[PoolEstimate, ServingView]:
-        """The GPU pool of an engine with a pool: the least for what is asked."""
-        engine = pooled.engine_of(setup, device)
+        """The GPU pool of an engine with a pool: the least for what is asked.
+
+        The pool is what plans are made with, so it takes the larger of the defaults that differ
+        between GPUs; the view beside it is of the device itself.
+        """
+        engine = pooled.engine_of(setup, ANY_DEVICE)
         index, size = pooled.least(engine)
         stage = engine.stages[index]
         cache = pooled.needed_bytes(engine, stage)
         allocated = stage.weights + stage.activations + ByteRange(cache, cache, cache)
         device_use = self.least_reserved(setup.layout) + overhead.total(0, 1)
-        seen = pooled.view(engine, _version_words(self.workload))
+        seen = pooled.view(pooled.engine_of(setup, device), _version_words(self.workload))
         made = self._balanced(pooled.phases(engine), device_use)
         reserved = ByteRange(*(max(getattr(allocated, b), getattr(size, b)) for b in BOUNDS))
         return PoolEstimate(

@@ -106,7 +106,7 @@ class Sglang:
     def _pool(self, index: int) -> PagedPool:
         """One slot per token: pages of one token, and states in a pool of their own."""
         return pool_of(
-            self.setup.stage_caches(index),
+            self.setup.caches(index),
             self.setup.cache_format(),
             self.setup.run.block_tokens or 1,
             hybrid=False,

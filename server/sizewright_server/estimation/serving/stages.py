@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import CacheFormat, PagedPool
 from sizewright_server.estimation.serving.model import LayerCache, ServedModel, Tensor
 from sizewright_server.estimation.serving.quantisation import Scheme
 from sizewright_server.estimation.serving.run import ServingRun
-from sizewright_server.estimation.serving.weights import Ranks, rank_weights, stage_layers
+from sizewright_server.estimation.serving.weights import Ranks, WeightTable, stage_layers
 from sizewright_server.estimation.workload import Layout
 
 NOTHING = ByteRange(0, 0, 0)
@@ -34,33 +37,92 @@ class Stage:
         return total + self.graphs if graphs else total
 
 
+CacheCounts = Mapping[LayerCache, int]
+
+
+class Tables:
+    """What is the same for every layout of a model: its weights by division, its caches by layer.
+
+    `draft` keeps the model's own unquantised type.
+    """
+
+    def __init__(
+        self, model: ServedModel, scheme: Scheme, itemsize: int, draft: ServedModel | None = None
+    ) -> None:
+        self.model, self.scheme, self.itemsize, self.draft = model, scheme, itemsize, draft
+        self._caches = model.caches
+        self._weights: dict[int, WeightTable] = {}
+        self._counts: dict[tuple[int, int], CacheCounts] = {}
+
+    def weights(self, tp: int, *, padded: bool) -> WeightTable:
+        """The weights; `padded` as MXFP4 kernels hold experts on `tp` ranks."""
+        key = tp if padded else 0
+        if key not in self._weights:
+            model = padded_experts(self.model, tp) if padded else self.model
+            self._weights[key] = WeightTable(model, self.scheme, self.itemsize)
+        return self._weights[key]
+
+    @cached_property
+    def drafted(self) -> WeightTable | None:
+        """The draft model's weights."""
+        if self.draft is None:
+            return None
+        return WeightTable(self.draft, replace(self.scheme, converts=()), self.itemsize)
+
+    def caches(self, pp: int, stage: int) -> CacheCounts:
+        """How many layers of a stage have each cache; the draft model's are on the last stage."""
+        key = (pp, stage)
+        if key not in self._counts:
+            made = Counter(self._caches[i] for i in stage_layers(len(self._caches), pp, stage))
+            if self.draft is not None and stage == pp - 1:
+                made.update(self.draft.caches)
+            self._counts[key] = made
+        return self._counts[key]
+
+    @cached_property
+    def latent_elements(self) -> tuple[int, ...]:
+        """Elements of each layer kind's latent up-projection."""
+        return tuple(
+            sum(t.elements for t in layer.tensors if t.split == "latent-heads")
+            for layer in self.model.layers
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A model, its quantisation and where its ranks stand."""
 
-    model: ServedModel
-    scheme: Scheme
+    tables: Tables
     run: ServingRun
     layout: Layout
-    draft: ServedModel | None = None
+
+    @property
+    def model(self) -> ServedModel:
+        """The model."""
+        return self.tables.model
+
+    @property
+    def scheme(self) -> Scheme:
+        """Its stored type."""
+        return self.tables.scheme
 
     @property
     def itemsize(self) -> int:
         """Bytes of an activation."""
-        return ITEMSIZE[self.run.compute_type]
+        return self.tables.itemsize
 
     @property
     def attention_tp(self) -> int:
         """Ranks that share one sequence's heads."""
         return 1 if self.run.attention_data_parallel else self.layout.tp
 
-    def stage_caches(self, stage: int) -> tuple[LayerCache, ...]:
-        """The caches of a stage's layers, and the draft model's on the last stage."""
-        caches = self.model.caches
-        held = [caches[i] for i in stage_layers(len(caches), self.layout.pp, stage)]
-        if self.draft is not None and stage == self.layout.pp - 1:
-            held += self.draft.caches
-        return tuple(held)
+    def caches(self, stage: int) -> CacheCounts:
+        """How many layers of a stage have each cache."""
+        return self.tables.caches(self.layout.pp, stage)
+
+    def layer_count(self, stage: int) -> int:
+        """Layers of a stage that have a cache."""
+        return sum(n for cache, n in self.caches(stage).items() if cache.kind != "none")
 
     def cache_format(self, latent_multiple: int = 1) -> CacheFormat:
         """How the cache is stored."""
@@ -70,8 +132,8 @@ class Setup:
         """Named bytes of a stage's weights on one rank."""
         layout = self.layout
         ranks = Ranks(layout.tp, layout.pp, layout.ep, stage, pads, self.attention_tp)
-        model = padded_experts(self.model, layout.tp) if self._pads_experts() else self.model
-        held = rank_weights(model, self.scheme, self.itemsize, ranks, rotary_itemsize=self.itemsize)
+        table = self.tables.weights(layout.tp, padded=self._pads_experts())
+        held = table.rank(ranks, rotary_itemsize=self.itemsize)
         scale = self.stored_share
         parts = [
             ("layers", int(held.layers * scale)),
@@ -93,7 +155,7 @@ class Setup:
         if stored is None or not stored.total_bytes:
             return 1.0
         whole = Ranks(pads=False)
-        held = rank_weights(self.model, self.scheme, self.itemsize, whole, rotary_itemsize=0)
+        held = self.tables.weights(1, padded=False).rank(whole, rotary_itemsize=0)
         return stored.total_bytes / held.total
 
     def _pads_experts(self) -> bool:
@@ -101,12 +163,11 @@ class Setup:
 
     def _absorbed(self, stage: int) -> int:
         """Copies of the up-projections that absorbed latent attention keeps beside the weights."""
-        rows = 0
-        for i in stage_layers(len(self.model.order), self.layout.pp, stage):
-            layer = self.model.layers[self.model.order[i]]
-            if layer.cache.kind == "latent":
-                rows += sum(_up_projection(t) for t in layer.tensors)
-        return rows * self.itemsize // self.attention_tp
+        kinds, elements = self.model.order, self.tables.latent_elements
+        if not any(elements):
+            return 0
+        layers = stage_layers(len(kinds), self.layout.pp, stage)
+        return sum(elements[kinds[i]] for i in layers) * self.itemsize // self.attention_tp
 
     def _adapters(self, stage: int) -> int:
         """Slots for LoRA adapters on every linear layer; A whole on each rank, B divided."""
@@ -123,17 +184,10 @@ class Setup:
 
     def _draft(self, stage: int) -> int:
         """The draft model's weights, which stand on the last stage."""
-        if self.draft is None or stage != self.layout.pp - 1:
+        drafted = self.tables.drafted
+        if drafted is None or stage != self.layout.pp - 1:
             return 0
-        plain = replace(self.scheme, converts=())
-        ranks = Ranks(self.layout.tp, 1, 1, 0)
-        held = rank_weights(self.draft, plain, self.itemsize, ranks, rotary_itemsize=self.itemsize)
-        return held.total
-
-
-def _up_projection(tensor: Tensor) -> int:
-    """Elements of the matrix that turns latents into keys and values."""
-    return tensor.elements if tensor.split == "latent-heads" else 0
+        return drafted.rank(Ranks(self.layout.tp), rotary_itemsize=self.itemsize).total
 
 
 #: vLLM's MXFP4 experts are padded: the hidden width to 256, each rank's expert width to 128. Two

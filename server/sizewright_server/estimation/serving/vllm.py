@@ -166,7 +166,7 @@ class Vllm:
     def _graphs(self, index: int) -> ByteRange:
         if self.setup.run.eager:
             return NOTHING
-        layers = len(self.setup.stage_caches(index))
+        layers = self.setup.layer_count(index)
         share = captured_sizes(self.batches.sequences) / captured_sizes(LARGEST_CAPTURE)
         made = self.rules.rule("graph-base").size(share)
         made += self.rules.rule("graph-per-layer").size(layers * share)
@@ -179,7 +179,7 @@ class Vllm:
         rules, run = self.rules, self.setup.run
         hybrid = self.generation == "v1" and run.hybrid_cache and rules.rule("hybrid-groups").on
         return pool_of(
-            self.setup.stage_caches(index),
+            self.setup.caches(index),
             self.setup.cache_format(),
             run.block_tokens if run.block_tokens and run.block_tokens <= 256 else BLOCK_TOKENS,
             hybrid=hybrid,
@@ -190,7 +190,7 @@ class Vllm:
     def tokens_of(self, blocks: int) -> int:
         """The tokens the engine says its blocks hold."""
         pool = self.stages[0].pool
-        groups = max(1, len(pool.kinds))
+        groups = max(1, pool.kinds)
         if groups > 1 and self.rules.rule("tokens-by-concurrency").on:
             each = pool.sequence_blocks(self.longest, self.forward_tokens)
             return int(blocks / max(1, each) * self.longest) * self.sharers

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 
 #: Attributes every log record has; what is beside them was given as `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -28,9 +30,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class StandardErrorHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error for as long as somebody reads it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        """Lets the log go nowhere once its reader has gone: calls and the exit code go on."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        else:
+            super().handleError(record)
+
+
 def log_to_stderr() -> None:
     """Sends the package's logs to standard error as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StandardErrorHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger("sizewright")
     root.handlers[:] = [handler]

@@ -55,6 +55,8 @@ HOUSES: tuple[tuple[str, House], ...] = (
         ),
     ),
     ("fsdp_qlora", House(adapter_type="bf16", adapter_dropout=0.1)),
+    # train.py deletes the logits before the backward pass.
+    ("torchtitan", House(loop="trainer")),
     ("unsloth", House(loop="trainer", adapter_mixed=True)),
     ("swift", TRAINER),
     ("axolotl", TRAINER),

@@ -67,10 +67,8 @@ def _gpu_pool(
     replay: bool,
 ) -> PoolEstimate:
     allocated, reserved = _readings(columns)
-    exact = None
     if replay and kind_of(group) != "expandable":
         exact = replayed_reserved_bytes(group)
-    if exact is not None:
         reserved = ByteRange(reserved.low_bytes, exact, max(exact, reserved.high_bytes))
     runtime = overhead.parts(*prepared.collectives(layout))
     peak_index = max(range(len(columns.phases)), key=lambda i: int(columns.phases[i].peak_bytes[0]))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.replay_events import Expansion, Handle
+from sizewright_server.estimation.replay_shards import GATHERED, ShardedExpansion
 from sizewright_server.estimation.training import TrainingGroup
 
 if TYPE_CHECKING:
@@ -107,26 +108,27 @@ class CachingAllocator:
         return held, address
 
 
-def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int | None:
+def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int:
     """Bytes the allocator holds at the end of a run of the group's first layout.
 
-    None for layouts whose shards and gathered parameters the expansion does not follow.
+    Each CUDA stream has blocks of its own; what FSDP gathers is requested on another stream.
     """
-    if isinstance(group, TrainingGroup) and not _followed(group):
-        return None
-    allocator = CachingAllocator()
+    computing, gathering = CachingAllocator(), CachingAllocator()
     live: dict[Handle, tuple[int, bool]] = {}
-    for handle, size in Expansion(group).requests():
+    for handle, size in _expansion(group).requests():
+        allocator = gathering if handle[0] == GATHERED else computing
         held = live.pop(handle, None)
         if size > 0:
             live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST)
         if held is not None:
             # Released, or made anew while it was there, as torch.cat does with a cache.
             allocator.free(*held)
-    return allocator.reserved_bytes
+    return computing.reserved_bytes + gathering.reserved_bytes
 
 
-def _followed(group: TrainingGroup) -> bool:
-    """One data-parallel rank whose states are all on its GPU, gathered and freed by nobody."""
+def _expansion(group: TrainingGroup | InferenceGroup) -> Expansion:
+    if not isinstance(group, TrainingGroup):
+        return Expansion(group)
     layout = group.layout
-    return layout == Layout(tp=layout.tp, sequence_parallel=layout.sequence_parallel)
+    alone = Layout(tp=layout.tp, sequence_parallel=layout.sequence_parallel)
+    return Expansion(group) if layout == alone else ShardedExpansion(group)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.lowering import TIED_HEADS, Segment
-from sizewright_server.estimation.profile import Column, elements, round_up
+from sizewright_server.estimation.profile import EMPTY_PASS, Column, elements, round_up
 from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
@@ -75,6 +75,9 @@ class Expansion:
     def _passes(self, stages: Sequence[Stage]) -> Iterator[Request]:
         last = len(self.group.segments) - 1
         for stage in stages:
+            if stage.events is EMPTY_PASS:
+                yield from self._closing()
+                continue
             number = self.index[stage.segment]
             segment = self.group.segments[number]
             sizes = stage.sizes[:, 0].tolist()
@@ -90,14 +93,32 @@ class Expansion:
                     for storage, name in segment.program.shared.items()
                 }
                 shared |= self._shared(segment, number, instance, last)
+                yield from self._before(stage, number, instance, backward=backward)
                 for sign, storage in events:
                     handle = shared.get(storage) or (number, instance, storage)
                     yield handle, sizes[storage] if sign > 0 else RELEASE
+                yield from self._after(stage, number, instance, backward=backward)
             if backward and number == 0 and self._tied_bytes():
                 # The table's second gradient is added to the head's and dropped.
                 grad = segment.program.parameter_grads[0]
                 if grad is not None:
                     yield (0, 0, grad), RELEASE
+
+    def _before(
+        self, stage: Stage, number: int, instance: int, *, backward: bool
+    ) -> Iterator[Request]:
+        """What a library requests before one instance of a pass runs; nothing on one rank."""
+        yield from ()
+
+    def _after(
+        self, stage: Stage, number: int, instance: int, *, backward: bool
+    ) -> Iterator[Request]:
+        """What it requests and releases after it."""
+        yield from ()
+
+    def _closing(self) -> Iterator[Request]:
+        """What it does when the backward pass is over."""
+        yield from ()
 
     def _shared(self, segment: Segment, number: int, instance: int, last: int) -> dict[int, Handle]:
         """Handles of what crosses the borders of one instance, in its neighbours' names."""

@@ -475,7 +475,7 @@ class TrainingGroup:
 
         Offloaded gradients leave as they are reduced.
         """
-        if self._adds_in_place:
+        if self.adds_in_place:
             return np.zeros_like(self.dp)
         if self.training.optimizer.in_backward:
             return -self._whole_gradients(index)
@@ -498,7 +498,7 @@ class TrainingGroup:
         return self.training.gradient_accumulation_steps > 1
 
     @property
-    def _adds_in_place(self) -> bool:
+    def adds_in_place(self) -> bool:
         """New gradients are added to whole ones as they are made; to shards, when reduced."""
         return (self.adding or self._buffered) and not bool((self.parallel.zero >= 2).any())
 
@@ -510,8 +510,8 @@ class TrainingGroup:
     def _backward_pass(self, segment: Segment) -> Pass:
         program = segment.program
         if self._is_checkpointed(segment):
-            return program.recompute_accumulating if self._adds_in_place else program.recompute
-        return program.backward_accumulating if self._adds_in_place else program.backward
+            return program.recompute_accumulating if self.adds_in_place else program.recompute
+        return program.backward_accumulating if self.adds_in_place else program.backward
 
     def _held_outputs(self) -> Column:
         """The model's output object keeps the logits until the step is over."""

@@ -1,0 +1,218 @@
+"""The requests of a run whose states are sharded, gathered, offloaded or spread over a pipeline.
+
+What FSDP gathers comes from the pool of its own CUDA stream, which shares nothing with the pool of
+the computing stream (torch/distributed/fsdp: unshard and all-gather copy-in streams). FSDP2 copies
+each unit out of the gathered buffer; FSDP1 computes with the buffer itself. Buffers of other
+libraries are requested once, and what they hold while a block runs as one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sizewright_server.estimation.parallel import ALWAYS
+from sizewright_server.estimation.profile import ALLOCATION_QUANTUM_BYTES, elements, round_up
+from sizewright_server.estimation.replay_events import (
+    PARAMETERS,
+    RELEASE,
+    STATES,
+    Expansion,
+    Handle,
+    Request,
+)
+from sizewright_server.estimation.sharding import FlatFsdpWorkingSet, FsdpWorkingSet
+from sizewright_server.estimation.timeline import Stage
+from sizewright_server.estimation.training import TrainingGroup
+
+#: Segment numbers of handles, beside those of `replay_events`. GATHERED is of the other stream.
+GATHERED, UNIT, REDUCED, SHARD, BUFFERS, HELD = -11, -12, -13, -14, -15, -16
+ROOT = -1
+#: Pieces in which a tensor's optimizer state and master copy are made.
+STATE_PIECES = 2
+#: Frees that FSDP1's rate limiter lets wait (_limiter_utils.py, _FreeEventQueue), and what a CPU
+#: that nothing limits is taken to run ahead.
+FREES_IN_FLIGHT, FREES_UNLIMITED = 2, 8
+
+
+class ShardedExpansion(Expansion):
+    """The run of one layout as requests and releases, with its library's working set."""
+
+    def __init__(self, group: TrainingGroup) -> None:
+        super().__init__(group)
+        self.training = group
+        self.working = group.working
+        self.layout = group.layout
+        self.fsdp = isinstance(self.working, FsdpWorkingSet) and int(group.parallel.gathers[0])
+        self.copies_out = not isinstance(self.working, FlatFsdpWorkingSet)
+        self._reducing = (REDUCED, 0, 0)
+        self._gathered: set[Handle] = set()
+        self._pending: list[tuple[int, int]] = []
+
+    def requests(self) -> Iterator[Request]:
+        """States and buffers that are there before the first step, then two steps."""
+        resident = self.training.resident
+        weights = self._shard_bytes()
+        if int(resident.weights[0]):
+            yield from (((PARAMETERS, 0, i), size) for i, size in enumerate(weights))
+        for i, name in enumerate(("gradients_kept", "buckets", "waiting", "workspaces")):
+            size = int(getattr(resident, name)[0])
+            if size:
+                yield (BUFFERS, 0, i), _rounded(size)
+        yield from self._run(weights, first=True)
+        yield from self._run(weights, first=False)
+
+    def _run(self, weights: list[int], *, first: bool) -> Iterator[Request]:
+        group = self.training
+        if group.adding and not group.adds_in_place:
+            yield from self._passes(group.all_stages)
+        yield from self._passes(group.all_stages)
+        states = int(group.resident.optimizer[0])
+        if first and states:
+            each = states / max(1, sum(weights)) / STATE_PIECES
+            for i, size in enumerate(weights):
+                made = _rounded(int(size * each))
+                yield from (((STATES, k, i), made) for k in range(STATE_PIECES))
+        step = int(group.schedule.step_temporary[0])
+        if step:
+            yield (HELD, 0, 0), _rounded(step)
+            yield (HELD, 0, 0), RELEASE
+        yield from self._released_after_step(group)
+        if not group.adding:
+            for number in range(len(group.segments)):
+                for instance in range(self._count(number)):
+                    yield (SHARD, number, instance), RELEASE
+
+    # -- what a library does around a pass -------------------------------------------------------
+
+    def _before(
+        self, stage: Stage, number: int, instance: int, *, backward: bool
+    ) -> Iterator[Request]:
+        if not self.fsdp:
+            size = int(stage.during_bytes[0])
+            if size:
+                yield (HELD, number, instance), _rounded(size)
+            return
+        if number == 0 and not backward:
+            yield from self._gather(ROOT, 0, self._root_bytes())
+        if not self.training.segments[number].repeats:
+            return
+        following = instance - 1 if backward else instance + 1
+        yield from self._gather(number, instance, self._unit_bytes(number))
+        if 0 <= following < self._count(number):
+            yield from self._once(number, following, self._unit_bytes(number))
+
+    def _after(
+        self, stage: Stage, number: int, instance: int, *, backward: bool
+    ) -> Iterator[Request]:
+        if not self.fsdp:
+            yield (HELD, number, instance), RELEASE
+            if backward and int(stage.after_bytes[0]) < 0:
+                yield from self._to_shards(number, instance)
+            return
+        if not self.training.segments[number].repeats:
+            return
+        if backward or not self.layout.keep_gathered:
+            yield from self._freed(number, instance)
+        if backward:
+            yield from self._reduce(number, instance)
+
+    def _closing(self) -> Iterator[Request]:
+        """The root's gradients are reduced, and its parameters freed."""
+        if not self.fsdp:
+            return
+        yield self._reducing, RELEASE
+        roots = [i for i, s in enumerate(self.training.segments) if not s.repeats]
+        width = self.training.widths.reduced
+        sizes = self.training.states.per_segment(width)
+        self._reducing = (REDUCED, ROOT, 0)
+        yield from _made(self._reducing, sum(int(sizes[i][0]) for i in roots))
+        for number in roots:
+            for instance in range(self._count(number)):
+                yield from self._to_shards(number, instance)
+        yield self._reducing, RELEASE
+        yield from self._freed(ROOT, 0)
+
+    def _gather(self, number: int, instance: int, size: int) -> Iterator[Request]:
+        """A unit whole: gathered if it is not yet, and under FSDP2 copied out."""
+        yield from self._once(number, instance, size)
+        if self.copies_out and size:
+            yield (UNIT, number, instance), _rounded(size)
+            yield from self._dropped(number, instance)
+
+    def _once(self, number: int, instance: int, size: int) -> Iterator[Request]:
+        """The buffer of an all-gather, unless it is there."""
+        handle = (GATHERED, number, instance)
+        if (number, instance) in self._pending:
+            self._pending.remove((number, instance))
+        if size and handle not in self._gathered:
+            self._gathered.add(handle)
+            yield handle, _rounded(size)
+
+    def _dropped(self, number: int, instance: int) -> Iterator[Request]:
+        self._gathered.discard((GATHERED, number, instance))
+        yield (GATHERED, number, instance), RELEASE
+
+    def _freed(self, number: int, instance: int) -> Iterator[Request]:
+        """A unit is resharded. FSDP1's buffer is reusable when the computing stream is past it, and
+        the CPU runs ahead of it by as many frees as the rate limiter lets wait."""
+        if self.copies_out:
+            yield (UNIT, number, instance), RELEASE
+            return
+        self._pending.append((number, instance))
+        waiting = FREES_IN_FLIGHT if self.layout.fsdp.limit_all_gathers else FREES_UNLIMITED
+        while len(self._pending) > waiting:
+            yield from self._dropped(*self._pending.pop(0))
+
+    def _reduce(self, number: int, instance: int) -> Iterator[Request]:
+        """Gradients go to the reduction's buffer, and from there to their shards."""
+        yield self._reducing, RELEASE
+        self._reducing = (REDUCED, number, instance)
+        sizes = self.training.states.per_segment(self.training.widths.reduced)
+        yield from _made(self._reducing, int(sizes[number][0]))
+        yield from self._to_shards(number, instance)
+
+    def _to_shards(self, number: int, instance: int) -> Iterator[Request]:
+        group = self.training
+        for storage in group.segments[number].program.parameter_grads:
+            if storage is not None:
+                yield (number, instance, storage), RELEASE
+        stays = group.placement.gradients and not int(group.resident.gradients_kept[0])
+        if stays:
+            sizes = group.states.per_segment(group.widths.gradient, ALWAYS)
+            yield from _made((SHARD, number, instance), int(sizes[number][0]))
+
+    def _unit_bytes(self, number: int) -> int:
+        assert isinstance(self.working, FsdpWorkingSet)
+        return int(self.working.units[number][0])
+
+    def _root_bytes(self) -> int:
+        assert isinstance(self.working, FsdpWorkingSet)
+        return int(self.working.root[0])
+
+    def _shard_bytes(self) -> list[int]:
+        """Every parameter tensor's part on the rank, in the order of the model."""
+        group = self.training
+        ways = group.parallel.ways(3)
+        sizes: list[int] = []
+        for number, segment in enumerate(group.segments):
+            dims = group.dims_of.of(segment.sizes)
+            one = []
+            for parameter in segment.program.parameters:
+                count = -(-elements(parameter.shape, dims) // ways)
+                if parameter.stored is not None:
+                    size = parameter.stored.stored_bytes(count)
+                else:
+                    width = group.widths.trained if parameter.trained else group.widths.stored
+                    size = count * width
+                one.append(int(round_up(size)[0]))
+            sizes += one * self._count(number)
+        return sizes
+
+
+def _made(handle: Handle, size: int) -> Iterator[Request]:
+    if size:
+        yield handle, _rounded(size)
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALLOCATION_QUANTUM_BYTES) * ALLOCATION_QUANTUM_BYTES

@@ -108,22 +108,33 @@ class CachingAllocator:
         return held, address
 
 
-def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup) -> int:
+def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_bytes: int) -> int:
     """Bytes the allocator holds at the end of a run of the group's first layout.
 
-    Each CUDA stream has blocks of its own; what FSDP gathers is requested on another stream.
+    Each CUDA stream has blocks of its own; what FSDP gathers is requested on another stream. Of a
+    deep model as many blocks are replayed as `MOST_EVENTS` allows, what a block leaves free being
+    taken by the next one: the slack is then added to `allocated_bytes`, the whole model's peak.
     """
     computing, gathering = CachingAllocator(), CachingAllocator()
-    live: dict[Handle, tuple[int, bool]] = {}
-    for handle, size in _expansion(group).requests():
+    live: dict[Handle, tuple[int, bool, int]] = {}
+    allocated = peak = 0
+    expansion = _expansion(group)
+    for handle, size in expansion.requests():
         allocator = gathering if handle[0] == GATHERED else computing
         held = live.pop(handle, None)
         if size > 0:
-            live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST)
+            live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST, size)
+            allocated += size
         if held is not None:
             # Released, or made anew while it was there, as torch.cat does with a cache.
-            allocator.free(*held)
-    return computing.reserved_bytes + gathering.reserved_bytes
+            allocator.free(held[0], held[1])
+            allocated -= held[2]
+        elif allocated > peak:
+            peak = allocated
+    reserved = computing.reserved_bytes + gathering.reserved_bytes
+    if not expansion.cut:
+        return reserved
+    return allocated_bytes + max(0, reserved - peak + expansion.waiting_bytes())
 
 
 def _expansion(group: TrainingGroup | InferenceGroup) -> Expansion:

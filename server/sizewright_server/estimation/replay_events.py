@@ -22,6 +22,8 @@ Handle: TypeAlias = tuple[int, int, int]
 Request: TypeAlias = tuple[Handle, int]
 
 RELEASE = -1
+#: Events of one step that are replayed at most: about 20 ms for two steps.
+MOST_EVENTS = 9000
 #: Segment numbers of handles that belong to no block.
 PARAMETERS, STATES, TEMPORARIES, SHARED = -1, -2, -3, -4
 
@@ -33,6 +35,14 @@ class Expansion:
         self.group = group
         self.index = {segment.name: i for i, segment in enumerate(group.segments)}
         self._names: dict[str, int] = {}
+        whole = [c if isinstance(c, int) else int(c[0]) for c in group.counts]
+        self._counts = _replayed_counts(group, whole)
+        #: Fewer blocks are replayed than the rank has.
+        self.cut = self._counts != whole
+
+    def waiting_bytes(self) -> int:
+        """Bytes that the replay counts as live and the schedule as freed."""
+        return 0
 
     def requests(self) -> Iterator[Request]:
         """Weights, then two training steps or one prefill and decode."""
@@ -85,7 +95,7 @@ class Expansion:
                 zip(stage.events.signs.tolist(), stage.events.storages.tolist(), strict=True)
             )
             backward = stage.events in _backward_passes(segment)
-            count = int(stage.count[0])
+            count = self._count(number) if int(stage.count[0]) else 0
             order = range(count - 1, -1, -1) if backward else range(count)
             for instance in order:
                 shared: dict[int, Handle] = {
@@ -138,9 +148,8 @@ class Expansion:
         return shared
 
     def _count(self, number: int) -> int:
-        """Instances of a segment on the rank."""
-        counts = self.group.counts[number]
-        return counts if isinstance(counts, int) else int(counts[0])
+        """Instances of a segment that are replayed, of those on the rank."""
+        return self._counts[number]
 
     def _name(self, name: str) -> int:
         """A number for a tensor that segments share."""
@@ -179,6 +188,17 @@ def _stored_bytes(parameter: Parameter, dims: dict[str, Column]) -> Column:
     if parameter.stored is not None:
         return parameter.stored.stored_bytes(count)
     return count * parameter.itemsize
+
+
+def _replayed_counts(group: TrainingGroup | InferenceGroup, counts: list[int]) -> list[int]:
+    """Instances of each segment, the blocks cut down to what `MOST_EVENTS` allows."""
+    events: int = 0
+    for stage in group.all_stages:
+        events += int(stage.count[0]) * len(stage.events.signs)
+    if events <= MOST_EVENTS:
+        return counts
+    share = MOST_EVENTS / events
+    return [max(1, round(n * share)) if n > 1 else n for n in counts]
 
 
 def _backward_passes(segment: Segment) -> tuple[object, ...]:

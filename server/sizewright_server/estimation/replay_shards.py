@@ -48,34 +48,51 @@ class ShardedExpansion(Expansion):
         self._gathered: set[Handle] = set()
         self._pending: list[tuple[int, int]] = []
 
+    def waiting_bytes(self) -> int:
+        """Units whose frees wait for the computing stream."""
+        if not self.fsdp or self.copies_out:
+            return 0
+        units = [self._unit_bytes(i) for i, _ in enumerate(self.training.segments)]
+        return FREES_IN_FLIGHT * max(units)
+
     def requests(self) -> Iterator[Request]:
         """States and buffers that are there before the first step, then two steps."""
         resident = self.training.resident
         weights = self._shard_bytes()
         if int(resident.weights[0]):
             yield from (((PARAMETERS, 0, i), size) for i, size in enumerate(weights))
+            if self.fsdp and not self.copies_out:
+                yield from self._wrapped(ROOT, self._root_bytes())
         for i, name in enumerate(("gradients_kept", "buckets", "waiting", "workspaces")):
-            size = int(getattr(resident, name)[0])
-            if size:
-                yield (BUFFERS, 0, i), _rounded(size)
+            yield from _made((BUFFERS, 0, i), int(getattr(resident, name)[0]))
         yield from self._run(weights, first=True)
         yield from self._run(weights, first=False)
+
+    def _wrapped(self, number: int, size: int) -> Iterator[Request]:
+        """FSDP1 makes a unit's flat parameter beside the unit's own before it keeps its shard.
+
+        The root is the last and mostly the largest.
+        """
+        yield from _made((UNIT, number, 0), size)
+        yield from _made((UNIT, number, 1), size)
+        yield (UNIT, number, 0), RELEASE
+        yield (UNIT, number, 1), RELEASE
 
     def _run(self, weights: list[int], *, first: bool) -> Iterator[Request]:
         group = self.training
         if group.adding and not group.adds_in_place:
             yield from self._passes(group.all_stages)
         yield from self._passes(group.all_stages)
-        states = int(group.resident.optimizer[0])
+        whole = max(1, int(group.states.weights(3)[0]))
+        states = int(group.resident.optimizer[0]) / whole / STATE_PIECES
+        step = int(group.schedule.step_temporary[0]) / whole
         if first and states:
-            each = states / max(1, sum(weights)) / STATE_PIECES
             for i, size in enumerate(weights):
-                made = _rounded(int(size * each))
+                made = _rounded(int(size * states))
                 yield from (((STATES, k, i), made) for k in range(STATE_PIECES))
-        step = int(group.schedule.step_temporary[0])
         if step:
-            yield (HELD, 0, 0), _rounded(step)
-            yield (HELD, 0, 0), RELEASE
+            yield from (((HELD, ROOT, i), _rounded(int(w * step))) for i, w in enumerate(weights))
+            yield from (((HELD, ROOT, i), RELEASE) for i in range(len(weights)))
         yield from self._released_after_step(group)
         if not group.adding:
             for number in range(len(group.segments)):
@@ -210,7 +227,7 @@ class ShardedExpansion(Expansion):
 
 
 def _made(handle: Handle, size: int) -> Iterator[Request]:
-    if size:
+    if size > 0:
         yield handle, _rounded(size)
 
 

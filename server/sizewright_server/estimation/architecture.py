@@ -25,7 +25,7 @@ Activation: TypeAlias = Literal[
     "fused", "silu", "gelu-new", "gelu-fast", "quick-gelu", "relu-squared", "bloom"
 ]
 Positions: TypeAlias = Literal["rope", "learned", "alibi", "none"]
-Role: TypeAlias = Literal["embedding", "block", "head"]
+Role: TypeAlias = Literal["embedding", "block", "between", "head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,9 @@ class Style:
     sinks: bool = False
     #: Multi-head latent attention (DeepSeek): keys and values from one compressed vector.
     latent: bool = False
+    latent_queries: bool = False
+    #: Dropout on what attention gives (DistilBERT has none).
+    attention_out_dropout: bool = True
     #: Queries and keys are normed without weights after they are turned (Llama 4).
     qk_plain_norm: bool = False
     #: Where embeddings of another width than the hidden states are projected.
@@ -218,8 +221,9 @@ class HeadStyle:
 class Run:
     """Equal segments in a row, wired by one style and with one set of sizes.
 
-    `role`: "block" is a unit of checkpointing and sharding; "embedding" and "head" belong to the
-    root. `lowering` names the function that writes it as a tape (`lowering.py`).
+    `role`: "block" is a unit of checkpointing and sharding; "embedding", "between" (what joins two
+    stacks) and "head" belong to the root. `lowering` names the function that writes it as a tape
+    (`lowering.py`).
     """
 
     name: str

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sizewright_server.estimation.adapters import behind_prefix, has_prefix
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.frame import PART
 from sizewright_server.estimation.kernels import Scores, attend
+from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
@@ -29,6 +32,8 @@ class Attention:
     def own(self, x: Value) -> Value:
         """Attention of a stack over itself."""
         style = self.style
+        if style.latent:
+            return self._latent(x)
         with self.tape.within("attention"):
             q, k, v = self._project(x)
             q, k = self._position(q, k)
@@ -50,6 +55,21 @@ class Attention:
             bias = self._cross_bias()
             scores = Scores("X", masked=self.mode.padded, causal=False, bias=bias)
             return self._mix(x, q, k, v, scores)
+
+    def _latent(self, x: Value) -> Value:
+        """Multi-head latent attention: the cache keeps what keys and values are made of."""
+        ops, style, mode = self.ops, self.style, self.mode
+        with self.tape.within("attention"):
+            q = queries(ops, style, x)
+            joint, low, turning = compressed(ops, style, x)
+            q_turned = turn(ops, style, mode, q, "NH")
+            k_turned = turn(ops, style, mode, turning, 1)
+            low, k_turned = self._cache(low), self._cache(self.tape.view(k_turned, turning.shape))
+            query = ops.concatenate((q, q_turned), ("B", "S", "QW"))
+            key, values = expanded(ops, low, k_turned, "C")
+            scores = replace(self._scores(), mixed="VA")
+            self.names += [q, joint, q_turned, k_turned]
+            return self._mix(x, query, key, values, scores)
 
     def _scores(self) -> Scores:
         mode, style = self.mode, self.style
@@ -91,10 +111,13 @@ class Attention:
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
         mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
-        out = self._linear("o", mixed, "H", bias=style.out_bias, inner="A")
+        inner: Dim = "VA" if style.latent else "A"
+        out = self._linear("o", mixed, "H", bias=style.out_bias, inner=inner)
         self.tape.hold(x, q, k, v, *self.names)
         if weights is not None:
             self.held.append(weights)
+        if not style.attention_out_dropout:
+            return out
         return ops.dropout(out, float(self.mode.hidden_dropout))
 
     def _linear(

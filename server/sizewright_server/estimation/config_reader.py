@@ -102,6 +102,8 @@ class ConfigReader:
             fields |= {"rotary": "partial", "heads_first": True}
         if sizes.embedding != sizes.hidden or self.family.get("always_projects"):
             fields["embedding_projection"] = self.family.get("projection", "after-norm")
+        if fields.get("latent"):
+            fields["latent_queries"] = sizes.query_rank > 0
         return Style(**fields)
 
     def _activation(self) -> dict[str, Any]:

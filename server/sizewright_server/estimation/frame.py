@@ -42,6 +42,7 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
         held.append(Held("embeddings", ("B", "S", "H"), width, until_backward=False))
     if style.positions == "rope":
         part = "D" if style.rotary == "full" else "R"
+        part = "LROT" if style.latent else part
         for index in range(style.rotary_tables):
             for table in ("cos", "sin"):
                 name = f"{table} {index}"

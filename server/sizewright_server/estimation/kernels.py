@@ -116,14 +116,31 @@ def eager_attention(
         rows: Dim = "B" if scores.masked else 1
         mask = tape.external((rows, 1, "S", scores.keys), mode.types.compute)
         logits = ops.add(logits, mask)
-    weights = _softmax(ops, style, mode, logits, q)
+    if style.sinks:
+        weights = _softmax_with_sinks(ops, logits, scores.keys)
+    else:
+        weights = _softmax(ops, style, mode, logits, q)
     tape.hold(logits)
     weights = ops.dropout(weights, float(mode.attention_dropout))
-    mixed = ops.matmul(weights, v, ("B", "NH", "S", "D"))
+    mixed = ops.matmul(weights, v, ("B", "S", scores.mixed))
     out = ops.copy(mixed, ("B", "S", scores.mixed))
     if mode.grouped_queries:
         tape.hold(k, v)
     return out, weights
+
+
+def _softmax_with_sinks(ops: Ops, logits: Value, keys: Dim) -> Value:
+    """gpt-oss: one more score per head takes part in the softmax and is dropped after it."""
+    sinks = ops.weight(("NH",))
+    wide = ("B", "NH", "S", f"{keys}1")
+    joined = ops.concatenate((logits, sinks), wide)
+    centred = ops.scale(joined)
+    ops.tape.hold(joined)
+    likely = ops.softmax(centred, centred.itemsize)
+    ops.tape.hold(logits)
+    out = ops.slice(likely, logits.shape)
+    ops.tape.hold(centred)
+    return out
 
 
 def _softmax(ops: Ops, style: Style, mode: Mode, logits: Value, q: Value) -> Value:

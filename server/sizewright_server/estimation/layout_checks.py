@@ -119,7 +119,7 @@ def _pipeline(architecture: Architecture, layout: Layout, training: Training) ->
         yield "pp", "DeepSpeed's pipeline engine refuses ZeRO stages 2 and 3; use stage 1"
     if layout.sharding == "fsdp1":
         yield "pp", "torch.distributed.pipelining does not compose with fsdp1; use fsdp2"
-    if any(run.role == "embedding" for run in architecture.runs[1:]):
+    if any(run.role == "between" for run in architecture.runs[1:]):
         yield "pp", "a model with an encoder and a decoder is not cut into stages"
     if layout.virtual_stages > 1:
         yield from _interleaving(layout, training.gradient_accumulation_steps)

@@ -132,6 +132,11 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
         "N": sizes.experts,
         "XK": sizes.experts_per_token,
         "BUCKETS": sizes.buckets,
+        "QR": sizes.query_rank,
+        "LR": sizes.latent_rank,
+        "LROT": sizes.latent_rotary,
+        "LROT2": sizes.latent_rotary // 2,
+        "KVA": sizes.latent_rank + sizes.latent_rotary,
         "G": sizes.patches,
         "SPECIAL": sizes.special_tokens,
         "PC": sizes.patch_values,
@@ -148,6 +153,10 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
         "FX2": 2 * sizes.expert_ffn // tp,
         "FS": sizes.shared_ffn // tp,
         "FS2": 2 * sizes.shared_ffn // tp,
+        "QW": heads * (sizes.latent_plain + sizes.latent_rotary),
+        "KP": heads * sizes.latent_plain,
+        "VA": heads * sizes.value_dim,
+        "KVB": heads * (sizes.latent_plain + sizes.value_dim),
         "QKV": (heads + 2 * kv_heads) * sizes.head_dim,
         "KV2": 2 * kv_heads * sizes.head_dim,
         "VL": np.full_like(tp, sizes.vocab),
@@ -181,6 +190,9 @@ class Dims:
             elif sizes.patches:
                 tokens = np.full_like(self._tp, sizes.patches + sizes.special_tokens)
                 made |= dict.fromkeys(("S", "C", "KEPT"), tokens)
+            if "C" in made:
+                # Scores with one more column beside those of the keys.
+                made["C1"] = made["C"] + 1
             self._made[sizes] = made
         return self._made[sizes]
 

@@ -63,8 +63,8 @@ def _two_stacks(reader: ConfigReader, style: Style, sizes: Sizes) -> tuple[Run, 
     return (
         Run("encoder-embedding", "embedding", "encoder-embedding", 1, encoder, sizes),
         *_with_ends(blocks),
-        Run("encoder-end", "embedding", "encoder-end", 1, encoder, sizes),
-        Run("decoder-embedding", "embedding", "decoder-embedding", 1, decoder, own),
+        Run("encoder-end", "between", "encoder-end", 1, encoder, sizes),
+        Run("decoder-embedding", "between", "decoder-embedding", 1, decoder, own),
         *_with_ends(answers),
         Run("head", "head", "decoder-head", 1, decoder, own),
     )

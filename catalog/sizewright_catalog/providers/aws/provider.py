@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -43,10 +44,12 @@ class Aws:
 
     def __init__(self) -> None:
         self._session: Any = None
+        # Sessions are not thread-safe, the clients they make are.
+        self._lock = threading.Lock()
 
     def scopes(self, context: FetchContext) -> Sequence[str]:
         """The regions this account can use, or those of the settings that it can."""
-        ec2 = client(self._opened(context), "ec2", HOME_REGION, context)
+        ec2 = self._client("ec2", HOME_REGION, context)
         found = answered("DescribeRegions", ec2.describe_regions)["Regions"]
         enabled = sorted(region["RegionName"] for region in found)
         wanted = _listed(context, "regions")
@@ -57,7 +60,7 @@ class Aws:
 
     def fetch(self, scope: str, context: FetchContext) -> Iterator[Page]:
         """The types and offers of a region."""
-        ec2 = client(self._opened(context), "ec2", scope, context)
+        ec2 = self._client("ec2", scope, context)
         zones = _zones(ec2, scope, context)
         classes: dict[str, Sequence[str]] = {}
         for page in pages(ec2, "describe_instance_types", context, **_only(context)):
@@ -73,14 +76,15 @@ class Aws:
                     classes[row.type] = item["SupportedUsageClasses"]
             yield Page(types=types)
         offers = _Offers(scope, zones, classes, context)
-        yield from offers.of_list(client(self._session, "pricing", HOME_REGION, context))
-        yield from offers.of_plans(client(self._session, "savingsplans", HOME_REGION, context))
+        yield from offers.of_list(self._client("pricing", HOME_REGION, context))
+        yield from offers.of_plans(self._client("savingsplans", HOME_REGION, context))
         yield from offers.of_spot(ec2)
 
-    def _opened(self, context: FetchContext) -> Any:
-        if self._session is None:
-            self._session = session(context.settings)
-        return self._session
+    def _client(self, service: str, region: str, context: FetchContext) -> Any:
+        with self._lock:
+            if self._session is None:
+                self._session = session(context.settings)
+            return client(self._session, service, region, context)
 
 
 def _zones(ec2: Any, region: str, context: FetchContext) -> dict[str, str]:

@@ -25,7 +25,11 @@ class EmbeddedTransport:
     def __init__(self) -> None:
         from sizewright_server.servicer import embedded_app
 
-        self._app = embedded_app()
+        try:
+            self._app = embedded_app()
+        except ValueError as wrong:
+            # The file of private prices that SIZEWRIGHT_PRICE_OVERRIDES names.
+            raise error_of_status("FAILED_PRECONDITION", str(wrong), None) from wrong
 
     def call(
         self,
@@ -125,6 +129,7 @@ def serve(given: dict[str, Any]) -> int:
     """
     from pydantic import ValidationError
 
+    from sizewright_catalog.overrides import OverridesError
     from sizewright_catalog.snapshot import SnapshotError
     from sizewright_server import serve as server
     from sizewright_server.settings import ServerSettings
@@ -141,7 +146,7 @@ def serve(given: dict[str, Any]) -> int:
         ) from wrong
     try:
         return server.serve(settings)
-    except (SnapshotError, TokenFileError, OSError, RuntimeError) as error:
+    except (SnapshotError, OverridesError, TokenFileError, OSError, RuntimeError) as error:
         raise ServeError([str(error)]) from error
 
 

@@ -6,6 +6,7 @@ import sys
 
 from pydantic import ValidationError
 
+from sizewright_catalog.overrides import OverridesError
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.serve import serve
 from sizewright_server.settings import ServerSettings
@@ -23,7 +24,7 @@ def main() -> int:
         return 2
     try:
         return serve(settings)
-    except (SnapshotError, TokenFileError, OSError, RuntimeError) as error:
+    except (SnapshotError, OverridesError, TokenFileError, OSError, RuntimeError) as error:
         sys.stderr.write(f"cannot serve: {error}\n")
         return 2
 

@@ -22,11 +22,13 @@ from grpc_reflection.v1alpha import reflection
 
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home, default_home
+from sizewright_catalog.overrides import OverridesError
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.calls import Calls
 from sizewright_server.logs import log_to_stderr
 from sizewright_server.refreshing.live import LiveCatalog
 from sizewright_server.refreshing.scheduler import Scheduler
+from sizewright_server.service import overrides_of
 from sizewright_server.servicer import CATALOG, MAX_ANSWER_BYTES, SIZING
 from sizewright_server.settings import ServerSettings
 from sizewright_server.tokens import TokenFileError, Tokens, read_tokens
@@ -167,7 +169,7 @@ def _work(settings: ServerSettings) -> None:
     _on_signals(stop, lambda number: None)
     try:
         running = Running(settings, shared_port=True)
-    except (SnapshotError, TokenFileError, OSError, RuntimeError) as error:
+    except (SnapshotError, OverridesError, TokenFileError, OSError, RuntimeError) as error:
         log.error("cannot start", extra={"reason": str(error)})
         raise SystemExit(1) from None
     log.info("serving", extra={"listen": settings.listen, "port": running.port})
@@ -182,10 +184,11 @@ def _home_of(settings: ServerSettings) -> Home:
 
 
 def _live_catalog(settings: ServerSettings) -> LiveCatalog:
-    """What is served: one file for ever, or what a home publishes."""
+    """What is served: one file for ever, or what a home publishes; at private prices, if any."""
+    overrides = overrides_of(settings.price_overrides)
     if settings.catalog is not None:
-        return LiveCatalog.of_file(Catalog.load(settings.catalog))
-    return LiveCatalog.of_home(_home_of(settings), settings.store_url)
+        return LiveCatalog.of_file(Catalog.load(settings.catalog), overrides)
+    return LiveCatalog.of_home(_home_of(settings), settings.store_url, overrides)
 
 
 @contextmanager

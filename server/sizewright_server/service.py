@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -10,6 +11,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home, default_home
@@ -56,6 +59,11 @@ from sizewright_server.planning.variants import combinations
 from sizewright_server.planning.words import reasons_of
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
 
+if TYPE_CHECKING:
+    from sizewright_catalog.overrides import Overrides
+
+log = logging.getLogger("sizewright.catalog")
+
 DEFAULT_GPUS_PER_NODE = 8
 #: Prepared workloads kept: a few hundred KiB each.
 SEEN_WORKLOADS = 128
@@ -100,14 +108,22 @@ class Sizing:
         problems: tuple[str, ...] = (),
         home: Home | None = None,
         store_url: str | None = None,
+        overrides: Overrides | None = None,
     ) -> None:
-        self.catalog, self.home, self.store_url = catalog, home, store_url
+        self.home, self.store_url, self.overrides = home, store_url, overrides
+        self.today, self.priced_on = today, today()
+        self.catalog = catalog if overrides is None else _priced(catalog, overrides, self.priced_on)
         self.published = published or Published(0)
         self.problems = problems
-        self.index = OfferIndex(catalog)
-        self.today = today
+        self.machines = _registered(self.published)
+        self.index = OfferIndex(self.catalog)
         self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether private prices may have changed since: rules begin and end by the day."""
+        return self.overrides is not None and self.priced_on != self.today()
 
     def published_now(self) -> Published:
         """What is published this moment, where it can be read; else what was when this was made."""
@@ -123,9 +139,10 @@ class Sizing:
 
         Over another version everything a question needs is built before this returns.
         """
-        if served.catalog.version == self.catalog.version:
+        if served.catalog.version == self.catalog.version and not self.is_outdated:
             made = copy(self)
             made.published, made.problems = served.published, served.problems
+            made.machines = _registered(served.published)
             return made
         made = Sizing(
             served.catalog,
@@ -134,6 +151,7 @@ class Sizing:
             problems=served.problems,
             home=self.home,
             store_url=self.store_url,
+            overrides=self.overrides,
         )
         made._seen, made._lock = self._seen, self._lock
         made.index.prepare_like(self.index)
@@ -169,7 +187,7 @@ class Sizing:
             question.constraints,
             question.max_results,
             self.today(),
-            question.machines,
+            self._with_registered(question.machines),
             question.objective,
             tuple(combinations(question.workload, question.techniques)),
             hours_of(question.job),
@@ -182,6 +200,11 @@ class Sizing:
             result = replace(result, advice=advise(asked, index, result), notices=notices)
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
+
+    def _with_registered(self, asked: tuple[Machine, ...]) -> tuple[Machine, ...]:
+        """A question's own machines and the registered; of one name, the question's own."""
+        names = {machine.name for machine in asked}
+        return asked + tuple(one for one in self.machines if one.name not in names)
 
     def check(self, question: CheckQuestion) -> Checked:
         """Whether a workload fits a machine. Raises UnsupportedWorkload."""
@@ -298,7 +321,28 @@ def bundled_sizing() -> Sizing:
     return Sizing(Catalog.load())
 
 
-def sizing_of(home: Home, store_url: str | None = None) -> Sizing:
+def _priced(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:
+    """The catalog at its owner's private prices."""
+    from sizewright_catalog.overrides import apply_overrides
+
+    return apply_overrides(catalog, overrides, today)
+
+
+def _registered(published: Published) -> tuple[Machine, ...]:
+    """The machines that are registered; one that cannot be read is left out and logged."""
+    if not published.documents:
+        return ()
+    from sizewright_catalog.owned.documents import read_machines
+
+    machines, problems = read_machines(published.documents)
+    for problem in problems:
+        log.error("registered machine cannot be read", extra={"problem": problem})
+    return machines
+
+
+def sizing_of(
+    home: Home, store_url: str | None = None, overrides: Overrides | None = None
+) -> Sizing:
     """The engine over what a home serves. Raises SnapshotError for a broken installation."""
     served = serve_from(home)
     return Sizing(
@@ -307,10 +351,28 @@ def sizing_of(home: Home, store_url: str | None = None) -> Sizing:
         problems=served.problems,
         home=home,
         store_url=store_url,
+        overrides=overrides,
     )
+
+
+def overrides_of(path: Path | None) -> Overrides | None:
+    """The rules of a file of private prices; None without one. Raises OverridesError."""
+    if path is None:
+        return None
+    from sizewright_catalog.overrides import read_overrides
+
+    return read_overrides(path)
 
 
 @lru_cache(maxsize=1)
 def home_sizing() -> Sizing:
-    """The engine over what the user's own home serves: the bundled snapshot until a refresh."""
-    return sizing_of(default_home(), os.environ.get("SIZEWRIGHT_STORE_URL") or None)
+    """The engine over what the user's own home serves: the bundled snapshot until a refresh.
+
+    Raises OverridesError for a file of private prices that cannot be used.
+    """
+    prices = os.environ.get("SIZEWRIGHT_PRICE_OVERRIDES")
+    return sizing_of(
+        default_home(),
+        os.environ.get("SIZEWRIGHT_STORE_URL") or None,
+        overrides_of(Path(prices) if prices else None),
+    )

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from google.protobuf.message import Message
@@ -220,9 +221,21 @@ def _home(app: Sizing) -> Home:
     return app.home
 
 
-def _method(service: str, name: str, module: Any, answer: Any) -> tuple[str, Method]:
+def _owned(name: str) -> Callable[[Sizing, Any, float | None], Message]:
+    """A call about owned machines, whose module is loaded by the first of them."""
+
+    def answer(app: Sizing, request: Any, until: float | None) -> Message:
+        made: Message = getattr(import_module("sizewright_server.owned"), name)(app, request)
+        return made
+
+    return answer
+
+
+def _method(
+    service: str, name: str, module: Any, answer: Any, *, changes_state: bool = False
+) -> tuple[str, Method]:
     request, response = getattr(module, f"{name}Request"), getattr(module, f"{name}Response")
-    return f"/{service}/{name}", Method(request, response, answer)
+    return f"/{service}/{name}", Method(request, response, answer, changes_state)
 
 
 METHODS: dict[str, Method] = dict(
@@ -238,5 +251,21 @@ METHODS: dict[str, Method] = dict(
         _method(CATALOG, "ListCatalogVersions", catalog_service_pb2, _versions),
         _method(CATALOG, "DiffCatalog", catalog_service_pb2, _diff),
         _method(CATALOG, "ListPriceChanges", catalog_service_pb2, _price_changes),
+        _method(CATALOG, "ListMachines", catalog_service_pb2, _owned("list_machines")),
+        _method(
+            CATALOG,
+            "RegisterMachine",
+            catalog_service_pb2,
+            _owned("register_machine"),
+            changes_state=True,
+        ),
+        _method(
+            CATALOG,
+            "DeleteMachine",
+            catalog_service_pb2,
+            _owned("delete_machine"),
+            changes_state=True,
+        ),
+        _method(CATALOG, "ListMachineModels", catalog_service_pb2, _owned("list_models")),
     ]
 )

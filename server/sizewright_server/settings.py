@@ -37,6 +37,7 @@ class ServerSettings(BaseSettings):
     catalog: Path | None = None
     home: Path | None = None
     store_url: str | None = None
+    price_overrides: Path | None = None
     refresh: str = ""
     max_streams: int = Field(default=16, ge=1, le=1024)
 

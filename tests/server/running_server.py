@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,14 @@ def running(**given: Any) -> Iterator[Running]:
 def open_channel(target: str) -> grpc.Channel:
     """A bare channel that takes answers of any size; gRPC's own limit is 4 MiB."""
     return grpc.insecure_channel(target, [("grpc.max_receive_message_length", -1)])
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    """Waits until something holds. Raises AssertionError when it does not in time."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not come to hold in time"
+        time.sleep(0.05)
 
 
 def target_of(server: Running) -> str:

@@ -20,7 +20,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 DEAREST = 1_000_000
 
 
-class OverridesError(Exception):
+class OverridesError(ValueError):
     """A file of overrides that cannot be used; `problems` says everything that is wrong."""
 
     def __init__(self, problems: list[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sizewright_client.cli import catalog, catalog_files, export, machine, observe, sizing
+from sizewright_client.cli import catalog, catalog_files, export, machine, machines, observe, sizing
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ export.register(app)
 observe.register(app)
 catalog_files.register(catalog.app)
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(machines.app, name="machine")
 
 
 def _show_version(asked: bool) -> None:

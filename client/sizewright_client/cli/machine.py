@@ -163,6 +163,9 @@ def serve(
     catalog: Annotated[
         Path | None, typer.Option(help="Catalog version file; else the bundled one.")
     ] = None,
+    price_overrides: Annotated[
+        Path | None, typer.Option(help="File of private prices: discounts and contracts.")
+    ] = None,
 ) -> ExitCode:
     """Serve the API over gRPC until SIGTERM, then drain.
 

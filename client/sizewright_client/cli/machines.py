@@ -21,6 +21,7 @@ from sizewright_client.cli.options import (
 
 if TYPE_CHECKING:
     from sizewright.v1 import catalog_pb2
+    from sizewright_client.client import SizingClient
 
 PREFIX = "machines/"
 COLUMNS = (
@@ -207,6 +208,19 @@ def models(
 def full_name(written: str) -> str:
     """The resource name of a machine written with or without its prefix."""
     return written if written.startswith(PREFIX) else PREFIX + written
+
+
+def owned_machine(client: SizingClient, written: str) -> catalog_pb2.Machine:
+    """The registered machine of a name, "machines/lab", or else the model of one, "dgx-h100"."""
+    from sizewright.v1 import catalog_pb2
+
+    if not written.startswith(PREFIX):
+        # Whether there is such a model is the server's to say.
+        return catalog_pb2.Machine(name=full_name(written), model=written)
+    for machine in client.machines():
+        if machine.name == written:
+            return machine
+    raise UsageError(f"no machine {written!r} is registered; sizewright machine list shows which")
 
 
 def _of_model(model: str, name: str, count: int, cost: str | None) -> catalog_pb2.Machine:

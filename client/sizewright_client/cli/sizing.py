@@ -9,6 +9,7 @@ import typer
 from sizewright_client.cli.connection import Connection
 from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from sizewright_client.cli.failures import UsageError, reported
+from sizewright_client.cli.machines import PREFIX, owned_machine
 from sizewright_client.cli.options import (
     CaFileOption,
     ExplainOption,
@@ -177,7 +178,10 @@ def check(
     file: RequestFile,
     on: Annotated[
         str,
-        typer.Option(metavar="MACHINE", help="local, aws/p5.48xlarge, or the type's full name."),
+        typer.Option(
+            metavar="MACHINE",
+            help="local, aws/p5.48xlarge, a type's full name, machines/NAME, or a model.",
+        ),
     ] = LOCAL,
     nodes: Annotated[int, typer.Option(min=1, metavar="N", help="How many such machines.")] = 1,
     headroom: Annotated[
@@ -197,11 +201,13 @@ def check(
 ) -> ExitCode:
     """Tell whether a workload fits a given machine.
 
-    That is this machine, unless --on names a type of the catalog.
+    That is this machine, unless --on names a type of the catalog, a machine that is registered, or
+    a model of the library of machines.
 
     \b
     Examples:
       sizewright check job.yaml
+      sizewright check job.yaml --on dgx-spark
       sizewright check job.yaml --on aws/p5.48xlarge --nodes 2
       sizewright check job.yaml --on aws/g5.xlarge --advise
       sizewright check job.yaml --on providers/gcp/instanceTypes/a3-highgpu-8g -o json
@@ -223,9 +229,11 @@ def check(
         from sizewright_client.embedded import local_machine
 
         request.machine.CopyFrom(local_machine())
-    else:
+    elif on.startswith("providers/") or ("/" in on and not on.startswith(PREFIX)):
         request.instance_type = instance_type_name(on)
     with Connection(server, token_file, tls, ca_file, timeout).open() as client:
+        if request.WhichOneof("target") is None:
+            request.machine.CopyFrom(owned_machine(client, on))
         answer = client.check_fit(request)
     emit_check(answer, output, target=on, node_count=nodes, explain=explain)
     return ExitCode.NOTHING_FITS if answer.verdict == plan_pb2.VERDICT_NO else ExitCode.OK
@@ -238,8 +246,8 @@ def instance_type_name(written: str) -> str:
     provider, slash, kind = written.partition("/")
     if not (provider and slash and kind):
         raise UsageError(
-            f"{written!r} is no machine; say local, {{provider}}/{{type}} such as "
-            "aws/p5.48xlarge, or a full name such as providers/aws/instanceTypes/p5.48xlarge"
+            f"{written!r} is no type; say {{provider}}/{{type}} such as aws/p5.48xlarge, or a "
+            "full name such as providers/aws/instanceTypes/p5.48xlarge"
         )
     return f"providers/{provider}/instanceTypes/{kind}"
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home
 from sizewright_catalog.published import serve_from
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.service import Sizing, sizing_of
+
+if TYPE_CHECKING:
+    from sizewright_catalog.overrides import Overrides
 
 log = logging.getLogger("sizewright.catalog")
 
@@ -36,18 +40,20 @@ class LiveCatalog:
         self._looking = threading.Lock()
 
     @classmethod
-    def of_home(cls, home: Home, store_url: str | None) -> LiveCatalog:
+    def of_home(
+        cls, home: Home, store_url: str | None, overrides: Overrides | None = None
+    ) -> LiveCatalog:
         """Follows a home. Raises SnapshotError for a broken installation."""
         signature = _signature(home)
-        live = cls(sizing_of(home, store_url))
+        live = cls(sizing_of(home, store_url, overrides))
         live._seen = signature
         threading.Thread(target=live._follow, args=(home,), daemon=True).start()
         return live
 
     @classmethod
-    def of_file(cls, catalog: Catalog) -> LiveCatalog:
+    def of_file(cls, catalog: Catalog, overrides: Overrides | None = None) -> LiveCatalog:
         """Serves one version for ever."""
-        return cls(Sizing(catalog))
+        return cls(Sizing(catalog, overrides=overrides))
 
     @property
     def closed(self) -> bool:
@@ -82,7 +88,7 @@ class LiveCatalog:
 
     def _look(self, home: Home) -> bool:
         signature = _signature(home)
-        if signature == self._seen:
+        if signature == self._seen and not self.app.is_outdated:
             return False
         served = serve_from(home)
         if served.catalog.version == self.app.catalog.version:

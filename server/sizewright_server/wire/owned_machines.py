@@ -87,7 +87,7 @@ def _section(
         ownership = {
             "purchase_price_nanos_usd": owned.purchase_price_nanos_usd,
             "lifetime_years": owned.lifetime_years,
-            "power_watts": owned.power_watts or (model.power_watts if model else 0.0),
+            "power_watts": owned.power_watts or _usual_power(message, model),
             "electricity_per_kwh_nanos_usd": owned.electricity_per_kwh_nanos_usd,
             "power_usage_effectiveness": owned.power_usage_effectiveness or 1.0,
             "utilization": owned.utilization or 1.0,
@@ -113,6 +113,12 @@ def _section(
     except ValidationError as error:
         found += from_pydantic(error, path)
         return None
+
+
+def _usual_power(message: pb.Machine, model: MachineModel | None) -> float:
+    """The model's power, where a price of electricity asks for one."""
+    asked = message.ownership.electricity_per_kwh_nanos_usd
+    return model.power_watts if model and asked else 0.0
 
 
 def _host(

@@ -215,7 +215,11 @@ def owned_machine(client: SizingClient, written: str) -> catalog_pb2.Machine:
     from sizewright.v1 import catalog_pb2
 
     if not written.startswith(PREFIX):
-        # Whether there is such a model is the server's to say.
+        if not client.machine_models(written).models:
+            raise UsageError(
+                f"{written!r} is no machine; say local, {{provider}}/{{type}} such as "
+                "aws/p5.48xlarge, machines/NAME, or a model of sizewright machine models"
+            )
         return catalog_pb2.Machine(name=full_name(written), model=written)
     for machine in client.machines():
         if machine.name == written:

@@ -33,7 +33,7 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
     if section is not None and section.accelerators is not None:
         devices = _devices(message, section.accelerators, model, path, found)
     owned = _ownership(message, section, model, path, found)
-    problems += found
+    problems += _told(message, found, path) if message.model and model is None else found
     if section is None or found:
         return None
     usable, overheads = _host(message, section, model)
@@ -56,6 +56,16 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
         model=message.model,
         ownership=owned,
     )
+
+
+def _told(message: pb.Machine, found: list[Violation], path: str) -> list[Violation]:
+    """What is wrong beside a model that is not known: not what it would have said."""
+    silent = set()
+    if not message.cpu_architecture:
+        silent.add(f"{path}.cpu_architecture")
+    if not message.host_memory.nominal_bytes:
+        silent.add(f"{path}.host_memory.nominal_bytes")
+    return [violation for violation in found if violation.field not in silent]
 
 
 def _model(message: pb.Machine, path: str, found: list[Violation]) -> MachineModel | None:

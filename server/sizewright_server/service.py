@@ -55,7 +55,7 @@ from sizewright_server.planning.plan import (
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
 from sizewright_server.planning.throughput import hours_of
-from sizewright_server.planning.variants import combinations
+from sizewright_server.planning.variants import strongest
 from sizewright_server.planning.words import reasons_of
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
 
@@ -189,7 +189,7 @@ class Sizing:
             self.today(),
             self._with_registered(question.machines),
             question.objective,
-            tuple(combinations(question.workload, question.techniques)),
+            tuple(strongest(question.workload, question.techniques)),
             hours_of(question.job),
         )
         gpu = uses_gpu(question.workload)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sizewright_server.estimation.architecture import Architecture
-from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.layout import Layout, OffloadTarget
 from sizewright_server.estimation.layout_checks import legal_tensor_parallel, pipeline_layers
 from sizewright_server.estimation.workload import Inference, Training
 
@@ -84,6 +84,14 @@ def _further(plain: Layout, legal: LegalSizes) -> list[Layout]:
     return [*rings, *experts, *stages]
 
 
+def offloading_layouts(offload: OffloadTarget, gpus: int) -> tuple[Layout, ...]:
+    """Layouts in which DeepSpeed keeps states in host memory: parameters leave in stage 3 alone."""
+    stages = (3,) if offload == "optimizer-and-parameters" else (2, 3)
+    return tuple(
+        Layout(dp=gpus, zero=stage, sharding="deepspeed", offload=offload) for stage in stages
+    )
+
+
 def layouts_of_run(
     run: Training | Inference, legal: LegalSizes, gpus: int, gpus_per_node: int
 ) -> tuple[Layout, ...]:
@@ -93,6 +101,11 @@ def layouts_of_run(
     nodes.
     """
     explicit = run.layout
+    offload = run.offload if isinstance(run, Training) else "none"
+    if explicit is None and offload != "none":
+        return offloading_layouts(offload, gpus)
+    if explicit is not None and offload != "none":
+        explicit = replace(explicit, offload=offload)
     if explicit is None:
         return possible_layouts(legal, gpus, gpus_per_node)
     others = explicit.tp * explicit.pp * explicit.cp

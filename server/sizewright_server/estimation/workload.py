@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from sizewright_server.estimation.layout import Layout as Layout
+from sizewright_server.estimation.layout import OffloadTarget
 from sizewright_server.estimation.layout import Sharding as Sharding
 from sizewright_server.estimation.techniques import (
     Adapter,
@@ -95,6 +96,8 @@ class Training:
     unfused_activations: bool = False
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None = None
     layout: Layout | None = None
+    #: What leaves the GPU in the layouts that are tried where `layout` is None.
+    offload: OffloadTarget = "none"
     expandable_segments: bool = False
     variable_lengths: bool | None = None
     modeling_code: ModelingCode = "transformers"

@@ -56,6 +56,11 @@ class KindColumns:
             np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2
         )
 
+    @property
+    def largest_bytes(self) -> Column:
+        """Usable bytes of a kind's GPU, or of its host where no GPU is used."""
+        return np.where(self.gpu_usable_bytes > 0, self.gpu_usable_bytes, self.host_usable_bytes)
+
     def extended(self, more: Sequence[NodeKind]) -> KindColumns:
         """These kinds and some more behind them."""
         if not more:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sizewright_catalog.values import Machine
 from sizewright_server.estimation.preparation import prepare_any
+from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.devices import lacks, native_features
 from sizewright_server.planning.eligibility import eligible
@@ -26,17 +27,21 @@ from sizewright_server.planning.plan import (
     Rejection,
 )
 from sizewright_server.planning.ranking import Ranking
-from sizewright_server.planning.search import NOTHING_TRIED, Mask, Search
-from sizewright_server.planning.variants import Combination, Prepare, Variant
+from sizewright_server.planning.search import NOTHING_TRIED, Mask, Picks, Search
+from sizewright_server.planning.softening import Softener
+from sizewright_server.planning.techniques import Applied
+from sizewright_server.planning.variants import SEVERAL, Combination, Prepare, Variant
 from sizewright_server.planning.words import memory_rejection, miss_of, notices_of
 
+#: What leaving techniques out can save of a node's larger pool (held by a test).
+REACH = 0.5
 #: Node counts are tried in runs of this length, each run estimated in one walk.
 FIRST_RUN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of the planner. `combinations` are the techniques it may use, mildest first.
+    """What is asked of the planner. `combinations` are the techniques it may use (`strongest`).
 
     `hours` tells the hours of a variant's job; None where no job is stated.
     """
@@ -87,15 +92,27 @@ class Planning:
         self.fitting = int(self._ranking().allowed.sum())
 
     def try_variants(self) -> None:
-        """Brings in each combination of techniques where it can still change the list."""
+        """Brings in each combination of techniques where it can still change the list.
+
+        The strongest comes first; of those that leave the same things on the GPU, the others are
+        tried on the kinds that it brought within reach.
+        """
+        within: dict[tuple[Applied | None, int], Mask] = {}
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
-            variant = Variant(self.question.prepare(workload), steps)
-            hours = self._hours(variant)
-            supported = self._supported(variant)
+            try:
+                variant = Variant(self.question.prepare(workload), steps)
+            except UnsupportedWorkload:
+                continue  # A combination that this model cannot take.
+            hours, supported = self._hours(variant), self._supported(variant)
+            moved = next((step for step in steps if step.name in SEVERAL), None)
             for nodes in range(1, self.question.constraints.max_nodes + 1):
                 only = supported & self._can_improve(nodes)
-                if only.any():
-                    self.search.add(number, variant, [nodes], only=only, hours=hours)
+                only = only & within.get((moved, nodes), True)
+                if not only.any():
+                    continue
+                nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
+                if hours is None:
+                    within.setdefault((moved, nodes), self._within_reach(nearest))
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""
@@ -103,7 +120,10 @@ class Planning:
         ranked = self._ranking()
         if not ranked.allowed.any():
             ranked = self._ranking(tight=True)
-        return tuple(ranked.plan(at) for at in ranked.first(question.max_results))
+        workload = question.prepared.workload
+        softener = Softener(workload, question.prepare, question.constraints)
+        soften = softener.softened if question.hours is None else None
+        return tuple(ranked.plan(at, soften) for at in ranked.first(question.max_results))
 
     def pareto(self) -> tuple[Plan, ...]:
         """Plans that no other beats in cost, free memory and nodes at once."""
@@ -180,6 +200,11 @@ class Planning:
             return better
         cheapest: Mask = self.competitors.least_nanos * nodes <= last
         return better & cheapest
+
+    def _within_reach(self, nearest: Picks) -> Mask:
+        """Kinds that lack so little that leaving out a technique might still make it fit."""
+        reach: Mask = nearest.score <= REACH * self.search.kinds.largest_bytes
+        return reach
 
     def _supported(self, variant: Variant) -> Mask:
         """Kinds whose device has what a variant asks for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
+from sizewright_server.planning.kinds import NodeKind
 from sizewright_server.planning.plan import Objective, Plan
-from sizewright_server.planning.search import Floats, Picks, Search
+from sizewright_server.planning.search import Choice, Floats, Picks, Search
 from sizewright_server.planning.words import machine_plan_of, plan_of
 
 #: Hours beyond every job, to multiply with where the real ones are not known.
@@ -100,11 +102,13 @@ class Ranking:
             return None
         return int(np.partition(costs, most - 1)[most - 1])
 
-    def plan(self, at: int) -> Plan:
-        """A competitor's plan."""
+    def plan(self, at: int, soften: Callable[[Choice, NodeKind], Choice] | None = None) -> Plan:
+        """A competitor's plan, its techniques softened where that is asked for."""
         nodes = int(self.nodes[at])
         kind = int(self._competitors.kind[at])
         choice = self._search.choice(self._levels[nodes], kind)
+        if soften is not None:
+            choice = soften(choice, self._competitors.kinds.kinds[kind])
         if self._competitors.is_offer(at):
             offer = self._competitors.offer(at)
             cost = int(self.cost_nanos[at])

@@ -95,8 +95,11 @@ class Search:
         *,
         only: Mask | None = None,
         hours: Hours | None = None,
-    ) -> None:
-        """Tries every layout of a variant on `node_counts` nodes of the kinds in `only`."""
+    ) -> Picks:
+        """Tries every layout of a variant on `node_counts` nodes of the kinds in `only`.
+
+        Returns the pick of each kind that lacked least in this try.
+        """
         self.rounds += 1
         open_kinds = self.wanted if only is None else self.wanted & only
         per_node = sorted(set(self.kinds.per_node[open_kinds].tolist()))
@@ -104,10 +107,12 @@ class Search:
         self._variants[number], self._hours[number] = variant, hours
         for nodes in node_counts:
             self._needs[number, nodes] = needs
+        nearest = Picks(len(self.kinds.kinds))
         for candidates in needs.candidates:
             which = self._where(candidates, open_kinds)
             if len(which):
-                self._try(number, needs, candidates, which, hours)
+                self._try(number, needs, candidates, which, hours, nearest)
+        return nearest
 
     def choice(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers."""
@@ -153,11 +158,12 @@ class Search:
         candidates: Candidates,
         which: Column,
         hours: Hours | None,
+        nearest: Picks,
     ) -> None:
         peaks = self._peaks(needs, candidates, which, HIGH)
         lack, gpu_lack = self._lack(peaks, which)
         tight_lack, _ = self._lack(self._peaks(needs, candidates, which, BEST), which)
-        self._note_nearest(number, candidates, which, lack, gpu_lack)
+        self._note_nearest(number, candidates, which, lack, gpu_lack, nearest)
         kinds = [self.kinds.kinds[kind] for kind in which.tolist()]
         layouts = needs.layouts[candidates.rows]
         score = np.zeros(lack.shape) if hours is None else hours.columns(layouts, kinds)
@@ -167,13 +173,20 @@ class Search:
         self._offer(self.free, which, np.where(lack <= 0, used, NEVER), number, candidates)
 
     def _note_nearest(
-        self, number: int, candidates: Candidates, which: Column, lack: Column, gpu_lack: Column
+        self,
+        number: int,
+        candidates: Candidates,
+        which: Column,
+        lack: Column,
+        gpu_lack: Column,
+        nearest: Picks,
     ) -> None:
         row = lack.argmin(axis=0)
         at = np.arange(len(which))
         before = self.near.score[which]
         least = lack[row, at].astype(np.float64)
-        self.near.offer(which, least, number, candidates.nodes, candidates.rows.start + row)
+        for picks in (nearest, self.near):
+            picks.offer(which, least, number, candidates.nodes, candidates.rows.start + row)
         changed = self.near.score[which] < before
         self.near_on_gpu[which[changed]] = gpu_lack[row, at][changed] > 0
 

@@ -14,8 +14,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeAlias, TypeVar
 
+from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.workload import Inference, Training, Workload
 
 RunT = TypeVar("RunT", Training, Inference)
@@ -32,9 +34,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is known of a technique; `time` is relative to without: low, best, high."""
+    """What is known of a technique; `time` is relative to without: low, best, high.
+
+    `never_adds`: no pool of any layout needs more with it than without.
+    """
 
     changes_results: bool
+    never_adds: bool
     time: tuple[float, float, float]
     cost: str
     source: str
@@ -53,6 +59,18 @@ class Applied:
         return figures()[self.name]
 
 
+#: Rank of the adapters that are proposed: between PEFT's default of 8 and the common 64.
+LORA_RANK = 16
+#: Optimizers that have a form with 8-bit states.
+EIGHT_BIT = {
+    "adamw": "adamw-8bit",
+    "adam": "adam-8bit",
+    "lion": "lion-8bit",
+    "sgd-momentum": "sgd-8bit",
+    "rmsprop": "rmsprop-8bit",
+    "adagrad": "adagrad-8bit",
+    "paged-adamw": "paged-adamw-8bit",
+}
 Form: TypeAlias = tuple[AnyWorkload, tuple[Change, ...]]
 
 
@@ -63,7 +81,11 @@ def figures() -> dict[str, Figures]:
     table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
     return {
         name: Figures(
-            bool(entry["changes_results"]), _three(entry["time"]), entry["cost"], entry["source"]
+            bool(entry["changes_results"]),
+            bool(entry["never_adds"]),
+            _three(entry["time"]),
+            entry["cost"],
+            entry["source"],
         )
         for name, entry in table.items()
         if not name.startswith("_")
@@ -136,8 +158,87 @@ def _accumulation(workload: AnyWorkload) -> Iterator[Form]:
 
 def _checkpointing(workload: AnyWorkload) -> Iterator[Form]:
     run = _training(workload)
+    if run is not None and run.checkpointing != "full":
+        before = run.checkpointing
+        yield _with_run(workload, "activation_checkpointing", before, "full", checkpointing="full")
+
+
+def _loss_kernel(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and run.kernels.loss is None and run.preference is None:
+        kernels = replace(run.kernels, loss="fused-linear")
+        yield _with_run(workload, "kernels.loss", "full", "fused-linear", kernels=kernels)
+
+
+def _expandable(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is not None and not run.expandable_segments:
+        yield _with_run(workload, "expandable_segments", "false", "true", expandable_segments=True)
+
+
+def _selective(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
     if run is not None and run.checkpointing == "none":
-        yield _with_run(workload, "activation_checkpointing", "none", "full", checkpointing="full")
+        yield _with_run(
+            workload, "activation_checkpointing", "none", "selective", checkpointing="selective"
+        )
+
+
+def _eight_bit(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    after = EIGHT_BIT.get(run.optimizer.name) if run is not None else None
+    if run is not None and after is not None:
+        optimizer = replace(run.optimizer, name=after)
+        yield _with_run(workload, "optimizer.name", run.optimizer.name, after, optimizer=optimizer)
+
+
+def _step_in_backward(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is None or run.optimizer.in_backward or run.gradient_accumulation_steps > 1:
+        return
+    if run.offload != "none":
+        return
+    optimizer = replace(run.optimizer, in_backward=True)
+    yield _with_run(workload, "optimizer.in_backward", "false", "true", optimizer=optimizer)
+
+
+def _offload(workload: AnyWorkload) -> Iterator[Form]:
+    run = _training(workload)
+    if run is None or run.offload != "none" or run.optimizer.in_backward:
+        return  # DeepSpeed steps on the CPU when all gradients are there.
+    if run.layout is not None and run.layout.offload != "none":
+        return
+    for target in ("optimizer", "optimizer-and-parameters"):
+        yield _with_run(workload, "parallelism.offload", "none", target, offload=target)
+
+
+def _lora(workload: AnyWorkload) -> Iterator[Form]:
+    yield from _adapted(workload, None)
+
+
+def _qlora(workload: AnyWorkload) -> Iterator[Form]:
+    yield from _adapted(workload, BaseWeights("nf4", double_quantization=True))
+
+
+def _adapted(workload: AnyWorkload, base: BaseWeights | None) -> Iterator[Form]:
+    """Adapters on every linear layer in place of training all weights."""
+    run = _training(workload)
+    if run is None or run.adapter is not None:
+        return
+    targets = adapter_targets(["all-linear"], "lora")
+    adapter = Adapter("lora", rank=LORA_RANK, targets=targets)
+    made, changes = _with_run(
+        workload, "adapter.method", "none", "lora", adapter=adapter, base_weights=base
+    )
+    more = [
+        Change("workload.training.adapter.rank", "0", str(LORA_RANK)),
+        Change("workload.training.adapter.targets", "none", "all-linear"),
+    ]
+    if base is not None:
+        more.append(Change("workload.training.base_weights.format", "none", base.format))
+        double = "workload.training.base_weights.double_quantization"
+        more.append(Change(double, "false", "true"))
+    yield made, (*changes, *more)
 
 
 def _mixed_precision(workload: AnyWorkload) -> Iterator[Form]:
@@ -165,7 +266,7 @@ def _shorter(workload: AnyWorkload) -> Iterator[Form]:
 def _loader_workers(workload: AnyWorkload) -> Iterator[Form]:
     if isinstance(workload, Workload) and workload.host.loader_workers > 1:
         before = workload.host.loader_workers
-        for after in {before // 2, 1}:
+        for after in sorted({before // 2, 1}, reverse=True):
             host = replace(workload.host, loader_workers=after)
             change = Change("workload.host.loader_workers", str(before), str(after))
             yield replace(workload, host=host), (change,)
@@ -203,12 +304,20 @@ RULES: dict[str, Callable[[AnyWorkload], Iterator[Form]]] = {
     "fused-optimizer-step": _fused_step,
     "memory-efficient-attention": _attention,
     "gradient-accumulation": _accumulation,
+    "expandable-segments": _expandable,
+    "fused-linear-loss": _loss_kernel,
+    "selective-checkpointing": _selective,
     "activation-checkpointing": _checkpointing,
     "fewer-loader-workers": _loader_workers,
     "memory-mapped-dataset": _memory_mapped,
     "free-the-table": _free_table,
+    "step-in-backward": _step_in_backward,
+    "optimizer-offload": _offload,
     "mixed-precision": _mixed_precision,
+    "8-bit-optimizer": _eight_bit,
     "pure-bf16": _pure_bf16,
     "float32-table": _float32,
+    "lora": _lora,
+    "qlora": _qlora,
     "shorter-sequences": _shorter,
 }

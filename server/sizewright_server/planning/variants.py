@@ -1,4 +1,10 @@
-"""Variants: the workload with techniques applied, prepared for estimation."""
+"""Variants: the workload with techniques applied, prepared for estimation.
+
+The space is every combination of the allowed techniques. Most techniques never add memory
+(`never_adds` in `data/techniques.json`, held by a test), so a combination without one of them fits
+only where the same combination with it fits: the search needs only those with all of them, and
+softens what it found afterwards (`softening.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,7 @@ from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.techniques import Applied, figures, forms
 
 Prepare: TypeAlias = Callable[[AnyWorkload], Prepared]
+Combination: TypeAlias = tuple[AnyWorkload, tuple[Applied, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,42 +41,33 @@ class Variant:
         return low, best, high
 
 
-Combination: TypeAlias = tuple[AnyWorkload, tuple[Applied, ...]]
+def strongest(workload: AnyWorkload, allowed: Sequence[str]) -> list[Combination]:
+    """The combinations that no other needs less memory than; none where nothing applies.
 
-
-def combinations(workload: AnyWorkload, allowed: Sequence[str]) -> list[Combination]:
-    """Every combination of allowed techniques but none, the mildest first.
-
-    Milder is: fewer techniques that change results, then fewer techniques, then by their order in
-    the table and by how far each goes.
+    All techniques that never add memory, each as far as it goes, with every choice of the others;
+    first with all of them.
     """
-    order = list(figures())
-    names = sorted(set(allowed), key=order.index)
-    depths = [range(len(forms(name, workload)) + 1) for name in names]
-    made = []
-    for depth in product(*depths):
-        if not any(depth):
-            continue
-        used = [name for name, level in zip(names, depth, strict=True) if level]
-        lossy = sum(figures()[name].changes_results for name in used)
-        made.append((lossy, len(used), [order.index(name) for name in used], depth))
-    found = (_combined(workload, names, depth) for *_, depth in sorted(made))
-    return [combination for combination in found if combination is not None]
+    names = [name for name in figures() if name in allowed]
+    choices = [_choices(name, workload) for name in names]
+    made = {}
+    for picked in product(*choices):
+        combined = combine(workload, list(zip(names, picked, strict=True)))
+        if combined[1]:
+            made[combined[1]] = combined
+    return sorted(made.values(), key=lambda combination: _harm(combination[1]), reverse=True)
 
 
-def _combined(
-    workload: AnyWorkload, names: Sequence[str], depth: Sequence[int]
-) -> Combination | None:
-    """The techniques one after another; None where one leaves nothing for the next to do."""
+def combine(workload: AnyWorkload, picked: Sequence[tuple[str, int]]) -> Combination:
+    """Techniques one after another, each in its form of that number; 0 leaves it out.
+
+    What does not apply after the others is left out; of fewer forms the strongest is taken.
+    """
     made, steps = workload, []
-    for name, level in zip(names, depth, strict=True):
-        if not level:
-            continue
-        possible = forms(name, made)
-        if len(possible) < level:
-            return None
-        made, applied = possible[level - 1]
-        steps.append(applied)
+    for name, number in picked:
+        possible = forms(name, made) if number else []
+        if possible:
+            made, applied = possible[min(number, len(possible)) - 1]
+            steps.append(applied)
     return made, tuple(steps)
 
 
@@ -78,3 +76,23 @@ def single_steps(workload: AnyWorkload) -> Iterator[Combination]:
     for name in figures():
         for made, applied in forms(name, workload):
             yield made, (applied,)
+
+
+def _choices(name: str, workload: AnyWorkload) -> tuple[int, ...]:
+    """Numbers of the forms to try: the strongest alone, and none of it where it may add memory."""
+    most = len(forms(name, workload))
+    if figures()[name].never_adds or not most:
+        return (most,)
+    # Among forms of one technique the last needs least; only using it at all can add memory.
+    return (0, most) if name not in SEVERAL else tuple(range(most + 1))
+
+
+#: Techniques whose forms differ in where they take memory from: no form needs less than another.
+SEVERAL = frozenset({"optimizer-offload"})
+
+
+def _harm(steps: Sequence[Applied]) -> tuple[int, int, list[int]]:
+    """Fewer techniques that change results first, then fewer techniques, then the table's order."""
+    order = list(figures())
+    lossy = sum(step.figures.changes_results for step in steps)
+    return lossy, len(steps), [order.index(step.name) for step in steps]

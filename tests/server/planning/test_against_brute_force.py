@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from itertools import product
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,8 @@ from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import ModelSource, Optimizer, Training, Workload
 from sizewright_server.planning.plan import Constraints
 from sizewright_server.planning.planner import Question, recommend
-from sizewright_server.planning.variants import combinations
+from sizewright_server.planning.techniques import figures, forms
+from sizewright_server.planning.variants import Combination, combine, strongest
 from sizewright_server.service import bundled_sizing
 
 TODAY = date(2026, 11, 24)
@@ -28,6 +30,12 @@ TECHNIQUES = (
     "gradient-accumulation",
     "activation-checkpointing",
     "pure-bf16",
+    "fused-linear-loss",
+    "8-bit-optimizer",
+    "optimizer-offload",
+    "mixed-precision",
+    "step-in-backward",
+    "selective-checkpointing",
 )
 
 workloads = st.builds(
@@ -68,6 +76,14 @@ constraint_sets = st.builds(
 allowed = st.lists(st.sampled_from(TECHNIQUES), max_size=3, unique=True)
 
 
+def every_combination(workload: Workload, techniques: list[str]) -> list[Combination]:
+    """The whole space: every form of every technique with every form of every other."""
+    names = [name for name in figures() if name in techniques]
+    numbers = product(*(range(len(forms(name, workload)) + 1) for name in names))
+    made = (combine(workload, list(zip(names, picked, strict=True))) for picked in numbers)
+    return list({steps: (changed, steps) for changed, steps in made if steps}.values())
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(workloads, constraint_sets, allowed, st.sampled_from([1, 5]))
 def test_the_list_is_the_cheapest_of_all_that_fits(
@@ -83,14 +99,14 @@ def test_the_list_is_the_cheapest_of_all_that_fits(
         and catalog.offers.term[i] < 2
         and catalog.offers.availability[i] == 0
     ]
-    possible = combinations(workload, techniques)
+    possible = every_combination(workload, techniques)
     question = Question(
         prepare_any(workload),
         constraints,
         max_results=most,
         today=TODAY,
         prepare=prepare_any,
-        combinations=tuple(possible),
+        combinations=tuple(strongest(workload, techniques)),
     )
 
     result = recommend(question, app.index)

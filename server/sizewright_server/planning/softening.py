@@ -1,0 +1,75 @@
+"""Softening: a plan keeps only the techniques it needs, each in the mildest form that fits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.planning.kinds import KindColumns, NodeKind
+from sizewright_server.planning.plan import Constraints
+from sizewright_server.planning.search import Choice, Search
+from sizewright_server.planning.techniques import forms
+from sizewright_server.planning.variants import Prepare, Variant, combine
+
+
+class Softener:
+    """Softens the choices of one question; what served one kind of node is tried first on others.
+
+    `workload` is the request as it stands.
+    """
+
+    def __init__(self, workload: AnyWorkload, prepare: Prepare, constraints: Constraints) -> None:
+        self._workload, self._prepare, self._constraints = workload, prepare, constraints
+        self._served: list[list[tuple[str, int]]] = []
+        self._done: dict[tuple[NodeKind, int, tuple[str, ...]], Choice] = {}
+        self._variants: dict[tuple[tuple[str, int], ...], Variant | None] = {}
+
+    def softened(self, choice: Choice, kind: NodeKind) -> Choice:
+        """The choice with as few and as mild techniques as fit on its nodes."""
+        names = tuple(step.name for step in choice.variant.steps)
+        key = (kind, choice.nodes, names)
+        if key not in self._done:
+            self._done[key] = self._soften(choice, kind, names)
+        return self._done[key]
+
+    def _soften(self, choice: Choice, kind: NodeKind, names: tuple[str, ...]) -> Choice:
+        if not names:
+            return choice
+        for served in self._served:
+            if {name for name, _ in served} <= set(names):
+                found = self._fits(served, kind, choice.nodes)
+                if found is not None:
+                    return found
+        picked = [(name, len(forms(name, self._workload)) or 1) for name in names]
+        best = choice
+        # The costliest technique is dropped first.
+        for place in reversed(range(len(picked))):
+            name, strongest = picked[place]
+            for milder in range(strongest):
+                trial = [*picked[:place], (name, milder), *picked[place + 1 :]]
+                found = self._fits(trial, kind, choice.nodes)
+                if found is not None:
+                    picked, best = trial, found
+                    break
+        self._served.append([pick for pick in picked if pick[1]])
+        return best
+
+    def _fits(self, picked: list[tuple[str, int]], kind: NodeKind, nodes: int) -> Choice | None:
+        """The choice on one kind and count of nodes; None where it does not fit."""
+        variant = self._variant(tuple(pick for pick in picked if pick[1]))
+        if variant is None:
+            return None
+        search = Search(KindColumns([kind]), self._constraints, np.ones(1, dtype=np.bool_))
+        search.add(0, variant, [nodes])
+        found = search.first_fit()
+        return search.choice(found, 0) if found.found[0] else None
+
+    def _variant(self, picked: tuple[tuple[str, int], ...]) -> Variant | None:
+        if picked not in self._variants:
+            workload, steps = combine(self._workload, picked)
+            try:
+                self._variants[picked] = Variant(self._prepare(workload), steps)
+            except UnsupportedWorkload:
+                self._variants[picked] = None
+        return self._variants[picked]

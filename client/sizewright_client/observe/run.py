@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from sizewright_client.observe.gpus import Gpus, load_nvml
 from sizewright_client.observe.record import MOST_SAMPLES, Observation, growth_of, thinned
 from sizewright_client.observe.sampling import ProcessTree, Sample, largest_child_bytes
 
@@ -19,14 +21,20 @@ class CommandNotRunError(Exception):
 
 
 def observe(
-    command: Sequence[str], *, interval_seconds: float, output_to_stderr: bool = False
+    command: Sequence[str],
+    *,
+    interval_seconds: float,
+    output_to_stderr: bool = False,
+    nvml: Any | None = None,
 ) -> Observation:
     """Runs `command` to its end and tells what its processes took.
 
     Its standard streams are this process's own; with `output_to_stderr` its output goes to
     standard error. An interrupt goes to the command, as it shares the terminal; what was seen
-    until its end is told all the same. Raises CommandNotRunError.
+    until its end is told all the same. `nvml` stands in for NVML's bindings. Raises
+    CommandNotRunError.
     """
+    gpus = Gpus(nvml or load_nvml())
     started = time.monotonic()
     try:
         process = subprocess.Popen(
@@ -34,7 +42,7 @@ def observe(
         )
     except OSError as error:
         raise CommandNotRunError(f"{command[0]}: {error.strerror}") from error
-    tree = ProcessTree(process.pid)
+    tree = ProcessTree(process.pid, gpus)
     samples = _watch(process, tree, started, interval_seconds)
     status = _wait(process)
     return _observation(command, status, time.monotonic() - started, tree.reading, samples)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
+
+from sizewright_client.observe.gpus import Gpus
 
 STATUS_UNITS_BYTES = 1024
 
@@ -28,9 +28,9 @@ class ProcessTree:
     several processes count once; else the resident set, whose sum counts them again.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, gpus: Gpus) -> None:
         self._root = psutil.Process(pid)
-        self._gpus = _gpu_handles()
+        self._gpus = gpus
         self.reading = "pss" if psutil.LINUX else "rss"
 
     def sample(self, seconds: float) -> Sample | None:
@@ -40,8 +40,7 @@ class ProcessTree:
         if not sizes:
             return None
         pids = {member.pid for member in members}
-        gpu = gpu_bytes(self._gpus, pids) if self._gpus else None
-        return Sample(seconds, sum(sizes), len(sizes), gpu)
+        return Sample(seconds, sum(sizes), len(sizes), self._gpus.bytes_of(pids))
 
     def _members(self) -> list[psutil.Process]:
         try:
@@ -77,31 +76,3 @@ def largest_child_bytes() -> int:
 
     size = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return int(size) * (1 if sys.platform == "darwin" else STATUS_UNITS_BYTES)
-
-
-def _gpu_handles() -> list[Any]:
-    """NVML's devices; none where there is no driver."""
-    if not os.path.exists("/proc/driver/nvidia/version") and os.name != "nt":
-        return []
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
-    except pynvml.NVMLError:
-        return []
-
-
-def gpu_bytes(handles: list[Any], pids: set[int]) -> int | None:
-    """Bytes of the fullest GPU that the processes hold; None where the driver does not tell."""
-    import pynvml
-
-    fullest = 0
-    try:
-        for handle in handles:
-            running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            fullest = max(fullest, sum(p.usedGpuMemory or 0 for p in running if p.pid in pids))
-    except pynvml.NVMLError:
-        return None
-    return fullest

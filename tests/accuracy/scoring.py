@@ -31,6 +31,10 @@ GPU_NAMES = {
 }
 
 
+#: A device of another memory size is not the one that a case names.
+NOMINAL_TOLERANCE = 0.12
+
+
 class Report:
     """Collects results; `document` is the report's JSON."""
 
@@ -83,7 +87,7 @@ class Report:
             self.sanity[group].append(abs(value.best_bytes / actual - 1))
 
     def _fits(self, case: Case, target: dict[str, Any], estimate: MemoryEstimate) -> None:
-        size = int(float(target["gpu_memory_gb"]) * 1024**3)
+        size = _capacity_bytes(case, float(target["gpu_memory_gb"]))
         peak = estimate.pool("gpu").peak
         verdict = "no"
         if peak.best_bytes <= size:
@@ -134,6 +138,20 @@ def score(files: Iterable[Path]) -> dict[str, Any]:
                 if line.strip():
                     report.add(json.loads(line))
     return report.document()
+
+
+def _capacity_bytes(case: Case, gigabytes: float) -> int:
+    """What a GPU of a stated name and size hands out; the size itself where the name is not known.
+
+    A name without its size ("A100") is looked up with it.
+    """
+    name, nominal = str(case["workload"].get("gpu") or ""), gigabytes * 1024**3
+    for candidate in (name, f"{name}-{gigabytes:.0f}GB"):
+        device = find_device(GPU_NAMES.get(candidate, candidate))
+        usable = device and (device.usable_bytes or device.driver_total_bytes)
+        if usable and abs(usable / nominal - 1) < NOMINAL_TOLERANCE:
+            return usable
+    return int(nominal)
 
 
 def _median(errors: list[float]) -> float:

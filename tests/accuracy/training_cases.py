@@ -75,7 +75,7 @@ def _training(
         optimizer=words.optimizer(work.get("optimizer"), settings, house),
         micro_batch=micro,
         seq_len=tokens,
-        gradient_accumulation_steps=int(work.get("grad_accum") or 1),
+        gradient_accumulation_steps=_micro_batches(work),
         checkpointing=checkpoints,
         checkpoint_policy=CheckpointPolicy(offload=offload),
         attention=attention,
@@ -97,6 +97,12 @@ def _training(
         packed=settings.get("sequence_policy") == "packed",
         seq_len_is_limit=bool(settings.get("seq_len_is_cap")),
     )
+
+
+def _micro_batches(work: Case) -> int:
+    """Stated, or enough to fill a pipeline."""
+    stages = (work.get("parallelism") or {}).get("pp") or 1
+    return int(work.get("grad_accum") or stages)
 
 
 def _tokens(work: Case, settings: Case) -> int:

@@ -54,6 +54,9 @@ HOUSES: tuple[tuple[str, House], ...] = (
             shards="full_shard",
         ),
     ),
+    ("composer", House(code="llm-foundry", masks_padding=False)),
+    ("llm-foundry", House(code="llm-foundry", masks_padding=False)),
+    ("mosaic", House(code="llm-foundry", masks_padding=False)),
     ("fsdp_qlora", House(adapter_type="bf16", adapter_dropout=0.1)),
     # train.py deletes the logits before the backward pass.
     ("torchtitan", House(loop="trainer")),

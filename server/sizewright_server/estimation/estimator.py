@@ -236,6 +236,8 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
         step = resident + schedule.step_bytes + schedule.step_temporary
         nowhere = np.full_like(step, len(schedule.stages))
         peaks.append(PhasePeak("optimizer-step", step, nowhere, np.zeros_like(step)))
+        if group.load_bytes.any():
+            peaks.append(PhasePeak("load", group.load_bytes, nowhere, np.zeros_like(step)))
     else:
         resident = group.resident
         peaks, _ = run_timeline(resident, group.all_stages)

@@ -145,7 +145,10 @@ def _phase(
     """One phase; `reserved` is given for the highest, whose slack makes up the pool's peak."""
     less, more = (int(column[0]) for column in phase_doubt(group, peak))
     best = int(peak.peak_bytes[0])
-    parts = [*resident_parts(prepared, group), *_moving(prepared, group, peak)]
+    there = resident_parts(prepared, group)
+    if peak.phase == "load":
+        there = [part for part in there if part.name == "weights"]
+    parts = [*there, *_moving(prepared, group, peak)]
     rest = best - _total(tuple(parts)).best_bytes
     if rest:
         parts.append(_named("other", rest, f"{rest:,} B"))
@@ -172,6 +175,8 @@ def _moving(
     sizes = dict(found.bytes_by_part)
     if isinstance(group, TrainingGroup) and peak.phase == "optimizer-step":
         sizes = group.step_parts()
+    if isinstance(group, TrainingGroup) and peak.phase == "load":
+        sizes = {"gathered-parameters": int(group.load_bytes[0] - group.resident.weights[0])}
     gradients = sizes.pop("gradients", 0) + sizes.pop("reduced-or-gathered", 0)
     parts = []
     if gradients:

@@ -23,6 +23,8 @@ class ModelingCode:
     style: dict[str, Any]
     loss: LossKernel
     loop: TrainingLoop
+    #: Sharded models are gathered whole on every rank to be loaded.
+    loads_whole: bool
 
 
 @cache
@@ -30,7 +32,8 @@ def modeling_code(name: str) -> ModelingCode:
     """A library's modelling code. Raises KeyError for a name that is not known."""
     text = resources.files("sizewright_server.estimation").joinpath("data/modeling_codes.json")
     entry = json.loads(text.read_text(encoding="utf-8"))[name]
-    return ModelingCode(entry["style"], entry["loss"], entry["loop"])
+    whole = bool(entry.get("loads_whole"))
+    return ModelingCode(entry["style"], entry["loss"], entry["loop"], whole)
 
 
 def restyle(architecture: Architecture, training: Training) -> Architecture:

@@ -76,6 +76,10 @@ class WorkingSet:
             return -self.states.tied(self.states.gradient_width)
         return self.nothing
 
+    def left_shard(self, index: int) -> Column:
+        """Of what `after_backward` leaves: the new shard, which is added to one that is there."""
+        return self.nothing
+
     def closing(self) -> Column:
         """Held after the last backward pass, when the root's gradients are reduced."""
         return self.nothing
@@ -170,6 +174,13 @@ class FsdpWorkingSet(WorkingSet):
         if states.segments[index].role == "embedding":
             return np.where(split > 0, 0, -states.tied(width))
         return self.nothing
+
+    def left_shard(self, index: int) -> Column:
+        """The shard of a unit's gradients."""
+        if not self._is_unit(index):
+            return self.nothing
+        shards = self.states.per_segment(self.states.widths.gradient, ALWAYS)
+        return np.multiply(self.layouts.gathers, shards[index])
 
     def closing(self) -> Column:
         """The root's gradients, whole in the reducing type beside those of the computing type."""
@@ -271,6 +282,12 @@ class DeepSpeedWorkingSet(WorkingSet):
         split = self.layouts.shard > 1
         kept = np.where(zero == 3, 0, shard)
         return np.where((zero >= 2) & split, kept - whole, -tied)
+
+    def left_shard(self, index: int) -> Column:
+        """Stage 2's shard; stage 3's are there throughout."""
+        shard = self.states.per_segment(self.states.widths.gradient, ALWAYS)[index]
+        second = (self.layouts.zero == 2) & (self.layouts.shard > 1)
+        return np.where(second, shard, 0)
 
 
 def working_set(states: ModelStates, layout: Layout) -> WorkingSet:

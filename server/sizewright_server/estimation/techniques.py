@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 FloatType: TypeAlias = Literal["fp32", "bf16", "fp16"]
-ModelingCode: TypeAlias = Literal["transformers", "litgpt"]
+ModelingCode: TypeAlias = Literal["transformers", "litgpt", "llm-foundry"]
 TrainingLoop: TypeAlias = Literal["plain", "trainer", "fabric"]
 LossKernel: TypeAlias = Literal["full", "native", "chunked", "fused", "fused-linear", "cut"]
 Kernel: TypeAlias = Literal["eager", "fused"]

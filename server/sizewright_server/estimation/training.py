@@ -23,6 +23,7 @@ from sizewright_server.estimation.model_states import ModelStates
 from sizewright_server.estimation.modeling import (
     loss_chunk_tokens,
     loss_kernel,
+    modeling_code,
     restyle,
     training_loop,
 )
@@ -206,6 +207,15 @@ class TrainingGroup:
             imbalance=self._imbalanced(imbalance(self.layout).best),
             moving_average=self._moving_average(),
         )
+
+    @cached_property
+    def load_bytes(self) -> Column:
+        """Weights while a sharded model is loaded, where the recipe gathers them whole to do so."""
+        whole = modeling_code(self.training.modeling_code).loads_whole
+        if not whole:
+            return np.zeros_like(self.dp)
+        gathers = self.parallel.gathers
+        return self.resident.weights + np.multiply(gathers, self.states.gathered_total())
 
     def _moving_average(self) -> Column:
         """A copy of the trained weights that follows them, sharded as they are."""
@@ -479,7 +489,8 @@ class TrainingGroup:
             return np.zeros_like(self.dp)
         if self.training.optimizer.in_backward:
             return -self._whole_gradients(index)
-        return self.working.after_backward(index)
+        left = self.working.after_backward(index)
+        return left - self.working.left_shard(index) if self.adding else left
 
     def _whole_gradients(self, index: int) -> Column:
         """The gradients of a segment as the tape makes them; of the whole root at its last."""

@@ -37,7 +37,7 @@ class TrainingSection(Section):
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None
     image_size: Annotated[int, Field(ge=0, le=16_384)]
     expandable_segments: bool
-    modeling_code: Literal["transformers", "litgpt"]
+    modeling_code: Literal["transformers", "litgpt", "llm-foundry"]
     loop: Literal["plain", "trainer", "fabric"] | None
     packed: bool
     seq_len_is_limit: bool

@@ -729,7 +729,7 @@ class Training(_message.Message):
     unset means they are padded or packed to seq_len, or it is not known.
     """
     modeling_code: _builtins.str
-    """Whose modelling code runs: "transformers" or "litgpt". It decides which operators
+    """Whose modelling code runs: "transformers", "litgpt" or "llm-foundry". It decides which operators
     are written out, how adapters are added and how the loss is taken. Empty means "transformers".
     """
     packed: _builtins.bool

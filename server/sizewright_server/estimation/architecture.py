@@ -46,6 +46,7 @@ class Style:
     qkv: Literal["separate", "split", "sliced"] = "separate"
     fused_gate_up: bool = False
     qkv_bias: bool = False
+    key_bias: bool = True
     out_bias: bool = False
     mlp_bias: bool = False
     #: Over one head with shared weights, over all heads at once, or with weights of each head.
@@ -119,6 +120,10 @@ class Style:
     embedding_projection: Literal["none", "lookup", "before-norm", "after-norm"] = "none"
     #: Every sample looks up positions of its own (RoBERTa counts from its padding).
     positions_per_sample: bool = False
+    #: A learned token for masked patches, not used in fine-tuning (DINOv2).
+    mask_token: bool = False
+    #: Scores of experts are corrected by a parameter that does not train (ERNIE).
+    score_correction: bool = False
     #: Images: a learned token before the patches.
     class_token: bool = False
     #: Every sublayer's result is scaled by a learned vector (DINOv2).
@@ -209,6 +214,12 @@ class HeadStyle:
     logits_soft_cap: bool = False
     logits_scale: bool = False
     transform_bias: bool = True
+    #: Labels from the class token and the mean of the patches.
+    both_tokens: bool = False
+    #: A second classifier beside the first, from another token (DeiT with a teacher).
+    teacher: bool = False
+    #: The decoder's embedding is the head's own table (Whisper).
+    owns_table: bool = False
     #: A buffer is added to the logits (BART's final_logits_bias).
     logits_bias: bool = False
     #: Hidden states are scaled before the vocabulary (T5).

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sizewright_server.estimation.adapters import behind_prefix, has_prefix
 from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.disentangled import disentangled_attention
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.frame import PART
 from sizewright_server.estimation.kernels import Scores, attend
@@ -34,6 +35,8 @@ class Attention:
         style = self.style
         if style.latent:
             return self._latent(x)
+        if style.disentangled != "none":
+            return self._disentangled(x)
         with self.tape.within("attention"):
             q, k, v = self._project(x)
             q, k = self._position(q, k)
@@ -50,11 +53,22 @@ class Attention:
             q = self._linear("q", x, "A")
             if self.style.scale_query_first:
                 q = self.ops.scale(q)
-            k, v = self._linear("k", memory, "A"), self._linear("v", memory, "A")
+            k, v = (
+                self._linear("k", memory, "A", bias=self.style.qkv_bias and self.style.key_bias),
+                self._linear("v", memory, "A"),
+            )
             k, v = self._cache(k, "X"), self._cache(v, "X")
             bias = self._cross_bias()
             scores = Scores("X", masked=self.mode.padded, causal=False, bias=bias)
             return self._mix(x, q, k, v, scores)
+
+    def _disentangled(self, x: Value) -> Value:
+        """Attention over content and relative positions."""
+        with self.tape.within("attention"):
+            mixed = disentangled_attention(self.ops, self.style, self.mode, x)
+            out = self._linear("o", mixed, "H", bias=self.style.out_bias, inner="A")
+            self.held.append(mixed)
+            return self.ops.dropout(out, float(self.mode.hidden_dropout))
 
     def _latent(self, x: Value) -> Value:
         """Multi-head latent attention: the cache keeps what keys and values are made of."""
@@ -70,6 +84,10 @@ class Attention:
             scores = replace(self._scores(), mixed="VA")
             self.names += [q, joint, q_turned, k_turned]
             return self._mix(x, query, key, values, scores)
+
+    @property
+    def _key_bias(self) -> bool:
+        return self.style.qkv_bias and self.style.key_bias
 
     def _scores(self) -> Scores:
         mode, style = self.mode, self.style
@@ -134,7 +152,7 @@ class Attention:
             early = self.style.qk_norm_early
             q = self._linear("q", x, "A")
             q = self._qk_norm(q, "NH") if early else q
-            k = self._linear("k", x, "K")
+            k = self._linear("k", x, "K", bias=self._key_bias)
             k = self._qk_norm(k, "NK") if early else k
             return q, k, self._linear("v", x, "K")
         joint = self._linear("qkv", x, "QKV")

@@ -81,7 +81,7 @@ class ConfigReader:
             attention_dropout=self._probability("attention_dropout"),
             hidden_dropout=self._probability("hidden_dropout"),
             embedding_dropout=self._probability("embedding_dropout"),
-            buckets=self._optional("buckets") or 0,
+            buckets=self._buckets(),
             label_count=self._labels(),
         )
         more: dict[str, Any] = self._patch_sizes() | self._expert_sizes() | self._latent_sizes()
@@ -107,6 +107,8 @@ class ConfigReader:
         return Style(**fields)
 
     def _activation(self) -> dict[str, Any]:
+        if self.family.get("swiglu") and self._at(self.family["swiglu"]):
+            return {"gated_mlp": True, "activation": "silu"}
         if "feed_forward" in self.family:
             return self._projected_activation(str(self._at(self.family["feed_forward"])))
         act = self.family.get("activation") or self._at(self.keys["activation"])
@@ -129,6 +131,8 @@ class ConfigReader:
         published: dict[str, Any] = dict(self.family["head"])
         for name, key in self.family.get("head_from_config", {}).items():
             published[name] = bool(self._at(key))
+        if "WithTeacher" in str(self.config.get("architectures")):
+            published["teacher"] = True
         tied = bool(self.config.get("tie_word_embeddings", True))
         asked = source.head or published["kind"]
         if asked == "pretraining":
@@ -163,6 +167,17 @@ class ConfigReader:
 
     # -- sizes ----------------------------------------------------------------------------------
 
+    def _buckets(self) -> int:
+        """Rows of the table of relative positions; DeBERTa's covers both directions."""
+        if self.family["style"].get("disentangled", "none") == "none":
+            return self._optional("buckets") or 0
+        for key in ("position_buckets", "max_relative_positions", "max_position_embeddings"):
+            stated = self._at(key)
+            if isinstance(stated, int) and stated > 0:
+                return 2 * stated
+        self.problems.append("position_buckets is missing")
+        return 2
+
     def _labels(self) -> int:
         """Labels of a classifier: stated as a count or as a table of names."""
         stated = self.config.get("num_labels")
@@ -172,6 +187,9 @@ class ConfigReader:
         return len(named) if isinstance(named, dict) and named else 2
 
     def _patch_sizes(self) -> dict[str, int]:
+        if "mel_bins" in self.keys:
+            bins, frames = self._size("mel_bins"), self._size("positions")
+            return {"patches": frames, "patch_values": 3 * bins, "pixels": 2 * frames * bins}
         if "patch_size" not in self.keys:
             return {}
         patch, channels = self._size("patch_size"), self._optional("channels") or 3
@@ -268,11 +286,20 @@ class ConfigReader:
         return kv_heads
 
     def _ffn(self, hidden: int) -> int:
+        if "ffn_ratio" in self.family:
+            return self._scaled_ffn(hidden)
         multiple: int | None = self.family.get("ffn_multiple")
         if multiple is None:
             self.problems.append(f"{self.keys['ffn']} is missing")
             return 1
         return multiple * hidden
+
+    def _scaled_ffn(self, hidden: int) -> int:
+        """A stated multiple of the width; gated layers take two thirds, in steps of 8 (DINOv2)."""
+        width = int(hidden * float(self._at(self.family["ffn_ratio"]) or 4))
+        if self.family.get("swiglu") and self._at(self.family["swiglu"]):
+            return (int(width * 2 / 3) + 7) // 8 * 8
+        return width
 
     def _position_rows(self, name: str = "positions") -> int:
         if self.family["style"]["positions"] != "learned" or name not in self.keys:

@@ -40,6 +40,8 @@ def _route(ops: Ops, style: Style, x: Value) -> Value:
     if style.router_fp32:
         x = ops.cast(x, FP32)
     logits = ops.linear(x, "N", ops.weight(("N", "H")), _router_bias(ops, style))
+    if style.score_correction:
+        ops.weight(("N",)).needs_grad = False
     wide = ops.cast(logits, FP32)
     likely = (
         ops.softmax(wide, FP32) if style.router != "sigmoid" else ops.unary(wide, saves="output")

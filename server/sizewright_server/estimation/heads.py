@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sizewright_server.estimation.adapters import has_prompt, prompted
 from sizewright_server.estimation.architecture import HeadStyle, Style
+from sizewright_server.estimation.disentangled import lend_relative_embeddings
 from sizewright_server.estimation.feedforward import activate
 from sizewright_server.estimation.frame import close_frame, open_frame
 from sizewright_server.estimation.losses import cross_entropy, token_loss
@@ -20,6 +21,8 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
     ops = Ops(tape, mode.types, training=mode.training)
     out = embed(ops, style, mode, ops.weight(("V", "E"), module="embeddings"))
     open_frame(tape, style, mode)
+    if style.disentangled != "none":
+        lend_relative_embeddings(ops, style)
     tape.finish(out)
     return tape
 
@@ -32,25 +35,34 @@ def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:
         out = ops.scale(out)
     if style.embedding_projection == "lookup":
         out = ops.linear(out, "H", ops.weight(("H", "E")))
-    width = out.shape[-1]
-    if style.token_types:
-        out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", width)), width))
-    if style.positions == "learned":
-        rows = ("B" if style.positions_per_sample else "one", "S")
-        table = ops.weight(("P", width))
-        if style.fixed_positions:
-            table.needs_grad = False
-        out = ops.add(out, ops.embedding(rows, table, width))
+    out = _typed_and_placed(ops, style, out)
     if style.embedding_projection == "before-norm":
         out = ops.linear(out, "H", ops.weight(("H", "E")))
     if style.embedding_norm:
         out = norm(ops, style, out, (out.shape[-1],))
     if mode.sequence_parallel:
         out = ops.reshard(out, (*mode.stream[:-1], out.shape[-1]))
+    if style.disentangled != "none":
+        # Embeddings of padding are multiplied by zero.
+        out = ops.multiply(out, ops.tape.external(("B", "S", 1), out.itemsize))
     out = ops.dropout(out, float(mode.embedding_dropout))
     if style.embedding_projection == "after-norm":
         out = ops.linear(out, "H", ops.weight(("H", "E")), ops.weight(("H",)))
         out = ops.cast(out, residual_itemsize(style, mode))
+    return out
+
+
+def _typed_and_placed(ops: Ops, style: Style, out: Value) -> Value:
+    """Token types and learned positions added."""
+    width = out.shape[-1]
+    if style.token_types:
+        out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", width)), width))
+    if style.positions == "learned":
+        rows: Shape = ("B" if style.positions_per_sample else "one", "S")
+        table = ops.weight(("P", width))
+        if style.fixed_positions:
+            table.needs_grad = False
+        out = ops.add(out, ops.embedding(rows, table, width))
     return out
 
 
@@ -64,6 +76,8 @@ def lower_patch_embedding(style: Style, mode: Mode) -> Tape:
     pixels = tape.external(("B", "PIX"), mode.types.weight)
     w, b = ops.weight(("H", "PC")), ops.weight(("H",))
     patches = ops.product(pixels, "H", w, b, shape=("B", "G", "H"))
+    if style.mask_token:
+        ops.weight(("H",))
     if style.class_token:
         special = ops.weight(("SPECIAL", "H"))
         patches = ops.concatenate((special, patches), ("B", "S", "H"))
@@ -73,6 +87,28 @@ def lower_patch_embedding(style: Style, mode: Mode) -> Tape:
     out = ops.cast(out, residual_itemsize(style, mode))
     open_frame(tape, style, mode)
     tape.finish(out)
+    return tape
+
+
+def lower_mel_embedding(style: Style, mode: Mode) -> Tape:
+    """Log-mel spectra in, hidden states out (Whisper): two convolutions, the second halving time.
+
+    Dimensions: PIX values of a sample, PC values under the first kernel, S frames after the second.
+    """
+    tape = Tape(part="embedding")
+    ops = Ops(tape, mode.types, training=mode.training)
+    spectra = tape.external(("B", "PIX"), mode.types.weight)
+    w, b = ops.weight(("H", "PC")), ops.weight(("H",))
+    out = ops.product(spectra, "H", w, b, shape=("B", "S", 2, "H"))
+    out = ops.unary(out)
+    w, b = ops.weight(("H", "H", 3)), ops.weight(("H",))
+    out = ops.unary(ops.product(out, "H", w, b, shape=("B", "S", "H")))
+    table = ops.weight(("P", "H"))
+    table.needs_grad = False
+    summed = ops.add(out, ops.embedding(("S",), table, "H"))
+    tape.hold(out)
+    out = ops.dropout(summed, float(mode.embedding_dropout))
+    tape.finish(ops.cast(out, residual_itemsize(style, mode)))
     return tape
 
 
@@ -176,6 +212,14 @@ def _labels(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     if style.causal:
         every = ops.linear(x, "L", ops.weight(("L", "H"), module="head"), bias)
         return ops.slice(every, ("B", "L"))
+    if head.teacher:
+        ops.linear(ops.slice(x, ("B", "H")), "L", ops.weight(("L", "H"), module="head"), bias)
+        bias = ops.weight(("L",), module="head")
+    if head.both_tokens:
+        # The class token, and the mean of the others, side by side (DINOv2).
+        mean = ops.mean(ops.slice(x, x.shape), ("B", "H"))
+        x = ops.concatenate((ops.slice(x, ("B", "H")), mean), ("B", 2, "H"))
+        return ops.product(x, "L", ops.weight(("L", 2, "H"), module="head"), bias, shape=("B", "L"))
     if head.pooler or head.dense:
         x = _pool(ops, x)
     elif head.transform:

@@ -16,7 +16,12 @@ import numpy as np
 from sizewright_server.estimation import megatron
 from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
-from sizewright_server.estimation.heads import lower_embedding, lower_head, lower_patch_embedding
+from sizewright_server.estimation.heads import (
+    lower_embedding,
+    lower_head,
+    lower_mel_embedding,
+    lower_patch_embedding,
+)
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
 from sizewright_server.estimation.stacks import (
     lower_decoder_embedding,
@@ -32,6 +37,7 @@ TIED_HEADS = ("causal-lm", "masked-lm", "seq2seq-lm")
 #: How each kind of segment is written as a tape.
 LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
     "embedding": lambda style, _head, mode: lower_embedding(style, mode),
+    "mel": lambda style, _head, mode: lower_mel_embedding(style, mode),
     "patches": lambda style, _head, mode: lower_patch_embedding(style, mode),
     "block": lambda style, _head, mode: Block(style, mode).lower(),
     "head": lower_head,
@@ -184,7 +190,11 @@ class Dims:
         """Every dimension by name."""
         if sizes not in self._made:
             made = model_dims(sizes, self._tp, self._ep) | self._batch
-            if sizes.stack == "decoder":
+            if sizes.stack == "decoder" and sizes.patches:
+                batch = self._batch
+                made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}
+                made["X"] = np.full_like(self._tp, sizes.patches)
+            elif sizes.stack == "decoder":
                 batch = self._batch
                 made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}
             elif sizes.patches:

@@ -17,7 +17,8 @@ def read_runs(reader: ConfigReader, style: Style, sizes: Sizes) -> tuple[Run, ..
     if family.get("layers") == "one-shared":
         return stacked(style, sizes, *_shared_blocks(reader, style, sizes))
     blocks = runs_of(family.get("layers"), reader.config, style, sizes)
-    if not style.first_norm or style.position_bias != "none":
+    differ = style.position_bias != "none" or style.disentangled != "none"
+    if differ or not style.first_norm:
         blocks = _with_ends(blocks)
     runs = stacked(style, sizes, *blocks)
     if sizes.patches:
@@ -58,10 +59,11 @@ def _two_stacks(reader: ConfigReader, style: Style, sizes: Sizes) -> tuple[Run, 
     encoder = replace(style, causal=False)
     decoder = replace(style, causal=True, cross_attention=True)
     own = replace(reader.decoder_sizes(sizes), stack="decoder")
+    entry = "mel" if sizes.patches else "encoder-embedding"
     blocks = (Run("encoder-block", "block", "block", sizes.layers, encoder, sizes),)
     answers = (Run("decoder-block", "block", "block", own.layers, decoder, own),)
     return (
-        Run("encoder-embedding", "embedding", "encoder-embedding", 1, encoder, sizes),
+        Run("encoder-embedding", "embedding", entry, 1, encoder, sizes),
         *_with_ends(blocks),
         Run("encoder-end", "between", "encoder-end", 1, encoder, sizes),
         Run("decoder-embedding", "between", "decoder-embedding", 1, decoder, own),

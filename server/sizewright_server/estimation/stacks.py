@@ -39,7 +39,7 @@ def lower_decoder_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
     table = ops.weight(("V", "E"))
-    if head.tied:
+    if head.tied or head.owns_table:
         tape.parameters.remove(table)
         table.adds = True
     out = embed(ops, style, mode, table)

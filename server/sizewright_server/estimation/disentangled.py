@@ -1,0 +1,116 @@
+"""Disentangled attention (DeBERTa V2 and V3) as transformers 5.23 runs it: three score matrices.
+
+Content with content, content with position and position with content, each a (B, NH, S, S) matrix.
+BUCKETS is the number of relative positions, both directions.
+"""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.frame import PART
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import BOOL, INT64, Ops
+from sizewright_server.estimation.tape import Shape, Value
+
+#: The name under which the embeddings of relative positions are lent to the blocks.
+RELATIVE = "relative embeddings"
+SQUARE: Shape = ("B", "NH", "S", "S")
+
+
+def lend_relative_embeddings(ops: Ops, style: Style) -> None:
+    """The table of relative positions, normed where the model norms it."""
+    table = ops.weight(("BUCKETS", "H"))
+    with ops.tape.within(PART):
+        w, b = ops.weight(("H",), module="norms"), ops.weight(("H",), module="norms")
+        ops.tape.lend(RELATIVE, ops.layer_norm(table, w, b))
+
+
+def disentangled_attention(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """Mixed values of every head; the caller projects them."""
+    tape = ops.tape
+    weights = [(ops.weight(("A", "H")), ops.weight(("A",))) for _ in range(3)]
+    heads = [ops.linear(x, "A", w, b, name=n) for (w, b), n in zip(weights, "qkv", strict=True)]
+    q, k, v = (ops.copy(head) for head in heads)
+    logits = ops.matmul(q, ops.scale(k), SQUARE)
+    relative = _relative(ops, style, mode)
+    keys = _positions(ops, style, relative, weights[1])
+    places = _positions(ops, style, relative, weights[0])
+    first = ops.scale(_gathered(ops, q, keys))
+    score = ops.scale(first)
+    second = ops.scale(_gathered(ops, k, places))
+    score = _added_in_place(ops, score, second)
+    logits = ops.add(logits, score)
+    filled = _masked(ops, logits)
+    likely = ops.softmax(filled, filled.itemsize)
+    tape.hold(filled, score)
+    likely = ops.dropout(likely, float(mode.attention_dropout))
+    mixed = ops.matmul(likely, v, ("B", "S", "A"))
+    out = ops.copy(mixed)
+    tape.hold(*heads, q, k, v, relative)
+    return out
+
+
+def _relative(ops: Ops, style: Style, mode: Mode) -> Value:
+    """The lent embeddings, after a dropout of each block's own."""
+    shape, width = ("BUCKETS", "H"), mode.types.weight
+    with ops.tape.within(PART):
+        if style.last and mode.training:
+            lent = ops.tape.borrow_last(RELATIVE, shape, width)
+        else:
+            lent = ops.tape.borrow(RELATIVE, shape, width, needs_grad=mode.training)
+    return ops.dropout(lent, float(mode.hidden_dropout))
+
+
+def _positions(ops: Ops, style: Style, relative: Value, shared: tuple[Value, Value]) -> Value:
+    """Positions projected, with the content's own weights or others, and repeated per sample."""
+    w, b = shared
+    if style.disentangled == "own":
+        w, b = ops.weight(("A", "H")), ops.weight(("A",))
+    projected = ops.linear(relative, "A", w, b)
+    return ops.reduce_copy(ops.copy(projected), ("B", "BUCKETS", "A"))
+
+
+def _gathered(ops: Ops, content: Value, places: Value) -> Value:
+    """Scores against every relative position, and of them the one of each pair of tokens."""
+    tape = ops.tape
+    every = ops.matmul(content, places, ("B", "NH", "S", "BUCKETS"))
+    index = tape.value(("S", "S"), INT64, needs_grad=False)
+    tape.record((), (index,))
+    out = tape.value(SQUARE, every.itemsize, needs_grad=every.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            run.give(every, run.like(every))
+
+    tape.record((every, index), (out,), saves=(index,), backward=backward)
+    tape.hold(every)
+    return out
+
+
+def _added_in_place(ops: Ops, score: Value, more: Value) -> Value:
+    out = Value(score.storage, score.shape, score.itemsize, score.needs_grad)
+
+    def backward(run: Backward) -> None:
+        grad = run.take(out)
+        if grad is not None:
+            run.give(score, grad)
+            run.give(more, grad)
+
+    ops.tape.record((score, more), (out,), backward=backward)
+    return out
+
+
+def _masked(ops: Ops, logits: Value) -> Value:
+    """`masked_fill`: a new matrix; the inverted mask is made in every block and saved."""
+    tape = ops.tape
+    mask = tape.value(("B", 1, "S", "S"), BOOL, needs_grad=False)
+    tape.record((), (mask,))
+    out = tape.value(logits.shape, logits.itemsize, needs_grad=logits.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            run.give(logits, run.like(logits))
+
+    tape.record((logits, mask), (out,), saves=(mask,), backward=backward)
+    return out

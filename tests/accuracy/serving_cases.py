@@ -14,7 +14,6 @@ from sizewright_server.estimation.memory import ByteRange, MemoryEstimate
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.serving.devices import serving_device
 from sizewright_server.estimation.serving.prepared import PreparedServing
-from sizewright_server.estimation.serving.quantisation import scheme_of
 from sizewright_server.estimation.serving.rules import parse_version
 from sizewright_server.estimation.serving.run import (
     ServingDevice,
@@ -22,23 +21,60 @@ from sizewright_server.estimation.serving.run import (
     ServingWorkload,
 )
 from sizewright_server.estimation.workload import Layout
+from sizewright_server.planning.devices import served_on
 
 GIB = 2**30
 #: Engines of other kinds, which the product refuses by name.
 OTHER_CATEGORIES = ("llama.cpp", "diffusers", "whisper", "embedding", "vision", "trt-llm", "cpu")
-#: Stored types of cases by the project's words; the rest are the same words.
-WEIGHT_TYPES = {
-    "gptq-int4 (w4a16)": "w4a16",
-    "fp8 (runtime --quantization fp8)": "fp8",
-    "mxfp4 (bf16 non-expert)": "mxfp4",
-    "bnb-nf4-double_quant": "bnb-nf4-double-quant",
-    "int8": "int8-w8a8",
-    "bnb-int4": "bnb-nf4",
-    "nf4": "bnb-nf4",
-    "int4": "awq-int4",
-    "torchao-int4wo": "torchao-int4",
-    "torchao-int8wo": "torchao-int8",
-}
+#: Stored types by what a case's words hold, the most special first.
+WEIGHT_TYPES = (
+    ("w4a16", "w4a16"),
+    ("w8a8", "int8-w8a8"),
+    ("mxfp4", "mxfp4"),
+    ("nvfp4", "nvfp4"),
+    ("double", "bnb-nf4-double-quant"),
+    ("nf4", "bnb-nf4"),
+    ("bnb-int8", "bnb-int8"),
+    ("bnb-fp4", "bnb-nf4"),
+    ("bnb-int4", "bnb-nf4"),
+    ("llm.int8", "bnb-int8"),
+    ("awq", "awq-int4"),
+    ("gptq-int3", "gptq-int3"),
+    ("gptq-int8", "gptq-int8"),
+    ("gptq", "gptq-int4"),
+    ("exl2", "gptq-int4"),
+    ("hqq-int8", "hqq-int8"),
+    ("hqq", "hqq-int4"),
+    ("torchao-int8", "torchao-int8"),
+    ("torchao-int4", "torchao-int4"),
+    ("int8wo", "torchao-int8"),
+    ("int4wo", "torchao-int4"),
+    ("int8-weight-only", "torchao-int8"),
+    ("int4-weight-only", "torchao-int4"),
+    ("fp8", "fp8"),
+    ("float8", "fp8"),
+    ("int8", "int8-w8a8"),
+    ("int4", "w4a16"),
+    ("bf16", "bf16"),
+    ("bfloat16", "bf16"),
+    ("fp16", "fp16"),
+    ("float16", "fp16"),
+    ("fp32", "fp32"),
+    ("float32", "fp32"),
+)
+#: Types of caches by what a case's words hold.
+CACHE_WORDS = (
+    ("nvfp4", "nvfp4"),
+    ("fp8", "fp8"),
+    ("int8", "int8"),
+    ("int4", "int4"),
+    ("fp32", "fp32"),
+    ("float32", "fp32"),
+    ("fp16", "fp16"),
+    ("float16", "fp16"),
+    ("bf16", "bf16"),
+    ("bfloat16", "bf16"),
+)
 #: GPU names of cases that are not the catalog's own.
 GPUS = {
     "H100-80GB": "H100-SXM",
@@ -82,7 +118,6 @@ def _run(work: Case, category: str) -> ServingRun:
     words = str(work.get("weight_dtype") or "bf16")
     stored = _stored_type(work, words)
     compute: Any = stored if stored in ("fp32", "bf16", "fp16") else "bf16"
-    cached = work.get("kv_dtype") or compute
     parallel = work.get("gpus") or 1
     tp, pp = int(work.get("tp") or 1), int(work.get("pp") or 1)
     if engine == "transformers" and parallel > tp * pp:
@@ -92,7 +127,7 @@ def _run(work: Case, category: str) -> ServingRun:
     return ServingRun(
         engine=engine,
         weight_type=stored,
-        kv_type=str(cached).replace("float", "fp"),
+        kv_type=_cache_type(work.get("kv_dtype"), compute),
         compute_type=compute,
         batch=int(work.get("batch") or 1),
         input_tokens=prompt,
@@ -110,6 +145,10 @@ def _run(work: Case, category: str) -> ServingRun:
         chunked_prefill=settings.get("chunked_prefill"),
         skip_encoder=bool(settings.get("skip_multimodal_profiling")),
         graphs_in_budget=settings.get("cuda_graphs_in_kv_budget"),
+        attention_data_parallel=bool(
+            settings.get("dp_attention") or settings.get("enable_dp_attention")
+        ),
+        hybrid_cache=not settings.get("disable_hybrid_kv_cache_manager"),
         cache=_cache(settings, ahead, new),
         cache_tokens=ahead,
         logits_to_keep=0 if settings.get("logits_kept") == "all" else 1,
@@ -128,16 +167,24 @@ def _cache(settings: Case, ahead: int | None, new: int) -> Any:
 
 def _stored_type(work: Case, words: str) -> str:
     """The project's word for a stored type, told apart by what the engine's files hold."""
-    word = WEIGHT_TYPES.get(words, words)
-    name = str(work.get("model")).lower()
-    if word == "fp8" and ("llama-3.1-405b" in name):
-        word = "fbgemm-fp8"
-    if (word == "fp8" and name.startswith("qwen/")) or (word == "fp8" and "deepseek" in name):
-        word = "fp8-block"
-    try:
-        return scheme_of(word).name
-    except KeyError as unknown:
-        raise Unmapped(f"weights of {words!r} are not built yet") from unknown
+    lower, name = words.lower().replace("_", "-"), str(work.get("model")).lower()
+    found = next((stored for part, stored in WEIGHT_TYPES if part in lower), None)
+    if found is None:
+        raise Unmapped(f"weights of {words!r} are not built yet")
+    if found == "fp8" and "llama-3.1-405b" in name:
+        return "fbgemm-fp8"
+    blocks = name.startswith("qwen/") or any(word in name for word in ("deepseek", "kimi-k2"))
+    if found == "fp8" and blocks:
+        return "fp8-block"
+    if found == "int8-w8a8" and "int8" in lower and work.get("category") == "transformers":
+        return "bnb-int8"
+    return found
+
+
+def _cache_type(word: object, compute: str) -> str:
+    """The cache's type; what is not stated, or automatic, is that of the computation."""
+    lower = str(word or "").lower()
+    return next((kind for part, kind in CACHE_WORDS if part in lower), compute)
 
 
 def _lengths(work: Case, settings: Case) -> tuple[int, int]:
@@ -166,10 +213,8 @@ def _device(work: Case) -> ServingDevice:
     settings = work.get("settings") or {}
     name = str(work.get("gpu") or "")
     found = find_device(GPUS.get(name, name))
-    if found is not None and found.driver_total_bytes:
-        made = serving_device(
-            found.name, found.vendor, found.driver_total_bytes, found.link_gb_per_second
-        )
+    if found is not None:
+        made = served_on(found)
     else:
         stated = re.search(r"(\d+) ?Gi?B", name)
         size = int(float(stated.group(1)) * GIB) if stated else 0

@@ -49,9 +49,8 @@ class CacheFormat:
         """Bytes a sequence's recurrent state takes in one layer on one rank."""
         if cache.kind != "state":
             return 0
-        total = (
-            cache.conv_elements * self.state_itemsize + cache.state_elements * cache.state_itemsize
-        )
+        itemsize = cache.state_itemsize or self.state_itemsize
+        total = cache.conv_elements * self.state_itemsize + cache.state_elements * itemsize
         return -(-total // self.tp)
 
 

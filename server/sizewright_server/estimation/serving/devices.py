@@ -35,10 +35,14 @@ def engine_total(name: str, driver_bytes: int) -> ByteRange:
 
 
 def serving_device(
-    name: str, vendor: str, driver_bytes: int, link_gb_per_second: float
+    name: str,
+    vendor: str,
+    driver_bytes: int,
+    link_gb_per_second: float,
+    capability: float = 0.0,
 ) -> ServingDevice:
     """A device by its figures. `driver_bytes` is the driver's total."""
     least = ROOMY_FROM.get(vendor)
     roomy = least is not None and driver_bytes >= least and not name.startswith("A100")
     linked = link_gb_per_second >= LINK_GB_PER_SECOND
-    return ServingDevice(name, engine_total(name, driver_bytes), vendor, linked, roomy)
+    return ServingDevice(name, engine_total(name, driver_bytes), vendor, linked, roomy, capability)

@@ -13,6 +13,7 @@ from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import CacheFormat, held_tokens
 from sizewright_server.estimation.serving.model import LayerCache
 from sizewright_server.estimation.serving.rules import Version
+from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
 from sizewright_server.estimation.serving.stages import Setup
 from sizewright_server.estimation.serving.weights import Ranks
 
@@ -23,8 +24,9 @@ LAST_LOGITS_FROM: Version = (4, 45)
 WINDOWED_FROM: Version = (4, 56)
 #: A version newer than the one the rules were read from.
 NEWEST: Version = (5, 23)
-#: cuBLAS workspace in PyTorch's allocator: 8 MiB, 32 MiB on Hopper.
-WORKSPACE = ByteRange(8 * 2**20, 32 * 2**20, 64 * 2**20)
+#: cuBLAS workspace in PyTorch's allocator: 8,519,680 bytes, and 32 MiB on Hopper (its CUDA context
+#: file, `getChosenWorkspaceSize`); a second one for another stream at most.
+WORKSPACE, HOPPER_WORKSPACE = 8_519_680, 32 * 2**20
 #: Prompts of this many tokens make AutoAWQ and ExLlama dequantise whole matrices.
 DEQUANTISES_FROM = 51
 
@@ -45,8 +47,10 @@ class Moment:
 class HuggingFace:
     """Peaks of a model split over `layout.pp` GPUs by layers (device_map) and `layout.tp` ranks."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, device: ServingDevice = ANY_DEVICE) -> None:
         self.setup, self.run, self.model = setup, setup.run, setup.model
+        usual = WORKSPACE if device.capability and int(device.capability) != 9 else HOPPER_WORKSPACE
+        self.workspace = ByteRange(min(usual, WORKSPACE), usual, 2 * usual)
 
     def weights(self, stage: int) -> list[tuple[str, int]]:
         """Named bytes of a stage's weights."""
@@ -94,7 +98,7 @@ class HuggingFace:
                         ("activations", self.activations(run.input_tokens)),
                         ("logits", self.logits(stage, self._kept())),
                         ("kernel-buffers", self.kernel_buffers(run.input_tokens)),
-                        ("library-workspaces", WORKSPACE.best_bytes),
+                        ("library-workspaces", self.workspace.best_bytes),
                     ),
                 )
             )
@@ -114,7 +118,7 @@ class HuggingFace:
                 ("activations", self.activations(1)),
                 ("logits", self.logits(stage, self.run.batch)),
                 ("kernel-buffers", self.kernel_buffers(1)),
-                ("library-workspaces", WORKSPACE.best_bytes),
+                ("library-workspaces", self.workspace.best_bytes),
             ),
         )
 

@@ -112,6 +112,16 @@ def latent_attention(settings: Settings) -> tuple[list[Tensor], LayerCache]:
     return made, LayerCache("latent", heads, width, nope + rope + value, index_dim or 0)
 
 
+#: Keys that say the type of recurrent states; engines keep the model's type without them.
+STATE_TYPE_KEYS = ("mamba_ssm_dtype", "mamba_ssm_cache_dtype")
+
+
+def state_itemsize(settings: Settings) -> int:
+    """Bytes of a state's element: 4 where the configuration says float32, else the model's own."""
+    stated = [settings.values.get(key) for key in STATE_TYPE_KEYS]
+    return 4 if "float32" in stated else 0
+
+
 def gated_delta(settings: Settings) -> tuple[list[Tensor], LayerCache]:
     """Gated DeltaNet (Qwen3-Next): a convolution and a matrix state for each value head."""
     hidden = settings.size("hidden")
@@ -137,6 +147,7 @@ def gated_delta(settings: Settings) -> tuple[list[Tensor], LayerCache]:
         "state",
         conv_elements=(2 * keys + values) * (kernel - 1),
         state_elements=value_heads * key_dim * value_dim,
+        state_itemsize=state_itemsize(settings),
     )
     return made, cache
 
@@ -160,7 +171,12 @@ def mamba2(settings: Settings) -> tuple[list[Tensor], LayerCache]:
     ]
     if settings.flag("use_conv_bias", True):
         made.append(Tensor("vector", channels, split="width"))
-    cache = LayerCache("state", conv_elements=channels * (kernel - 1), state_elements=inner * state)
+    cache = LayerCache(
+        "state",
+        conv_elements=channels * (kernel - 1),
+        state_elements=inner * state,
+        state_itemsize=state_itemsize(settings),
+    )
     return made, cache
 
 

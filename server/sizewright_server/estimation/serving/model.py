@@ -60,7 +60,7 @@ class LayerCache:
     `key_dim` for all heads (MLA), not divided by tensor parallelism; where it is kept expanded,
     each of `kv_heads` heads takes `value_dim`, keys and values together. `state` is a recurrent
     state of fixed size: `conv_elements` in the model's type and `state_elements` of
-    `state_itemsize` bytes, both divided by tensor parallelism.
+    `state_itemsize` bytes (0: of the model's type too), both divided by tensor parallelism.
     """
 
     kind: CacheKind
@@ -71,7 +71,7 @@ class LayerCache:
     span: int = 0
     conv_elements: int = 0
     state_elements: int = 0
-    state_itemsize: int = 4
+    state_itemsize: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sizewright_server.estimation.memory import ByteRange, Part, Phase
 from sizewright_server.estimation.reserved import reserved_shares
-from sizewright_server.estimation.serving.huggingface import NEWEST, WORKSPACE, HuggingFace, Moment
+from sizewright_server.estimation.serving.huggingface import NEWEST, HuggingFace, Moment
 from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.serving.stages import Setup
 from sizewright_server.estimation.serving.texts import exact, part, total
@@ -37,7 +37,7 @@ def stage_parts(engine: HuggingFace, stage: int, moment: Moment) -> tuple[Part, 
         if name == "kv-cache":
             made.append(exact(name, n, _cache_words(engine, n)))
         elif name == "library-workspaces":
-            made.append(part(name, WORKSPACE))
+            made.append(part(name, engine.workspace))
         elif n:
             lower, upper = _doubt(engine, MOVING_DOUBT)
             made.append(part(name, ByteRange(int(n * (1 - lower)), n, int(n * (1 + upper)))))
@@ -76,12 +76,12 @@ def allocated(engine: HuggingFace, stage: int) -> ByteRange:
     sizes = []
     for moment in engine.moments(stage):
         cache = sum(n for name, n in moment.parts if name == "kv-cache")
-        moving = moment.total - cache - WORKSPACE.best_bytes
+        moving = moment.total - cache - engine.workspace.best_bytes
         sizes.append(
             held
             + ByteRange(cache, cache, cache)
             + ByteRange(int(moving * (1 - less)), moving, int(moving * (1 + more)))
-            + WORKSPACE
+            + engine.workspace
         )
     return ByteRange(
         min(size.low_bytes for size in sizes),
@@ -100,6 +100,8 @@ def reserved(engine: HuggingFace, stage: int) -> ByteRange:
     """What the caching allocator holds: more than is live by a share of what comes and goes."""
     live = allocated(engine, stage)
     held = sum(n for _, n in engine.weights(stage))
+    if engine.run.cache == "static":
+        held += engine.cache_bytes(stage, engine.run.cache_tokens or engine.run.tokens)
     _, usual, most = reserved_shares()["inference"]
     moving = max(0, live.best_bytes - held)
     return ByteRange(
@@ -125,7 +127,7 @@ def worst_stage(engine: HuggingFace) -> int:
 
 def view(setup: Setup, device: ServingDevice, version: str, context: ByteRange) -> ServingView:
     """Breakdown and, on a known GPU, the largest batch and length."""
-    engine = HuggingFace(setup)
+    engine = HuggingFace(setup, device)
     stage = worst_stage(engine)
     fullest = max(stage_phases(engine, stage), key=lambda phase: phase.total.best_bytes)
     cache = engine.cache_bytes(stage, setup.run.tokens)
@@ -158,7 +160,7 @@ def _with_limits(
 
     def size(batch: int, prompt: int) -> ByteRange:
         turned = replace(run, batch=batch, input_tokens=prompt, cache_tokens=None)
-        engine = HuggingFace(replace(setup, run=turned))
+        engine = HuggingFace(replace(setup, run=turned), device)
         return reserved(engine, stage)
 
     batches = _largest_each(lambda n: size(n, run.input_tokens), top, MOST_SEQUENCES)

@@ -197,7 +197,7 @@ class PreparedServing:
         self, setup: Setup, device: ServingDevice, overhead: DeviceOverhead
     ) -> tuple[PoolEstimate, ServingView]:
         """The GPU pool of transformers and PyTorch."""
-        engine = HuggingFace(setup)
+        engine = HuggingFace(setup, device)
         stage = modules.worst_stage(engine)
         allocated, reserved = modules.allocated(engine, stage), modules.reserved(engine, stage)
         context = overhead.total(int(setup.layout.tp > 1), setup.layout.tp)

@@ -107,6 +107,8 @@ class ServingDevice:
     vendor: str = "nvidia"
     linked: bool = False
     roomy: bool = False
+    #: CUDA compute capability; 0 where it is not known.
+    capability: float = 0.0
 
 
 #: No device given: what a large data-centre GPU has; only defaults and doubts depend on it.

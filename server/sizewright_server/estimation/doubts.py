@@ -39,8 +39,11 @@ def doubt_shares(run: Training) -> tuple[float, float]:
     """Shares of the moving bytes that a run may hold less, and more."""
     base, kernels = run.base_weights, run.kernels
     fused = "fused" in (kernels.norm, kernels.mlp, kernels.rope)
+    other = run.modeling_code != "transformers"
     applies = {
-        "other-code": run.modeling_code != "transformers",
+        "other-code": other,
+        "sharded-other-code": other and run.layout is not None and run.layout.zero == 3,
+        "preference": run.preference is not None,
         "quantized-base": base is not None and base.format not in ("fp32", "bf16", "fp16"),
         "adapter": run.adapter is not None,
         "compiled": kernels.compile != "none",

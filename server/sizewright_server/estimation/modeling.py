@@ -67,11 +67,11 @@ def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:
     Liger's rule: as many chunks as the vocabulary is wider than the hidden states, each a power of
     two (ops/fused_linear_cross_entropy.py).
     """
-    tokens = training.micro_batch * training.seq_len
+    tokens = training.rows * training.seq_len
     if training.kernels.loss_chunk_tokens:
         return min(tokens, training.kernels.loss_chunk_tokens)
     if training.modeling_code == "litgpt":
-        return min(tokens, training.micro_batch * LITGPT_CHUNK_TOKENS)
+        return min(tokens, training.rows * LITGPT_CHUNK_TOKENS)
     if loss_kernel(training) == "fused-linear":
         chunks = -(-vocab // hidden)
         return min(tokens, 1 << (max(1, -(-tokens // chunks)) - 1).bit_length())
@@ -79,7 +79,12 @@ def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:
 
 
 def loss_kernel(training: Training) -> LossKernel:
-    """The kernel asked for, or the modelling code's own."""
+    """The kernel asked for, or the modelling code's own.
+
+    Preference tuning takes log-probabilities in the logits' own type (trl's selective_log_softmax).
+    """
+    if training.preference is not None and training.kernels.loss is None:
+        return "native"
     return training.kernels.loss or modeling_code(training.modeling_code).loss
 
 

@@ -18,6 +18,8 @@ __all__ = ["BOOL", "FP32", "INT64", "Ops", "Types"]
 
 #: cudnn/flash kernels keep the log-sum-exp of a row in fp32 per head, padded to 32 rows.
 LSE = FP32
+#: Bytes of an 8-bit copy.
+BYTE = 1
 
 
 class Ops(Pointwise):
@@ -73,6 +75,8 @@ class Ops(Pointwise):
     ) -> Value:
         """A linear layer without its adapter, its weight dequantised where it is quantised."""
         types = self.types
+        if types.product and name not in ("", "head"):
+            return self.narrow_product(x, width, w, bias)
         if types.quantized is None or w.needs_grad or (name == "head" and not types.quantized_head):
             return self.product(x, width, w, bias)
         w.stored = types.quantized
@@ -106,6 +110,30 @@ class Ops(Pointwise):
         for value in kept:
             tape.storages[value.storage].lingers = True
         tape.record((x, matrix), (out,), saves=kept, backward=backward)
+        return out
+
+    def narrow_product(self, x: Value, width: str | int, w: Value, bias: Value | None) -> Value:
+        """An fp8 or narrower product of dynamically scaled copies (torchao Float8Linear).
+
+        Input and weight are saved as they are and cast anew in the backward pass; 4-bit copies
+        with their scales count as a byte too.
+        """
+        tape = self.tape
+        x = self._autocast_input(x)
+        with tape.within("narrow copies"):
+            copies = [tape.value(v.shape, BYTE, needs_grad=False) for v in (x, w)]
+            tape.record((x, w), tuple(copies))
+        out = self.product(x, width, w, bias)
+        tape.hold(*copies)
+        made = tape.ops[-2].backward
+
+        def backward(run: Backward) -> None:
+            for value in (out, x, w):
+                run.new(value.shape, BYTE, "narrow copies")
+            if made is not None:
+                made(run)
+
+        tape.ops[-2].backward = backward if made is not None else None
         return out
 
     def product(

@@ -142,7 +142,8 @@ def _widths(precision: Precision, sharding: Sharding) -> Widths:
     if sharding == "fsdp1":
         # MixedPrecision without a reduce_dtype reduces in the type of the parameters.
         return Widths(half, FP32, FP32, HALF, FP32, 0)
-    return Widths(Types(FP32, HALF, autocast=True), FP32, FP32, FP32, FP32, 0)
+    mixed = Types(FP32, HALF, autocast=True, product=half.product)
+    return Widths(mixed, FP32, FP32, FP32, FP32, 0)
 
 
 def tensor_bytes(

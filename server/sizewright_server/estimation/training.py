@@ -70,6 +70,7 @@ class Resident:
     workspaces: Column
     imbalance: Column
     moving_average: Column
+    reference: Column
 
     @property
     def total(self) -> Column:
@@ -125,7 +126,7 @@ class TrainingGroup:
             types=replace(self.widths.types, unfused=training.unfused_activations),
             training=True,
             attention=training.attention,
-            padded=training.padded_batches,
+            padded=self._masked,
             sequence_parallel=self.layout.sequence_parallel,
             library="megatron" if self.sharding == "megatron" else "model",
             recomputes_attention=training.checkpointing == "selective",
@@ -138,13 +139,20 @@ class TrainingGroup:
             learns_inputs=training.checkpointing != "none",
         )
 
+    @property
+    def _masked(self) -> bool:
+        """A mask of (tokens, tokens) is there; flash kernels are told the lengths instead."""
+        training = self.training
+        several = training.padded_batches or training.packed
+        return several and not training.attention.startswith("flash")
+
     def _dims(self) -> Dims:
         """Context parallelism splits a sample's tokens."""
         own = self.training.seq_len // self.parallel.cp
         adapter = self.training.adapter
         tokens = own + virtual_tokens(adapter, keys_only=False)
         batch: dict[str, int | Column] = {
-            "B": self.training.micro_batch,
+            "B": self.training.rows,
             "S": tokens,
             "ST": own,
             "C": tokens + virtual_tokens(adapter, keys_only=True),
@@ -206,7 +214,15 @@ class TrainingGroup:
             workspaces=np.full_like(self.dp, self._workspaces("value")),
             imbalance=self._imbalanced(imbalance(self.layout).best),
             moving_average=self._moving_average(),
+            reference=self._reference(),
         )
+
+    def _reference(self) -> Column:
+        """The reference model of preference tuning: weights that are never trained."""
+        preference = self.training.preference
+        if preference is None or preference.reference != "model":
+            return np.zeros_like(self.dp)
+        return self.states.weights(3)
 
     @cached_property
     def load_bytes(self) -> Column:
@@ -315,7 +331,7 @@ class TrainingGroup:
         kind = optimizers()[self.training.optimizer.name]
         per_parameter = (kind.whole_states or 0) * widths.state + widths.master
         resident = self.resident
-        batch = f"2 x {self.training.micro_batch} x {self.training.seq_len} x {INT64} B"
+        batch = f"2 x {self.training.rows} x {self.training.seq_len} x {INT64} B"
         return [
             ("weights", int(resident.weights[0]), f"{parameters:,} x {widths.stored} B {ways[2]}"),
             (
@@ -330,6 +346,7 @@ class TrainingGroup:
             ),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
             ("inputs", int(resident.inputs[0]), batch),
+            ("reference-model", int(resident.reference[0]), f"{parameters:,} parameters"),
             ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),
             ("waiting-micro-batches", int(resident.waiting[0]), self._flight_numbers()),
             (

@@ -111,6 +111,11 @@ class Training:
     packed: bool = False
     seq_len_is_limit: bool = False
 
+    @property
+    def rows(self) -> int:
+        """Sequences in a forward pass: preference tuning has two for each sample."""
+        return self.micro_batch * (1 if self.preference is None else 2)
+
 
 @dataclass(frozen=True, slots=True)
 class Inference:

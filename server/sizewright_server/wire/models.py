@@ -27,7 +27,9 @@ class Section(BaseModel):
 class TrainingSection(Section):
     """`training`."""
 
-    precision: Literal["fp32", "tf32", "bf16", "fp16", "bf16-mixed", "fp16-mixed"]
+    precision: Literal[
+        "fp32", "tf32", "bf16", "fp16", "bf16-mixed", "fp16-mixed", "fp8", "mxfp8", "nvfp4"
+    ]
     micro_batch: Count
     seq_len: Tokens
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=MAX_BATCH)]
@@ -102,6 +104,13 @@ class KernelsSection(Section):
     mlp: Literal["eager", "fused"] | None
     rope: Literal["eager", "fused"] | None
     compile: Literal["none", "blocks", "model"]
+
+
+class PreferenceSection(Section):
+    """`training.preference`."""
+
+    method: Literal["dpo", "ipo", "kto", "orpo", "simpo", "cpo"]
+    reference: Literal["model", "adapter-off", "precomputed", "none"]
 
 
 class CheckpointSection(Section):

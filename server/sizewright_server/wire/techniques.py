@@ -21,6 +21,7 @@ from sizewright_server.estimation.techniques import (
     BaseWeights,
     CheckpointPolicy,
     Kernels,
+    Preference,
     StateTypes,
 )
 from sizewright_server.estimation.workload import Optimizer
@@ -31,6 +32,8 @@ STEPS: dict[int, StepKind] = {1: "foreach", 2: "fused", 3: "for-loop"}
 DEFAULT_RANK = 128
 DEFAULT_VIRTUAL_TOKENS = 20
 MAX_RANK = 65_536
+#: Methods whose loss needs a reference's log-probabilities.
+COMPARING = ("dpo", "ipo", "kto")
 
 SectionT = TypeVar("SectionT", bound=models.Section)
 
@@ -52,6 +55,7 @@ class TechniquesReader:
             "states": self._states(message.states),
             "kernels": self._kernels(message.kernels),
             "checkpoint_policy": self._checkpoints(message),
+            "preference": self._preference(message) if message.HasField("preference") else None,
         }
         return values if len(self.problems) == before else None
 
@@ -181,6 +185,26 @@ class TechniquesReader:
         if policy.selective and kind != pb.ACTIVATION_CHECKPOINTING_SELECTIVE:
             self._wrong("checkpoint_policy.selective", "needs activation_checkpointing 'selective'")
         return CheckpointPolicy() if section is None else CheckpointPolicy(**section.model_dump())
+
+    def _preference(self, message: pb.Training) -> Preference | None:
+        asked, adapted = message.preference, message.HasField("adapter")
+        compares = asked.method in COMPARING
+        usual = ("adapter-off" if adapted else "model") if compares else "none"
+        section = self._section(
+            "preference",
+            models.PreferenceSection,
+            {"method": asked.method, "reference": asked.reference or usual},
+        )
+        if section is None:
+            return None
+        field, reference = "preference.reference", section.reference
+        if reference == "adapter-off" and not adapted:
+            self._wrong(field, "'adapter-off' needs an adapter; use 'model' or 'precomputed'")
+        if compares and reference == "none":
+            self._wrong(field, f"{section.method!r} compares with a reference; use {usual!r}")
+        if not compares and reference != "none":
+            self._wrong(field, f"{section.method!r} has no reference; use 'none'")
+        return Preference(**section.model_dump())
 
     def _section(self, path: str, model: type[SectionT], values: dict[str, Any]) -> SectionT | None:
         try:

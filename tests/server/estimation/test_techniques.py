@@ -17,6 +17,7 @@ from sizewright_server.estimation.techniques import (
     BaseWeights,
     CheckpointPolicy,
     Kernels,
+    Preference,
     StateTypes,
 )
 from sizewright_server.estimation.training import TrainingGroup
@@ -240,3 +241,26 @@ def test_offloaded_checkpoints_leave_no_hidden_states_of_blocks() -> None:
         training(checkpointing="full", checkpoint_policy=CheckpointPolicy(offload=True))
     )
     assert full - offloaded == pytest.approx(32 * 2048 * 4096 * 2, rel=0.01)
+
+
+def test_preference_pairs_double_the_rows_and_a_reference_doubles_the_weights() -> None:
+    plain = training(micro_batch=2, kernels=Kernels(loss="native"))
+    pairs = training(preference=Preference("simpo", "none"))
+    assert moving_at_loss(pairs) == moving_at_loss(plain)
+    compared = training(preference=Preference("dpo", "model"))
+    more = allocated(compared).best_bytes - allocated(pairs).best_bytes
+    assert more == pytest.approx(2 * COUNT, rel=1e-3)
+
+
+def test_fp8_products_make_8_bit_copies_and_save_what_bf16_saves() -> None:
+    narrow, half = training(precision="fp8"), training(precision="bf16-mixed")
+    low, high = allocated(narrow), allocated(half)
+    assert low.best_bytes == pytest.approx(high.best_bytes, rel=0.02)
+    assert low.high_bytes - low.best_bytes > high.high_bytes - high.best_bytes
+
+
+def test_packed_rows_need_a_mask_unless_the_kernel_takes_lengths() -> None:
+    packed = training(packed=True)
+    flash = replace(packed, attention="flash-attention-2")
+    assert moving_at_loss(packed) > moving_at_loss(training())
+    assert moving_at_loss(flash) <= moving_at_loss(training())

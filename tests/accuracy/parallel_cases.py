@@ -201,7 +201,6 @@ def _configuration(work: Case) -> dict[str, Any]:
 def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:
     """Megatron-LM's layers by activation; its dropout is 0.1 unless a recipe says otherwise."""
     activation = str(settings.get("ffn_activation") or "gelu")
-    bias = settings.get("linear_bias") is not False
     if arch.get("mla"):
         raise Unmapped("Megatron's latent attention is not described")
     if "bert" in str(work.get("model")).lower():
@@ -217,6 +216,28 @@ def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:
         return {"model_type": "qwen2" if qwen else "llama"}
     if activation == "squared_relu":
         return {"model_type": "nemotron", "hidden_act": "relu2"}
-    rates = ("residual_dropout", "attention_dropout", "embedding_dropout")
-    drop = dict.fromkeys(rates, 0.1)
-    return {"model_type": "starcoder2", "use_bias": bias, **drop}
+    return _gelu_family(work, arch)
+
+
+def _gelu_family(work: Case, arch: Case) -> dict[str, Any]:
+    """GPT with learned positions; grouped queries are of a family without a table of them."""
+    layers, heads, kv_heads = arch["layers"], arch["heads"], arch.get("kv_heads") or arch["heads"]
+    if kv_heads == heads:
+        return {
+            "model_type": "gpt2",
+            "n_embd": arch["hidden"],
+            "n_layer": layers,
+            "n_head": heads,
+            "n_inner": arch["ffn"],
+            "n_positions": work["seq_len"],
+            "activation_function": "gelu",
+        }
+    return {
+        "model_type": "mpt",
+        "d_model": arch["hidden"],
+        "n_layers": layers,
+        "n_heads": heads,
+        "expansion_ratio": arch["ffn"] // arch["hidden"],
+        "attn_config": {"attn_pdrop": 0.1, "kv_n_heads": kv_heads},
+        "resid_pdrop": 0.1,
+    }

@@ -137,12 +137,15 @@ class Layers:
         return self.mode.attention == "eager"
 
     def _heads(self, joint: Value) -> tuple[Value, Value, Value]:
-        """Views of the joint projection; grouped or turned queries (and keys) are copies."""
+        """Views of the joint projection; where heads are grouped or turned, copies of all three.
+
+        Transformer Engine takes interleaved views as they are only where every head has its own
+        keys (attention.py, get_qkv_layout); the joint projection dies otherwise.
+        """
         q, k, v = split(self.tape, joint, ("A", "K", "K"))
-        turned = self.style.positions == "rope"
-        if turned or self.mode.grouped_queries:
-            q = self._turned(q)
-        return q, self._turned(k) if turned else k, v
+        if self.style.positions == "rope" or self.mode.grouped_queries:
+            q, k, v = self._turned(q), self._turned(k), self._turned(v)
+        return q, k, v
 
     def _turned(self, x: Value) -> Value:
         out = self.hidden(x.shape)

@@ -1,0 +1,157 @@
+"""The forward and backward passes of a step as stages."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from sizewright_server.estimation.exchanges import context_bytes
+from sizewright_server.estimation.lowering import Segment
+from sizewright_server.estimation.modeling import training_loop
+from sizewright_server.estimation.profile import EMPTY_PASS, Column, Pass, elements, round_up
+from sizewright_server.estimation.timeline import Stage
+from sizewright_server.estimation.training_setup import TrainingSetup
+from sizewright_server.estimation.transformer import residual_itemsize
+
+
+class TrainingPasses(TrainingSetup):
+    """A group with its passes: what each stage runs, holds and leaves."""
+
+    @cached_property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The stages of forward, loss and backward."""
+        return (*self.forward_stages, *self._backward())
+
+    @cached_property
+    def forward_stages(self) -> list[Stage]:
+        """Blocks one after the other; the working set says what is gathered for them."""
+        return [
+            Stage(
+                "loss" if segment.role == "head" else "forward",
+                segment.name,
+                self._forward_pass(segment),
+                self._sizes(segment),
+                self.counts[index],
+                self._held_forward(index),
+                self.working.after_forward(index) - self._fetched(segment),
+                after_part=self._after_part(segment),
+            )
+            for index, segment in enumerate(self.segments)
+        ]
+
+    def _held_forward(self, index: int) -> Column:
+        """Bytes held while a segment runs forward: gathered, exchanged, left from the last step."""
+        exchanged = self._exchanged[0] * int(self.segments[index].repeats)
+        held: Column = self.working.forward(index) + self._from_last_step + exchanged
+        return held
+
+    @cached_property
+    def _from_last_step(self) -> Column:
+        """What the step before left until this one's forward pass has returned.
+
+        A loop that holds the model's outputs holds their graph, and with it the inputs that nodes
+        keep as attributes; Lightning's recipes hold the logits themselves.
+        """
+        total = np.zeros_like(self.dp)
+        if training_loop(self.training) != "fabric":
+            return total
+        for segment, count in zip(self.segments, self.counts, strict=True):
+            sizes = self._sizes(segment)
+            for storage in segment.program.lingering:
+                total = total + count * sizes[storage]
+        return total + self._held_outputs()
+
+    @cached_property
+    def _exchanged(self) -> tuple[Column, Column]:
+        """Bytes of context parallelism's exchanges in a block's two passes."""
+        width = self.widths.types.compute
+        return context_bytes(self.layout.context_method, self.dims, self.parallel.cp, width)
+
+    def _forward_pass(self, segment: Segment) -> Pass:
+        checkpointed = self._is_checkpointed(segment)
+        return segment.program.checkpointed if checkpointed else segment.program.forward
+
+    @cached_property
+    def _left_for_host(self) -> Column:
+        """Bytes of a checkpointed block's input that wait in host memory for its backward pass."""
+        if not (self.training.checkpoint_policy.offload and self._recomputes):
+            return np.zeros_like(self.dp)
+        width = residual_itemsize(self.architecture.style, self._mode())
+        return round_up(elements(("B", "S", "H"), self.dims) * width)
+
+    def _backward(self) -> list[Stage]:
+        """Head first; at the end the root's gradients are reduced."""
+        stages = []
+        for index, segment in reversed(list(enumerate(self.segments))):
+            stages.append(
+                Stage(
+                    "loss" if segment.role == "head" else "backward",
+                    segment.name,
+                    self._backward_pass(segment),
+                    self._sizes(segment),
+                    self.counts[index],
+                    self._during_backward(index),
+                    self._after_backward(index) + self._fetched(segment),
+                    after_part=self._after_part(segment),
+                )
+            )
+        nothing, once = np.zeros_like(self.dp), np.ones_like(self.dp)
+        first = self.segments[0]
+        closing = self.working.closing()
+        stages.append(
+            Stage("backward", first.name, EMPTY_PASS, self._sizes(first), once, closing, nothing)
+        )
+        return stages
+
+    def _during_backward(self, index: int) -> Column:
+        segment = self.segments[index]
+        held = self.working.backward(index) + self._exchanged[1] * int(segment.repeats)
+        # An offloaded input is back before its block runs, and the next one on its way.
+        return held + 2 * self._fetched(segment)
+
+    def _after_part(self, segment: Segment) -> str:
+        """Where what stays of an instance counts: inputs gone to the host, or gradients."""
+        leaves = self._is_checkpointed(segment) and self.training.checkpoint_policy.offload
+        return "hidden-states" if leaves else "reduced-or-gathered"
+
+    def _fetched(self, segment: Segment) -> Column:
+        return self._left_for_host * int(self._is_checkpointed(segment))
+
+    def _after_backward(self, index: int) -> Column:
+        """What stays of a segment's gradients; shards that were there before are not counted twice.
+
+        Offloaded gradients leave as they are reduced.
+        """
+        if self.adds_in_place:
+            return np.zeros_like(self.dp)
+        if self.training.optimizer.in_backward:
+            return -self._whole_gradients(index)
+        left = self.working.after_backward(index)
+        return left - self.working.left_shard(index) if self.adding else left
+
+    def _whole_gradients(self, index: int) -> Column:
+        """The gradients of a segment as the tape makes them; of the whole root at its last."""
+        width = self.states.gradient_width
+        if self.segments[index].repeats:
+            return self.states.whole(index, width)
+        if index:
+            return np.zeros_like(self.dp)
+        of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
+        total: Column = np.sum([self.states.whole(i, width) for i in of_root], axis=0)
+        return total
+
+    def _backward_pass(self, segment: Segment) -> Pass:
+        program = segment.program
+        if self._is_checkpointed(segment):
+            return program.recompute_accumulating if self.adds_in_place else program.recompute
+        return program.backward_accumulating if self.adds_in_place else program.backward
+
+    def _held_outputs(self) -> Column:
+        """The model's output object keeps the logits until the step is over."""
+        head = self.segments[-1]
+        outputs = head.program.output_storages[1:]
+        held: Column = np.zeros_like(self.dp)
+        for storage in outputs:
+            held = held + self._sizes(head)[storage]
+        return held * self.states.here(-1)

@@ -1,0 +1,167 @@
+"""What a group of layouts is set up with: types, segments, dimensions, states and a working set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
+from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.layout import Sharding
+from sizewright_server.estimation.lowering import Dims, Segment, lower
+from sizewright_server.estimation.model_states import ModelStates
+from sizewright_server.estimation.modeling import (
+    loss_chunk_tokens,
+    loss_kernel,
+    restyle,
+    training_loop,
+)
+from sizewright_server.estimation.offload import Placement, placement
+from sizewright_server.estimation.parallel import ParallelColumns
+from sizewright_server.estimation.pipeline import Position, stage_counts
+from sizewright_server.estimation.profile import Column, storage_bytes
+from sizewright_server.estimation.sharding import WorkingSet, working_set
+from sizewright_server.estimation.states import HALF, Widths, state_widths
+from sizewright_server.estimation.transformer import Mode
+from sizewright_server.estimation.workload import Layout, Training
+
+
+class TrainingSetup:
+    """Layouts of one library and structure, as one stage of their pipelines holds them."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        training: Training,
+        layouts: Sequence[Layout],
+        position: Position = "only",
+    ) -> None:
+        self.architecture = architecture
+        self.training = training
+        self.layouts = tuple(layouts)
+        self.position: Position = position
+        self.layout = layouts[0]
+        self.sharding: Sharding = self.layout.sharding
+        self.widths: Widths = state_widths(training, self.sharding)
+        if self.sharding == "megatron" and not self.layout.megatron.fp32_main_gradients:
+            self.widths = replace(self.widths, gradient=HALF, reduced=HALF)
+        self.parallel = ParallelColumns.of(layouts)
+        self.placement: Placement = placement(self.layout)
+        self.segments = lower(restyle(architecture, training), self._mode(), training.seq_len)
+        self.dims_of = self._dims()
+        self.dims = self.dims_of.of(architecture.sizes)
+        self.counts = stage_counts(self.segments, self.parallel.pp, self.parallel.virtual, position)
+        self.states = ModelStates(
+            architecture, self.segments, self.counts, self.dims_of, self.parallel, self.widths
+        )
+        self.working: WorkingSet = working_set(self.states, self.layout)
+        self._sizes_of: dict[str, Column] = {}
+
+    def _mode(self) -> Mode:
+        training = self.training
+        return Mode(
+            types=replace(self.widths.types, unfused=training.unfused_activations),
+            training=True,
+            attention=training.attention,
+            padded=self._masked,
+            sequence_parallel=self.layout.sequence_parallel,
+            library="megatron" if self.sharding == "megatron" else "model",
+            recomputes_attention=training.checkpointing == "selective",
+            checkpointed=training.checkpointing != "none",
+            selective=self._policy,
+            every_layers=training.checkpoint_policy.every_layers if self._recomputes else 1,
+            loss=loss_kernel(training),
+            loop=training_loop(training),
+            # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
+            learns_inputs=training.checkpointing != "none",
+        )
+
+    @property
+    def _masked(self) -> bool:
+        """A mask of (tokens, tokens) is there; flash kernels are told the lengths instead."""
+        training = self.training
+        several = training.padded_batches or training.packed
+        return several and not training.attention.startswith("flash")
+
+    def _dims(self) -> Dims:
+        """Context parallelism splits a sample's tokens."""
+        own = self.training.seq_len // self.parallel.cp
+        adapter = self.training.adapter
+        tokens = own + virtual_tokens(adapter, keys_only=False)
+        batch: dict[str, int | Column] = {
+            "B": self.training.rows,
+            "S": tokens,
+            "ST": own,
+            "C": tokens + virtual_tokens(adapter, keys_only=True),
+            "KEPT": tokens,
+            "TARGET": self.training.target_len or self.training.seq_len,
+            "TARGET_CACHED": self.training.target_len or self.training.seq_len,
+        }
+        sizes = self.architecture.sizes
+        batch["CT"] = loss_chunk_tokens(self.training, sizes.hidden, sizes.vocab)
+        batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
+        batch |= self._split_dims(tokens)
+        return Dims(self.parallel.tp, batch, self.parallel.ep)
+
+    def _split_dims(self, tokens: Column) -> dict[str, int | Column]:
+        """Dimensions of sequence parallelism, and of tables split by rows of the vocabulary.
+
+        Megatron-LM pads the vocabulary to a multiple of `vocab_multiple` x tp; PyTorch's plan for
+        sequence parallelism splits the table, the head and the loss.
+        """
+        tp, vocab = self.parallel.tp, self.architecture.sizes.vocab
+        if self.sharding == "megatron":
+            multiple = self.layout.megatron.vocab_multiple
+            padded = -(-vocab // (multiple * tp)) * multiple
+            rows = -(-tokens // tp) if self.layout.sequence_parallel else tokens
+            return {"SR": rows, "VP": padded, "V": padded, "VL": padded}
+        if not self.layout.sequence_parallel:
+            return {}
+        return {"SR": -(-tokens // tp), "V": -(-vocab // tp), "VL": -(-vocab // tp)}
+
+    @property
+    def dp(self) -> Column:
+        """Data-parallel sizes."""
+        return self.parallel.dp
+
+    @property
+    def tp(self) -> Column:
+        """Tensor-parallel sizes."""
+        return self.parallel.tp
+
+    @property
+    def adding(self) -> bool:
+        """Gradients accumulate over micro-batches."""
+        return self.training.gradient_accumulation_steps > 1
+
+    @property
+    def adds_in_place(self) -> bool:
+        """New gradients are added to whole ones as they are made; to shards, when reduced."""
+        return (self.adding or self._buffered) and not bool((self.parallel.zero >= 2).any())
+
+    @property
+    def _buffered(self) -> bool:
+        """Gradients live in buffers that are never freed."""
+        several = bool((self.parallel.replicas > 1).any())
+        return self.sharding == "megatron" or (self.layout.bucket_view and several)
+
+    @property
+    def _recomputes(self) -> bool:
+        """Blocks are checkpointed; Megatron's own selective kind is a matter of its layers."""
+        kind = self.training.checkpointing
+        return kind == "full" or (kind == "selective" and self.sharding != "megatron")
+
+    @property
+    def _policy(self) -> str:
+        selective = self.training.checkpointing == "selective" and self._recomputes
+        return self.training.checkpoint_policy.selective if selective else ""
+
+    def _is_checkpointed(self, segment: Segment) -> bool:
+        return segment.repeats and segment.recomputed and self._recomputes
+
+    def _sizes(self, segment: Segment) -> Column:
+        if segment.name not in self._sizes_of:
+            dims = self.dims_of.of(segment.sizes)
+            made = storage_bytes(segment.program, dims, len(self.dp))
+            self._sizes_of[segment.name] = made
+        return self._sizes_of[segment.name]

@@ -94,10 +94,27 @@ class PagedPool:
     groups: tuple[tuple[LayerCache, int], ...]
     #: Pages a recurrent state pins in each of its groups.
     state_pages: int = 1
+    #: Where states have a pool of their own: its share of the whole, and a sequence's bytes in it.
+    state_share: float = 0.0
+    state_bytes: int = 0
 
     def blocks(self, pool_bytes: int) -> int:
         """Blocks that fit."""
-        return max(0, pool_bytes) // self.block_bytes
+        return int(max(0, pool_bytes) * (1 - self.state_share)) // self.block_bytes
+
+    def slots(self, pool_bytes: int) -> int | None:
+        """Sequences whose states fit; None where states are in blocks."""
+        if not self.state_bytes:
+            return None
+        return int(max(0, pool_bytes) * self.state_share) // self.state_bytes
+
+    def whole_bytes(self, blocks: int, sequences: int) -> int:
+        """The pool that holds so many blocks, and the states of so many sequences."""
+        paged = blocks * self.block_bytes
+        if not self.state_bytes:
+            return paged
+        states = sequences * self.state_bytes
+        return int(max(paged / (1 - self.state_share), states / self.state_share))
 
     def sequence_blocks(self, tokens: int, forward_tokens: int) -> int:
         """Blocks a sequence of `tokens` takes, over all groups."""
@@ -125,6 +142,29 @@ def uniform_pool(
     kind = next((c for c in caches if c.kind != "none"), LayerCache("none"))
     whole = kind if kind.kind == "latent" else replace(kind, kind="full")
     return PagedPool(block_tokens, max(1, int(per_token * block_tokens)), ((whole, 1),))
+
+
+def split_pool(
+    caches: Mapping[LayerCache, int],
+    form: CacheFormat,
+    block_tokens: int,
+    window_ratio: float,
+    state_ratio: float,
+) -> PagedPool:
+    """SGLang's pools: windows hold `window_ratio` of the tokens that full layers hold, and states
+    have `state_ratio` of the token pool's bytes to themselves (server_args.py)."""
+    full, windows, states = 0.0, 0.0, 0
+    for cache, count in caches.items():
+        states += count * form.state_bytes(cache)
+        if cache.kind in ("sliding", "chunked"):
+            windows += count * form.token_bytes(cache)
+        else:
+            full += count * form.token_bytes(cache)
+    per_token = full + windows * (window_ratio if full else 1.0)
+    share = state_ratio / (1 + state_ratio) if states else 0.0
+    kept = next((c for c in caches if c.kind in ("full", "latent")), LayerCache("full"))
+    block = max(1, int(per_token * block_tokens))
+    return PagedPool(block_tokens, block, ((kept, 1),), state_share=share, state_bytes=states)
 
 
 def grouped_pool(

@@ -6,45 +6,29 @@ class's own default.
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.serving.config import Settings
 from sizewright_server.estimation.serving.model import Encoder, Tensor
 
-#: Keys a tower's configuration may leave out, by tower (configuration classes of transformers).
-DEFAULTS: dict[str, dict[str, int]] = {
-    "siglip": {
-        "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
-        "patch_size": 14, "image_size": 896,
-    },
-    "siglip-projected": {"patch_size": 14, "image_size": 224},
-    "clip": {"patch_size": 14, "image_size": 336},
-    "pixtral": {"patch_size": 14, "image_size": 1540, "spatial_merge_size": 2},
-    "qwen2": {"depth": 32, "hidden_size": 1280, "mlp_ratio": 4, "patch_size": 14},
-    "qwen2.5": {"depth": 32, "hidden_size": 1280, "patch_size": 14},
-    "qwen3": {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 16},
-    "moonvit": {
-        "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
-        "patch_size": 14, "init_pos_emb_height": 64, "init_pos_emb_width": 64,
-    },
-    "llama4": {
-        "hidden_size": 768, "intermediate_size": 5632, "num_hidden_layers": 34,
-        "patch_size": 14, "image_size": 448, "projector_input_dim": 4096,
-        "projector_output_dim": 4096, "vision_output_dim": 7680, "pixel_shuffle_ratio_inverse": 2,
-    },
-    "mllama": {
-        "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
-        "num_global_layers": 8, "patch_size": 14, "image_size": 560, "max_num_tiles": 4,
-    },
-}  # fmt: skip
-
 Parts = list[tuple[int, int, int]]
+
+
+@cache
+def _defaults() -> dict[str, dict[str, int]]:
+    """Keys a tower's configuration may leave out, by tower."""
+    text = resources.files("sizewright_server.estimation.serving").joinpath("data/encoders.json")
+    table: dict[str, dict[str, int]] = json.loads(text.read_text(encoding="utf-8"))
+    return table
 
 
 def encoder_of(name: str, config: dict[str, Any], settings: Settings) -> Encoder | None:
     """The tower of a configuration; None where a family's file states none it can be built from."""
     stated = config.get("vision_config")
-    vision = {**DEFAULTS.get(name, {}), **(stated if isinstance(stated, dict) else {})}
+    vision = {**_defaults().get(name, {}), **(stated if isinstance(stated, dict) else {})}
     text_hidden = settings.size("hidden")
     numbers = Settings(vision, {})
     builder = _BUILDERS.get(name)

@@ -19,6 +19,8 @@ from sizewright_server.estimation.serving.view import (
 )
 from sizewright_server.estimation.serving.vllm import Vllm
 
+BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
+
 
 class PoolEngine(Protocol):
     """What is the same for every engine with a pool."""
@@ -87,7 +89,8 @@ def needed_blocks(engine: PoolEngine, stage: Stage, sequences: int, tokens: int)
 def needed_bytes(engine: PoolEngine, stage: Stage) -> int:
     """Cache bytes of what the run asks for."""
     run = engine.setup.run
-    return needed_blocks(engine, stage, run.batch, run.tokens) * stage.pool.block_bytes
+    mine = -(-run.batch // (engine.setup.layout.dp * engine.sharers))
+    return stage.pool.whole_bytes(needed_blocks(engine, stage, run.batch, run.tokens), mine)
 
 
 def least(engine: PoolEngine) -> tuple[int, ByteRange]:
@@ -128,8 +131,8 @@ def phases(engine: PoolEngine) -> tuple[Phase, ...]:
     stage = engine.stages[index]
     start, weights = part("engine-start", stage.start), weights_part(engine, stage)
     moving = [part("activations", stage.activations), part("non-torch", stage.non_torch)]
-    cache = needed_bytes(engine, stage)
-    blocks = cache // stage.pool.block_bytes
+    cache, run = needed_bytes(engine, stage), engine.setup.run
+    blocks = needed_blocks(engine, stage, run.batch, run.tokens)
     serving = [
         weights,
         cache_part(engine, stage, ByteRange(cache, cache, cache), blocks),
@@ -189,8 +192,7 @@ def _with_pool(made: ServingView, engine: PoolEngine) -> ServingView:
     """The view with what the pool holds: the fewest blocks over the stages."""
     pools = [(stage, engine.pool_bytes(stage)) for stage in engine.stages]
     blocks = [
-        min(stage.pool.blocks(getattr(size, bound)) for stage, size in pools)
-        for bound in ("low_bytes", "best_bytes", "high_bytes")
+        min(stage.pool.blocks(getattr(size, bound)) for stage, size in pools) for bound in BOUNDS
     ]
     first = engine.stages[0]
     use = first.start + engine.budget()
@@ -202,18 +204,25 @@ def _with_pool(made: ServingView, engine: PoolEngine) -> ServingView:
         engine_use=use,
         kv_blocks=CountRange(*blocks),
         kv_tokens=CountRange(*(engine.tokens_of(count) for count in blocks)),
-        sequences=CountRange(*(_sequences(engine, count, run.tokens) for count in blocks)),
+        sequences=CountRange(
+            *(
+                _sequences(engine, count, run.tokens, first.pool.slots(getattr(pools[0][1], bound)))
+                for count, bound in zip(blocks, BOUNDS, strict=True)
+            )
+        ),
         longest_sequence=CountRange(*(_longest(engine, count, run.batch) for count in blocks)),
     )
 
 
-def _sequences(engine: PoolEngine, blocks: int, tokens: int) -> int:
-    """Most sequences of that length at once, on one replica: what `needed_blocks` allows."""
+def _sequences(engine: PoolEngine, blocks: int, tokens: int, slots: int | None) -> int:
+    """Most sequences of that length at once, on one replica: what blocks and states allow."""
     stage = engine.stages[0]
     one, two = (_replica_blocks(engine, stage, n, tokens) for n in (1, 2))
     if one > blocks:
         return 0
     mine = 1 + (blocks - one) // max(1, two - one)
+    if slots is not None:
+        mine = min(mine, slots)
     return min(mine * engine.sharers, MOST_SEQUENCES)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -16,11 +15,15 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
 )
-from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.serving import host, modules, pooled
 from sizewright_server.estimation.serving.huggingface import HuggingFace
+from sizewright_server.estimation.serving.layouts import (
+    legal_tensor_parallel,
+    refuse_contradictions,
+    serving_layouts,
+)
 from sizewright_server.estimation.serving.model import ServedModel
 from sizewright_server.estimation.serving.notices import notices_of
 from sizewright_server.estimation.serving.quantisation import (
@@ -59,7 +62,7 @@ class PreparedServing:
         self.tables = Tables(self.model, scheme, ITEMSIZE[run.compute_type], draft)
         self.legal_tp = legal_tensor_parallel(self.model)
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
-        _refuse_contradictions(workload, self.model, self.legal_tp)
+        refuse_contradictions(workload, self.model, self.legal_tp)
 
     @property
     def architecture(self) -> str:
@@ -250,31 +253,6 @@ def _highest(made: tuple[host.HostPhase, ...], bound: str) -> tuple[int, int]:
     return each, node
 
 
-def legal_tensor_parallel(model: ServedModel) -> tuple[int, ...]:
-    """Sizes that divide the attention heads and go with the key/value heads."""
-    return tuple(
-        t
-        for t in range(1, model.heads + 1)
-        if model.heads % t == 0 and (model.kv_heads % t == 0 or t % model.kv_heads == 0)
-    )
-
-
-@lru_cache(maxsize=4096)
-def serving_layouts(
-    legal_tp: tuple[int, ...], layers: int, gpus: int, gpus_per_node: int
-) -> tuple[Layout, ...]:
-    """Tensor parallelism within a node; the rest pipelines, or replicas."""
-    found = []
-    for tp in reversed(legal_tp):
-        if tp > gpus_per_node or gpus % tp:
-            continue
-        rest = gpus // tp
-        found.append(Layout(dp=rest, tp=tp))
-        if 1 < rest <= layers:
-            found.append(Layout(tp=tp, pp=rest))
-    return tuple(found)
-
-
 def _model(workload: ServingWorkload) -> ServedModel:
     field = "preset" if workload.model.preset else "hf_config"
     return read_served_model(workload.model.config, f"workload.model.{field}")
@@ -288,30 +266,6 @@ def _scheme(workload: ServingWorkload, model: ServedModel) -> Scheme:
     if stated is not None and stated.name == scheme.name:
         scheme = stated
     return with_group(scheme, run.group_size) if run.group_size else scheme
-
-
-def _refuse_contradictions(
-    workload: ServingWorkload, model: ServedModel, legal: tuple[int, ...]
-) -> None:
-    """Raises UnsupportedWorkload for an explicit layout or length the model cannot take."""
-    run, wrong = workload.run, []
-    field = "workload.inference"
-    layout = run.layout
-    if layout is not None and layout.tp not in legal:
-        possible = ", ".join(map(str, legal))
-        text = (
-            f"{layout.tp} does not divide {model.heads} heads and {model.kv_heads} key/value heads;"
-        )
-        wrong.append(Violation(f"{field}.parallelism.explicit.tp", f"{text} possible: {possible}"))
-    if layout is not None and layout.pp > len(model.order):
-        text = f"{layout.pp} stages for {len(model.order)} layers"
-        wrong.append(Violation(f"{field}.parallelism.explicit.pp", text))
-    longest = run.max_model_len
-    if longest and run.tokens > longest and run.engine in POOLED:
-        text = f"{longest} is less than input_tokens + new_tokens ({run.tokens})"
-        wrong.append(Violation(f"{field}.serving.max_model_len", text))
-    if wrong:
-        raise UnsupportedWorkload(*wrong)
 
 
 def _scope(layout: Layout, stage: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from sizewright_server.estimation.memory import ByteRange
-from sizewright_server.estimation.serving.caches import PagedPool, pool_of
+from sizewright_server.estimation.serving.caches import PagedPool, split_pool
 from sizewright_server.estimation.serving.forward import expert_bytes, layer_bytes, tower_bytes
 from sizewright_server.estimation.serving.rules import Rules, rules_of
 from sizewright_server.estimation.serving.run import ServingDevice
@@ -23,6 +23,9 @@ FRACTIONS = ((16, 0.79), (8, 0.81), (4, 0.85), (2, 0.87), (1, 0.88))
 DEFAULTS = ((20, 2048, 8), (35, 2048, 24), (60, 4096, 160), (100, 8192, 512), (160, 8192, 512))
 LARGEST_DEFAULTS = (16_384, 512)
 ACTIVATION_DOUBT = (0.3, 0.5)
+#: The fraction is rounded to three digits, and found again from the size it leads to.
+SHARE_ROUNDING = 0.0006
+SHARE_STEPS = 30
 
 
 class Sglang:
@@ -35,7 +38,7 @@ class Sglang:
         self.setup, self.device = setup, device
         self.rules: Rules = rules_of("sglang", setup.run.version)
         self.longest = setup.run.max_model_len or setup.model.positions
-        self.chunk, self.graph_rows = self._defaults()
+        self.chunk, self.graph_rows = _defaults(device.total.best_bytes)
 
     @property
     def forward_tokens(self) -> int:
@@ -49,22 +52,21 @@ class Sglang:
 
     @property
     def utilization(self) -> float:
-        """mem_fraction_static: stated, by table, or by what is kept in reserve."""
+        """mem_fraction_static on this device."""
+        return self._share(self.device.total.best_bytes)
+
+    def _share(self, total_bytes: int) -> float:
+        """The fraction of a GPU of that size: stated, by table, or by what is kept in reserve."""
         stated = self.setup.run.utilization
         if stated is not None:
             return stated
-        tp, total = self.setup.layout.tp, self.device.total.best_bytes
-        if self.rules.rule("fraction-by-reserve").on and total:
-            reserve = 1.5 * self.forward_tokens + 2 * self.graph_rows + tp / 8 * 1024
-            return max(0.5, round(1 - reserve * MIB / total, 3))
+        tp = self.setup.layout.tp
+        if self.rules.rule("fraction-by-reserve").on and total_bytes:
+            chunk, rows = _defaults(total_bytes)
+            chunk = self.setup.run.max_num_batched_tokens or chunk
+            reserve = 1.5 * chunk + 2 * rows + tp / 8 * 1024
+            return max(0.5, round(1 - reserve * MIB / total_bytes, 3))
         return next(share for ranks, share in FRACTIONS if tp >= ranks)
-
-    def _defaults(self) -> tuple[int, int]:
-        gib = self.device.total.best_bytes / GIB or 80
-        for below, chunk, rows in DEFAULTS:
-            if gib < below:
-                return chunk, rows
-        return LARGEST_DEFAULTS
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -105,13 +107,12 @@ class Sglang:
 
     def _pool(self, index: int) -> PagedPool:
         """One slot per token: pages of one token, and states in a pool of their own."""
-        return pool_of(
+        return split_pool(
             self.setup.caches(index),
             self.setup.cache_format(),
             self.setup.run.block_tokens or 1,
-            hybrid=False,
-            state_pages=1,
-            group_bound=1.0,
+            self.rules.rule("window-ratio").value if self.setup.run.hybrid_cache else 1.0,
+            self.rules.rule("state-ratio").value,
         )
 
     def budget(self) -> ByteRange:
@@ -146,5 +147,25 @@ class Sglang:
         for bound in ("low_bytes", "best_bytes", "high_bytes"):
             static = getattr(stage.weights, bound) + cache_bytes
             moving = getattr(stage.activations, bound) + getattr(stage.graphs, bound)
-            made.append(max(static + moving, int(static / self.utilization)))
+            shared = self._least_for(static, getattr(stage.start, bound))
+            made.append(max(static + moving, shared))
         return ByteRange(*made)
+
+    def _least_for(self, static: int, start: int) -> int:
+        """The least free memory whose fraction holds `static`: the fraction follows the size."""
+        total = start + static
+        for _ in range(SHARE_STEPS):
+            needed = start + int(static / (self._share(total) - SHARE_ROUNDING))
+            if needed <= total:
+                break
+            total = needed
+        return total - start
+
+
+def _defaults(total_bytes: int) -> tuple[int, int]:
+    """Prefill chunk and largest graph batch of a GPU of that size; 0 is not known."""
+    gib = total_bytes / GIB or 80
+    for below, chunk, rows in DEFAULTS:
+        if gib < below:
+            return chunk, rows
+    return LARGEST_DEFAULTS

@@ -80,7 +80,7 @@ def put_offers(page: Page, offers: Iterable[catalog_pb2.Offer]) -> None:
             printable(offer.provider),
             printable(offer.instance_type.type),
             printable(offer.zone or offer.region),
-            term.lower().replace("_", "-"),
+            printable(offer.commitment) or term.lower().replace("_", "-"),
         )
     page.put(grid)
 

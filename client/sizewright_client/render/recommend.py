@@ -170,6 +170,8 @@ def _where(plan: plan_pb2.Recommendation) -> Text:
     if not owned:
         place = plan.offer.zone or plan.offer.region
         text.append(f"\n{printable(plan.offer.provider)}, {printable(place)}", style="not bold")
+        if plan.offer.commitment:
+            text.append(f"\n{printable(plan.offer.commitment)}", style="not bold")
     return text
 
 

@@ -80,6 +80,7 @@ class OfferColumns:
     availability: Ints
     spot_low_nanos: Ints
     spot_median_nanos: Ints
+    placement_score: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,7 @@ class Catalog:
             price=price,
             zone=zone,
             commitment=commitment,
+            placement_score=int(columns.placement_score[index]),
             availability=AVAILABILITIES[int(columns.availability[index])],
         )
 

@@ -65,6 +65,7 @@ OFFER_COLUMNS: dict[str, type[np.generic]] = {
     "offer_availability": np.int8,
     "offer_spot_low_nanos": np.int64,
     "offer_spot_median_nanos": np.int64,
+    "offer_placement_score": np.int8,
 }
 #: What makes an offer itself, the price apart.
 IDENTITY = (

@@ -54,7 +54,8 @@ class OfferRow:
     "reserved-1y-no-upfront"; it is lower-kebab and becomes part of the offer's name.
     `day` is when the price was true: an ISO day, or an ISO time in UTC where the source is as
     exact as that ("2026-11-24T21:03:00Z"). The spot figures are over the source's own history;
-    0 where unknown.
+    0 where unknown. `placement_score` is the provider's word for how likely spot capacity is to be
+    had there, from 1 to 10; 0 where nobody asked.
     """
 
     provider: str
@@ -72,6 +73,7 @@ class OfferRow:
     availability: Availability = "available"
     spot_low_nanos: int = 0
     spot_median_nanos: int = 0
+    placement_score: int = 0
 
 
 @dataclass(slots=True)

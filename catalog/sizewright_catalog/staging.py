@@ -87,6 +87,7 @@ class Staging:
             offer_availability=AVAILABILITIES.index(row.availability),
             offer_spot_low_nanos=row.spot_low_nanos,
             offer_spot_median_nanos=row.spot_median_nanos,
+            offer_placement_score=row.placement_score,
         )
 
     def arrays(self) -> Arrays:

@@ -108,7 +108,8 @@ class Offer:
     """An instance type in a region, on a term, at a price. `zones` are where it is offered.
 
     `zone` is set where the price holds there alone; `commitment` names what a committed price
-    asks for. What is not "available" is shown and never ranked.
+    asks for. What is not "available" is shown and never ranked. `placement_score` says from 1 to
+    10 how likely spot capacity is to be had there; 0 where that is not known.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Offer:
     zone: str = ""
     commitment: str = ""
     availability: Availability = "available"
+    placement_score: int = 0
 
 
 @dataclass(frozen=True, slots=True)

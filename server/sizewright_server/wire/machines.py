@@ -68,6 +68,7 @@ def offer_message(value: Offer, today: date) -> pb.Offer:
         instance_type=instance_type_message(value.instance_type),
         zones=value.zones,
         commitment=value.commitment,
+        spot_placement_score=value.placement_score,
         availability=AVAILABILITY_NUMBERS[value.availability],
     )
 

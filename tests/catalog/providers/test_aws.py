@@ -333,6 +333,50 @@ def test_without_credentials_it_says_what_to_set(
         load_provider("aws").scopes(context_of({"endpoint_url": aws.url}))
 
 
+@pytest.fixture
+def scored(aws: AwsStandIn) -> AwsStandIn:
+    aws.pages["DescribeAvailabilityZones"] = [
+        {
+            "AvailabilityZones": [
+                {"ZoneName": "us-east-1a", "ZoneId": "use1-az6"},
+                {"ZoneName": "us-east-1c", "ZoneId": "use1-az2"},
+            ]
+        }
+    ]
+    aws.pages["GetSpotPlacementScores"] = [
+        {
+            "SpotPlacementScores": [
+                {"Region": "us-east-1", "AvailabilityZoneId": "use1-az2", "Score": 7}
+            ]
+        },
+        {
+            "SpotPlacementScores": [
+                {"Region": "us-east-1", "AvailabilityZoneId": "use1-az9", "Score": 1}
+            ]
+        },
+    ]
+    return aws
+
+
+def test_placement_scores_are_of_the_zones_of_the_account(scored: AwsStandIn) -> None:
+    asked = context_of({"endpoint_url": scored.url, "placement_scores": "m5.large, x9.none"})
+    found = fetched("aws", asked, "us-east-1")
+    scores = {offer.zone: offer.placement_score for offer in found.of("m5.large", "spot")}
+    assert scores == {"us-east-1a": 0, "us-east-1c": 7}
+    questions = [given for name, given in scored.asked if name == "GetSpotPlacementScores"]
+    assert {given["InstanceType.1"] for given in questions} == {"m5.large"}
+    allowed = policy(placement_scores=True)["Statement"][0]["Action"]
+    assert {action.split(":")[1] for action in allowed} == {name for name, _ in scored.asked}
+
+
+def test_placement_scores_that_are_used_up_cost_only_themselves(scored: AwsStandIn) -> None:
+    scored.fail("GetSpotPlacementScores", 400, "MaxConfigLimitExceeded")
+    asked = context_of({"endpoint_url": scored.url, "placement_scores": "m5.large"})
+    found = fetched("aws", asked, "us-east-1")
+    assert {offer.placement_score for offer in found.of("m5.large", "spot")} == {0}
+    assert any("MaxConfigLimitExceeded" in reason for reason in found.dropped)
+
+
 def test_the_policy_allows_what_is_asked_and_nothing_else(
     aws: AwsStandIn, context: FetchContext
 ) -> None:

@@ -13,7 +13,8 @@ CALLS = (
     "pricing:GetProducts",
     "savingsplans:DescribeSavingsPlansOfferingRates",
 )
-PLACEMENT_SCORES = "ec2:GetSpotPlacementScores"
+#: What placement scores need beside: they name zones by ids, which differ by account.
+PLACEMENT_SCORES = ("ec2:DescribeAvailabilityZones", "ec2:GetSpotPlacementScores")
 
 
 def policy(*, placement_scores: bool) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def policy(*, placement_scores: bool) -> dict[str, Any]:
 
     The calls know no resources of their own, so that "*" is the narrowest there is.
     """
-    actions = [*CALLS, PLACEMENT_SCORES] if placement_scores else list(CALLS)
+    actions = [*CALLS, *PLACEMENT_SCORES] if placement_scores else list(CALLS)
     return {
         "Version": "2012-10-17",
         "Statement": [

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from sizewright_catalog.providers.aws.placement import placement_scores
 from sizewright_catalog.providers.aws.prices import (
     LINUX,
     PLAIN,
@@ -17,7 +18,15 @@ from sizewright_catalog.providers.aws.prices import (
     plan_line,
     price_lines,
 )
-from sizewright_catalog.providers.aws.source import HOME_REGION, answered, client, pages, session
+from sizewright_catalog.providers.aws.source import (
+    HOME_REGION,
+    answered,
+    client,
+    listed,
+    only,
+    pages,
+    session,
+)
 from sizewright_catalog.providers.aws.spot import SpotHistory, SpotPrice
 from sizewright_catalog.providers.aws.types import PROVIDER, type_row
 from sizewright_catalog.providers.contract import FetchContext, Page, Refused, Schedule
@@ -36,6 +45,7 @@ class Aws:
 
     Settings: `profile`; `regions` (comma-separated; all enabled ones by default);
     `instance_types` (patterns such as `p5*,g6.*`; all by default); `spot_history_hours`;
+    `placement_scores` (types, as AWS answers few such questions a day; none by default);
     `endpoint_url`, and `{service}_endpoint_url` for one service.
     """
 
@@ -52,7 +62,7 @@ class Aws:
         ec2 = self._client("ec2", HOME_REGION, context)
         found = answered("DescribeRegions", ec2.describe_regions)["Regions"]
         enabled = sorted(region["RegionName"] for region in found)
-        wanted = _listed(context, "regions")
+        wanted = listed(context, "regions")
         missing = sorted(set(wanted) - set(enabled))
         if missing:
             raise Refused(f"regions not enabled for this account: {', '.join(missing)}")
@@ -63,7 +73,7 @@ class Aws:
         ec2 = self._client("ec2", scope, context)
         zones = _zones(ec2, scope, context)
         classes: dict[str, Sequence[str]] = {}
-        for page in pages(ec2, "describe_instance_types", context, **_only(context)):
+        for page in pages(ec2, "describe_instance_types", context, **only(context)):
             types = []
             for item in page["InstanceTypes"]:
                 row = type_row(item)
@@ -90,24 +100,13 @@ class Aws:
 def _zones(ec2: Any, region: str, context: FetchContext) -> dict[str, str]:
     """Type to the region's own zones it is offered in; Local and Wavelength Zones are others."""
     found: dict[str, list[str]] = {}
-    asked = {"LocationType": "availability-zone", **_only(context)}
+    asked = {"LocationType": "availability-zone", **only(context)}
     for page in pages(ec2, "describe_instance_type_offerings", context, **asked):
         for offering in page["InstanceTypeOfferings"]:
             zone = offering["Location"]
             if zone[:-1] == region:
                 found.setdefault(offering["InstanceType"], []).append(zone)
     return {name: " ".join(sorted(zones)) for name, zones in found.items()}
-
-
-def _listed(context: FetchContext, setting: str) -> list[str]:
-    words = context.settings.get(setting, "").split(",")
-    return [word.strip() for word in words if word.strip()]
-
-
-def _only(context: FetchContext) -> dict[str, Any]:
-    """The filter for the types of the settings; none for all."""
-    patterns = _listed(context, "instance_types")
-    return {"Filters": [{"Name": "instance-type", "Values": patterns}]} if patterns else {}
 
 
 def _lines(items: Sequence[str]) -> list[PriceLine]:
@@ -185,7 +184,7 @@ class _Offers:
         asked = {
             "ProductDescriptions": [LINUX],
             "StartTime": self._context.now() - timedelta(hours=hours),
-            **_only(self._context),
+            **only(self._context),
         }
         try:
             for page in pages(ec2, "describe_spot_price_history", self._context, **asked):
@@ -193,6 +192,7 @@ class _Offers:
         except Refused as refused:
             self._context.drop(f"aws: no spot prices: {refused}")
             return
+        scores = placement_scores(ec2, self._region, self._classes, self._context)
         kept = (
             price
             for price in history.prices()
@@ -200,10 +200,10 @@ class _Offers:
             and "spot" in self._classes.get(price.type, ())
             and price.latest_nanos > 0
         )
-        while some := [self._spot_offer(price) for price in islice(kept, PAGE_ROWS)]:
+        while some := [self._spot_offer(price, scores) for price in islice(kept, PAGE_ROWS)]:
             yield Page(offers=some)
 
-    def _spot_offer(self, price: SpotPrice) -> OfferRow:
+    def _spot_offer(self, price: SpotPrice, scores: Mapping[tuple[str, str], int]) -> OfferRow:
         return OfferRow(
             provider=PROVIDER,
             type=price.type,
@@ -218,6 +218,7 @@ class _Offers:
             zone=price.zone,
             spot_low_nanos=price.lowest_nanos,
             spot_median_nanos=price.median_nanos,
+            placement_score=scores.get((price.type, price.zone), 0),
         )
 
     def _sold(self, lines: Sequence[PriceLine], source: str) -> Iterator[OfferRow]:

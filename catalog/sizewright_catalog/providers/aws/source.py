@@ -92,6 +92,18 @@ def pages(
         yield page
 
 
+def listed(context: FetchContext, setting: str) -> list[str]:
+    """The words of a setting, comma-separated."""
+    words = context.settings.get(setting, "").split(",")
+    return [word.strip() for word in words if word.strip()]
+
+
+def only(context: FetchContext) -> dict[str, Any]:
+    """The filter for the types of the settings; none for all."""
+    patterns = listed(context, "instance_types")
+    return {"Filters": [{"Name": "instance-type", "Values": patterns}]} if patterns else {}
+
+
 def answered(operation: str, call: Callable[[], Any]) -> Any:
     """What a call answers. Raises SourceError for what the SDK raises."""
     from botocore import exceptions

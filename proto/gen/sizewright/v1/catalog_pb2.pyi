@@ -396,6 +396,7 @@ class Offer(_message.Message):
     ZONES_FIELD_NUMBER: _builtins.int
     COMMITMENT_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
+    SPOT_PLACEMENT_SCORE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name,
     "providers/{provider}/regions/{region}/zones/{zone or -}/instanceTypes/{type}/terms/{term}".
@@ -412,6 +413,10 @@ class Offer(_message.Message):
     """What a committed price asks for, such as "reserved-1y-no-upfront"; empty else."""
     availability: Global___Availability.ValueType
     """Whether it can be bought by the hour."""
+    spot_placement_score: _builtins.int
+    """The provider's word for how likely spot capacity is to be had there, from 1 to 10; 0 where it
+    was not asked for.
+    """
     @_builtins.property
     def price(self) -> Global___Price:
         """Price of one node."""
@@ -437,10 +442,11 @@ class Offer(_message.Message):
         zones: _abc.Iterable[_builtins.str] | None = ...,
         commitment: _builtins.str = ...,
         availability: Global___Availability.ValueType = ...,
+        spot_placement_score: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "commitment", b"commitment", "instance_type", b"instance_type", "name", b"name", "price", b"price", "provider", b"provider", "region", b"region", "term", b"term", "zone", b"zone", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "commitment", b"commitment", "instance_type", b"instance_type", "name", b"name", "price", b"price", "provider", b"provider", "region", b"region", "spot_placement_score", b"spot_placement_score", "term", b"term", "zone", b"zone", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,14 @@ class Home:
         return self.versions / f"{version}.npz"
 
     @property
+    def store_file(self) -> Path:
+        """The file of the home's own store."""
+        return self.root / "store.sqlite"
+
+    @property
     def store_url(self) -> str:
         """The store of a home that has none of its own elsewhere."""
-        return f"sqlite:///{self.root / 'store.sqlite'}"
+        return f"sqlite:///{self.store_file}"
 
     @property
     def commit_lock(self) -> Path:
@@ -43,6 +49,12 @@ class Home:
     def refresh_lock(self, provider: str) -> Path:
         """Held by whoever refreshes a provider, all the time."""
         return self.root / "locks" / f"refresh-{provider}.lock"
+
+    def set_store_aside(self) -> Path:
+        """Moves a damaged store out of the way, for whoever wants to look into it."""
+        aside = self.store_file.with_name(f"{self.store_file.name}.damaged-{time.time():.0f}")
+        self.store_file.replace(aside)
+        return aside
 
     def make(self) -> None:
         """Makes the folders. Raises OSError."""

@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.diff import Difference, PriceChange
 from sizewright_catalog.home import Home
+from sizewright_catalog.locks import Timeout, commit_lock
 from sizewright_catalog.published import VersionEntry, serve_from
 from sizewright_catalog.snapshot import (
     Arrays,
@@ -20,9 +19,6 @@ from sizewright_catalog.snapshot import (
     write_snapshot,
 )
 from sizewright_catalog.store import Store, StoreError, VersionConflict
-
-#: How long an import waits for a refresh to commit, in seconds.
-PATIENCE = 120.0
 
 
 class TransferError(Exception):
@@ -59,7 +55,7 @@ def import_version(home: Home, source: Path, store_url: str | None = None) -> Ve
     catalog = Catalog.load(source)
     try:
         home.make()
-        with FileLock(home.commit_lock, timeout=PATIENCE):
+        with commit_lock(home):
             store = Store(home, store_url)
             try:
                 store.publish()

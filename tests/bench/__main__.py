@@ -16,6 +16,7 @@ from tests.bench.command import catalog_figures, command_figures
 from tests.bench.figures import Figure, table
 from tests.bench.in_process import recommend_figures, step_figures
 from tests.bench.peers import peer_figures
+from tests.bench.refreshes import refresh_figures
 from tests.bench.served import served_figures
 
 from sizewright_server.service import bundled_sizing
@@ -59,6 +60,7 @@ def measured(calls: int, seconds: float) -> tuple[list[Figure], list[str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures += served_figures(app, folder, seconds)
+        figures += refresh_figures(folder)
         peers = peer_figures(app.catalog, {each.name: each.value for each in asked}, folder)
         if not peers:
             missing.append("gpuhunt's query over our rows: not installed (make peers)")

@@ -24,7 +24,7 @@ from sizewright_catalog.refresh.status import write_down
 #: How soon a provider that is not installed is looked for again, at most.
 RETRY_SECONDS = 3600.0
 #: Answers come first: a refresh has what readers leave.
-NICENESS = 10
+NICENESS = 19
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sizewright_catalog.columns import merge
 from sizewright_catalog.diff import Difference, OfferChanges
 from sizewright_catalog.home import Home
+from sizewright_catalog.locks import commit_lock
 from sizewright_catalog.providers.contract import WHOLE
 from sizewright_catalog.published import ProviderRecord, Served, VersionEntry, serve_from
 from sizewright_catalog.refresh.events import Event
@@ -16,7 +17,6 @@ from sizewright_catalog.refresh.fetching import Fetched
 from sizewright_catalog.refresh.gate import Verdict
 from sizewright_catalog.refresh.merging import LastGood, judge, next_metadata, next_version
 from sizewright_catalog.refresh.quarantine import Quarantine
-from sizewright_catalog.refresh.status import commit_lock
 from sizewright_catalog.snapshot import Arrays, content_hash, read_text, write_snapshot
 from sizewright_catalog.store import Store, VersionConflict
 

@@ -13,10 +13,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from filelock import FileLock, Timeout
-
 from sizewright_catalog.columns import merge
 from sizewright_catalog.home import Home
+from sizewright_catalog.locks import Timeout, commit_lock, refresh_lock
 from sizewright_catalog.providers.contract import Cancelled, Provider, SourceError
 from sizewright_catalog.published import (
     ProviderRecord,
@@ -33,7 +32,7 @@ from sizewright_catalog.refresh.gate import Verdict
 from sizewright_catalog.refresh.liveness import this_process
 from sizewright_catalog.refresh.merging import LastGood
 from sizewright_catalog.refresh.quarantine import Quarantine
-from sizewright_catalog.refresh.status import commit_lock, write_down
+from sizewright_catalog.refresh.status import write_down
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_catalog.store import Store, StoreError
 
@@ -75,7 +74,7 @@ class Refresh:
         """
         try:
             self.home.make()
-            with FileLock(self.home.refresh_lock(self.name), timeout=0):
+            with refresh_lock(self.home, self.name):
                 last = self._guarded()
         except Timeout:
             words = "another refresh of this provider runs"

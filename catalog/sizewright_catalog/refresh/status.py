@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from filelock import FileLock, Timeout
-
 from sizewright_catalog.home import Home
+from sizewright_catalog.locks import Timeout, commit_lock
 from sizewright_catalog.published import (
     ProviderRecord,
     PublishedError,
@@ -14,14 +13,6 @@ from sizewright_catalog.published import (
     write_published,
 )
 from sizewright_catalog.store import Store, StoreError
-
-#: How long a refresh waits for another to commit, in seconds.
-COMMIT_PATIENCE = 120.0
-
-
-def commit_lock(home: Home) -> FileLock:
-    """The lock of whoever changes the store and what is published."""
-    return FileLock(home.commit_lock, timeout=COMMIT_PATIENCE)
 
 
 def write_down(home: Home, store_url: str | None, record: ProviderRecord) -> None:

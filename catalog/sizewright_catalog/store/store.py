@@ -9,10 +9,11 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from sizewright_catalog.diff import PriceChange
 from sizewright_catalog.home import Home
+from sizewright_catalog.locks import Timeout, commit_lock
 from sizewright_catalog.published import (
     ProviderRecord,
     Published,
@@ -34,6 +35,8 @@ from sizewright_catalog.store.tables import (
 
 #: How long a write waits for another writer, in seconds.
 BUSY_SECONDS = 10.0
+#: What SQLite says of a file that is no longer a database.
+DAMAGED = ("not a database", "malformed", "disk image")
 READS_ONLY = "sizewright_reads_only"
 #: Rows written in one statement.
 CHUNK = 5000
@@ -72,9 +75,21 @@ class Store:
         self.shared = url is not None
         with _told(f"the store of {home.root}"):
             home.make()
-            self._engine = _engine(url or home.store_url)
-            METADATA.create_all(self._engine)
+            self._engine = self._opened(url)
         self._restore()
+
+    def _opened(self, url: str | None) -> sa.Engine:
+        """The engine with its tables; a damaged file of the home's own is set aside first."""
+        engine = _engine(url or self.home.store_url)
+        try:
+            METADATA.create_all(engine)
+        except DatabaseError as error:
+            if self.shared or not any(words in str(error.orig) for words in DAMAGED):
+                raise
+            engine.dispose()
+            self.home.set_store_aside()
+            METADATA.create_all(engine)
+        return engine
 
     def close(self) -> None:
         """Lets go of its connections."""
@@ -87,7 +102,7 @@ class Store:
 
     def publish(self) -> Published:
         """Brings the home's published file, and the version files it names, up to date."""
-        with _told("what is published"):
+        with _told("what is published"), commit_lock(self.home):
             published = self.read()
             for entry in published.versions[:1]:
                 self._materialise(entry)
@@ -164,7 +179,11 @@ class Store:
             return [_recorded(row) for row in connection.execute(query).mappings()]
 
     def prune(self) -> None:
-        """Forgets the oldest versions and price changes, and deletes files nobody names."""
+        """Forgets the oldest versions and price changes, and deletes files nobody names.
+
+        Whoever calls it holds the commit lock, so what is half written was left by one that was
+        killed.
+        """
         with self._writing() as connection:
             newest = connection.scalar(sa.select(CURRENT.c.sequence)) or 0
             old = VERSIONS.c.sequence <= newest - KEPT_VERSIONS
@@ -176,6 +195,9 @@ class Store:
         with _told("the folder of versions"):
             for file in self.home.versions.glob("*.npz"):
                 if file.stem not in kept:
+                    file.unlink(missing_ok=True)
+            for folder in (self.home.root, self.home.versions):
+                for file in folder.glob(".*.tmp"):
                     file.unlink(missing_ok=True)
 
     def _restore(self) -> None:
@@ -231,6 +253,8 @@ def _told(what: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
         raise StoreError(f"{what}: {cause}") from error
+    except Timeout as error:
+        raise StoreError(f"{what}: another process has kept it locked for minutes") from error
     except OSError as error:
         raise StoreError(f"{what}: {error.strerror or error}: {error.filename or ''}") from error
 

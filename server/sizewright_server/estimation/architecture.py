@@ -135,7 +135,8 @@ class Style:
     #: Attends over an encoder's states.
     cross_attention: bool = False
     #: "t5": a bias by relative position, made by a stack's first block and added in every one.
-    position_bias: Literal["none", "t5"] = "none"
+    #: "mpnet": the encoder makes it once for every sample.
+    position_bias: Literal["none", "t5", "mpnet"] = "none"
     #: Its place in a stack, where first or last blocks differ from the others.
     first: bool = False
     last: bool = False
@@ -257,6 +258,8 @@ class Architecture:
     sizes: Sizes
     head: HeadStyle
     runs: tuple[Run, ...]
+    #: Made from sizes alone, of a model_type that is not known.
+    generic: bool = False
 
 
 def stacked(style: Style, sizes: Sizes, *blocks: Run) -> tuple[Run, ...]:

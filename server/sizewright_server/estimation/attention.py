@@ -15,7 +15,7 @@ from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.rotary import rotate
-from sizewright_server.estimation.tape import Dim, Value
+from sizewright_server.estimation.tape import Dim, Shape, Value
 
 
 class Attention:
@@ -97,11 +97,14 @@ class Attention:
 
     def _bias(self) -> Value | None:
         """A bias by relative position: made by the first block, lent to the others."""
-        style, shape = self.style, ("one", "NH", "S", "C")
+        style = self.style
+        shape: Shape = ("one", "NH", "S", "C")
         if style.position_bias == "none":
             return None
         name = f"{'decoder' if style.causal else 'encoder'} position bias"
-        if style.first:
+        if style.position_bias == "mpnet":
+            name, shape = "position bias", ("B", "NH", "S", "C")
+        elif style.first:
             table = self.ops.weight(("BUCKETS", "NH"))
             with self.tape.within(PART):
                 rows = self.ops.embedding(("S", "C"), table, "NH")

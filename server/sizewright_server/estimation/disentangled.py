@@ -30,16 +30,18 @@ def disentangled_attention(ops: Ops, style: Style, mode: Mode, x: Value) -> Valu
     """Mixed values of every head; the caller projects them."""
     tape = ops.tape
     weights = [(ops.weight(("A", "H")), ops.weight(("A",))) for _ in range(3)]
-    heads = [ops.linear(x, "A", w, b, name=n) for (w, b), n in zip(weights, "qkv", strict=True)]
-    q, k, v = (ops.copy(head) for head in heads)
+    q, k, v = (
+        ops.copy(ops.linear(x, "A", w, b, name=n)) for (w, b), n in zip(weights, "qkv", strict=True)
+    )
     logits = ops.matmul(q, ops.scale(k), SQUARE)
     relative = _relative(ops, style, mode)
     keys = _positions(ops, style, relative, weights[1])
     places = _positions(ops, style, relative, weights[0])
-    first = ops.scale(_gathered(ops, q, keys))
-    score = ops.scale(first)
-    second = ops.scale(_gathered(ops, k, places))
-    score = _added_in_place(ops, score, second)
+    first = _gathered(ops, q, keys)
+    score = ops.scale(ops.scale(first))
+    second = _gathered(ops, k, places)
+    score = ops.add_in_place(score, ops.scale(second))
+    tape.hold(first, second)
     logits = ops.add(logits, score)
     filled = _masked(ops, logits)
     likely = ops.softmax(filled, filled.itemsize)
@@ -47,7 +49,7 @@ def disentangled_attention(ops: Ops, style: Style, mode: Mode, x: Value) -> Valu
     likely = ops.dropout(likely, float(mode.attention_dropout))
     mixed = ops.matmul(likely, v, ("B", "S", "A"))
     out = ops.copy(mixed)
-    tape.hold(*heads, q, k, v, relative)
+    tape.hold(q, k, v, relative)
     return out
 
 
@@ -83,21 +85,8 @@ def _gathered(ops: Ops, content: Value, places: Value) -> Value:
         if run.take(out) is not None:
             run.give(every, run.like(every))
 
-    tape.record((every, index), (out,), saves=(index,), backward=backward)
+    tape.record((every, index), (out,), saves=(every, index), backward=backward)
     tape.hold(every)
-    return out
-
-
-def _added_in_place(ops: Ops, score: Value, more: Value) -> Value:
-    out = Value(score.storage, score.shape, score.itemsize, score.needs_grad)
-
-    def backward(run: Backward) -> None:
-        grad = run.take(out)
-        if grad is not None:
-            run.give(score, grad)
-            run.give(more, grad)
-
-    ops.tape.record((score, more), (out,), backward=backward)
     return out
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sizewright_server.estimation.generic import generic_shares
 from sizewright_server.estimation.modeling import loss_kernel
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.timeline import PhasePeak
@@ -59,6 +60,10 @@ def doubt_shares(run: Training) -> tuple[float, float]:
 def phase_doubt(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> tuple[Column, Column]:
     """Bytes a phase may hold less, and more, than its schedule says."""
     less, more = group.doubt(peak.phase)
+    if group.architecture.generic:
+        low, high = generic_shares()
+        less = less + (peak.peak_bytes * low).astype(np.int64)
+        more = more + (peak.peak_bytes * high).astype(np.int64)
     if not isinstance(group, TrainingGroup):
         return less, more
     moving = np.maximum(peak.peak_bytes - group.resident.total, 0)

@@ -206,7 +206,7 @@ def prepare(workload: Workload) -> PreparedWorkload:
     sizes, a layout the model cannot take, or sizes whose memory no machine could address.
     """
     field = "workload.model.preset" if workload.model.preset else "workload.model.hf_config"
-    architecture = read_architecture(workload.model, field)
+    architecture = read_architecture(workload.model, field, workload.run.image_size)
     run = workload.run
     if run.layout is not None:
         kind = "training" if isinstance(run, Training) else "inference"

@@ -240,6 +240,12 @@ def _total(parts: tuple[Part, ...]) -> ByteRange:
 def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
     workload = prepared.workload
     notices = []
+    if prepared.model.generic:
+        words = (
+            f"model_type {prepared.model.model_type!r} is not known: it is taken as a generic "
+            "transformer of its sizes, and the interval is as wide as such models were measured."
+        )
+        notices.append(Notice("generic-block", words))
     if workload.dataset is None:
         notices.append(
             Notice(

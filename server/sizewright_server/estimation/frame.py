@@ -49,15 +49,26 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
                 held.append(Held(name, ("one", "S", part), width, until_backward=mode.training))
     if style.positions == "learned" and style.holds_embeddings == "own":
         held.append(Held("position rows", ("one", "S", "E"), width, until_backward=False))
+    held += _biases(style, mode)
+    held += _masks(style, mode)
+    return tuple(replace(h, name=f"{stack}{h.name}") for h in held)
+
+
+def _biases(style: Style, mode: Mode) -> list[Held]:
+    """Biases by relative position, made once and added in every block."""
+    width, keep = mode.types.weight, mode.checkpointed
+    held: list[Held] = []
+    if style.position_bias == "mpnet":
+        every: Shape = ("B", "NH", "S", "C")
+        held.append(Held("position bias", every, width, keep, of_block=True))
     if style.position_bias == "t5":
         shape: Shape = ("one", "NH", "S", "C")
-        held.append(Held("position bias", shape, width, mode.checkpointed, of_block=True))
+        held.append(Held("position bias", shape, width, keep, of_block=True))
         if style.cross_attention:
             zeros: Shape = ("one", "NH", "S", "X")
             kind = mode.types.compute
-            held.append(Held("cross bias", zeros, kind, mode.checkpointed, of_block=True))
-    held += _masks(style, mode)
-    return tuple(replace(h, name=f"{stack}{h.name}") for h in held)
+            held.append(Held("cross bias", zeros, kind, keep, of_block=True))
+    return held
 
 
 def _masks(style: Style, mode: Mode) -> list[Held]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.config_reader import ConfigReader
+from sizewright_server.estimation.generic import generic_family
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.stack_reader import read_runs
 from sizewright_server.estimation.workload import ModelSource
@@ -28,14 +29,21 @@ def families() -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in table.items() if not name.startswith("_")}
 
 
-def read_architecture(source: ModelSource, field: str) -> Architecture:
-    """The architecture of a configuration.
+def read_architecture(
+    source: ModelSource, field: str, image_size: int | None = None
+) -> Architecture:
+    """The architecture of a configuration; `image_size` is the run's own where it states one.
 
     Raises UnsupportedWorkload, naming `field`, for a model_type that is not known, a missing size
     or a size that contradicts another.
     """
-    family = _family(source.config, field)
-    reader = ConfigReader(source.config, family, field)
+    generic = source.generic and model_type_of(source.config) not in families()
+    family = generic_family(source.config) if generic else _family(source.config, field)
+    config = source.config
+    if source.label_count:
+        config = {**config, "num_labels": source.label_count}
+    reader = ConfigReader(config, family, field)
+    reader.image_size = image_size
     sizes = reader.sizes()
     style = reader.style(sizes)
     head = reader.head(source)
@@ -44,7 +52,8 @@ def read_architecture(source: ModelSource, field: str) -> Architecture:
         runs = read_runs(reader, style, sizes)
     except ValueError as wrong:
         raise UnsupportedWorkload(Violation(field, str(wrong))) from wrong
-    return Architecture(str(model_type_of(source.config)), style, sizes, head, runs)
+    model_type = str(model_type_of(source.config))
+    return Architecture(model_type, style, sizes, head, runs, generic)
 
 
 def model_type_of(config: dict[str, Any]) -> str | None:
@@ -71,6 +80,17 @@ def _family(config: dict[str, Any], field: str) -> dict[str, Any]:
     raise UnsupportedWorkload(
         Violation(
             field,
-            f"model_type {model_type!r} is not built yet{hint}; known: {', '.join(sorted(known))}",
+            f"model_type {model_type!r} is not built yet{hint}; {_instead(config)}; "
+            f"known: {', '.join(sorted(known))}",
         )
+    )
+
+
+def _instead(config: dict[str, Any]) -> str:
+    """What could be given in place of a configuration that is not known."""
+    inner = config.get("text_config")
+    if isinstance(inner, dict) and model_type_of(inner) in families():
+        return "its text_config alone can be given"
+    return (
+        "model.generic_block: true takes its sizes as a generic transformer, with a wide interval"
     )

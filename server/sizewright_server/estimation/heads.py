@@ -23,6 +23,9 @@ def lower_embedding(style: Style, mode: Mode) -> Tape:
     open_frame(tape, style, mode)
     if style.disentangled != "none":
         lend_relative_embeddings(ops, style)
+    if style.position_bias == "mpnet":
+        rows = ops.embedding(("S", "C"), ops.weight(("BUCKETS", "NH")), "NH")
+        tape.lend("position bias", ops.reduce_copy(rows, ("B", "NH", "S", "C")))
     tape.finish(out)
     return tape
 
@@ -125,6 +128,8 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode, stack: str = "") -> Ta
     out = ops.dropout(out, float(mode.hidden_dropout and style.final_dropout))
     tape.hold(x)
     close_frame(tape, style, mode, stack)
+    if style.keeps_states and not mode.training:
+        tape.reclaim("states of every block", ("LAYERS", "B", "S", "H"), x.itemsize)
     if mode.sequence_parallel:
         out = ops.reshard(out, WHOLE)
     if head.kind == "none":

@@ -102,7 +102,7 @@ def eager_attention(
     if mode.grouped_queries and scores.keys == "C" and not style.repeats_first:
         k, v = (ops.reduce_copy(value, ("B", "C", "A")) for value in (k, v))
     else:
-        k, v = ops.contiguous(k), ops.contiguous(v)
+        k = ops.contiguous(k)
     if style.eager_fp32_scores:
         q, k = ops.cast(q, FP32), ops.cast(k, FP32)
     # A batched product wants its rows side by side, which heads taken out of a token are not.
@@ -110,7 +110,9 @@ def eager_attention(
     logits = ops.scale(ops.matmul(q, k, square))
     if style.score_soft_cap:
         logits = ops.scale(ops.unary(ops.scale(logits), saves="output"))
-    if scores.bias is not None:
+    if scores.bias is not None and style.position_bias == "mpnet":
+        logits = ops.add_in_place(logits, scores.bias)
+    elif scores.bias is not None:
         logits = ops.add(logits, scores.bias)
     if scores.causal or scores.masked:
         rows: Dim = "B" if scores.masked else 1
@@ -122,6 +124,7 @@ def eager_attention(
         weights = _softmax(ops, style, mode, logits, q)
     tape.hold(logits)
     weights = ops.dropout(weights, float(mode.attention_dropout))
+    v = v if mode.grouped_queries and scores.keys == "C" else ops.contiguous(v)
     mixed = ops.matmul(weights, v, ("B", "S", scores.mixed))
     out = ops.copy(mixed, ("B", "S", scores.mixed))
     if mode.grouped_queries:

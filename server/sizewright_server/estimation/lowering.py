@@ -137,6 +137,7 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
         "one": 1,
         "N": sizes.experts,
         "XK": sizes.experts_per_token,
+        "LAYERS": sizes.layers,
         "BUCKETS": sizes.buckets,
         "QR": sizes.query_rank,
         "LR": sizes.latent_rank,

@@ -148,6 +148,19 @@ class Pointwise:
         self.tape.record((a, b), (out,), backward=backward)
         return out
 
+    def add_in_place(self, a: Value, b: Value) -> Value:
+        """`a += b`: the sum is where `a` was; the gradient passes to both as it is."""
+        out = Value(a.storage, a.shape, a.itemsize, a.needs_grad or b.needs_grad)
+
+        def backward(run: Backward) -> None:
+            grad = run.take(out)
+            if grad is not None:
+                run.give(a, grad)
+                run.give(b, grad)
+
+        self.tape.record((a, b), (out,), backward=backward)
+        return out
+
     def multiply(self, a: Value, b: Value) -> Value:
         """`a * b`, `b` broadcast to `a`; each saves the other where it needs a gradient."""
         wide = max(a.itemsize, b.itemsize)

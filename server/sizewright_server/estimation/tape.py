@@ -110,6 +110,8 @@ class Tape:
     released: list[Value] = field(default_factory=list)
     #: The caller drops its name for the inputs when it makes the call: they die at their last use.
     inputs_die: bool = False
+    #: The model keeps what every block gave until it returns.
+    inputs_stay: bool = False
     #: Lent tensors whose life ends in this segment's forward pass.
     received: list[Value] = field(default_factory=list)
 
@@ -264,7 +266,7 @@ def forward_pass(
     # A recomputation that stops early unwinds the Python frame, and its names with it.
     left = alive - kept if stop < len(tape.ops) else set()
     outputs = {value.storage for value in (*tape.outputs, *tape.lent)}
-    for storage in inputs - outputs if not keep_inputs else set():
+    for storage in inputs - outputs if not (keep_inputs or tape.inputs_stay) else set():
         if storage in alive and not (keep_saved and tape.storages[storage].saves):
             left.add(storage)
     return events + [Event(-1, storage) for storage in sorted(left)]

@@ -43,6 +43,7 @@ class Block:
         x = self.tape.input(self.mode.stream, stream, needs_grad=learns)
         out = getattr(self, f"_{self.style.order.replace('-', '_')}")(x)
         self.tape.hold(x, *self.attention.held)
+        self.tape.inputs_stay = self.style.keeps_states and not self.mode.training
         self.tape.finish(out, *self.attention.cached)
         return self.tape
 

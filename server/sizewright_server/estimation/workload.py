@@ -61,6 +61,8 @@ class ModelSource:
     preset: str | None = None
     head: Head | None = None
     label_count: int | None = None
+    #: An unknown model_type is taken as a generic transformer.
+    generic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

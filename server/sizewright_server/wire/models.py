@@ -38,6 +38,7 @@ class TrainingSection(Section):
     padded_batches: bool
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None
     image_size: Annotated[int, Field(ge=0, le=16_384)]
+    target_len: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     expandable_segments: bool
     modeling_code: Literal["transformers", "litgpt", "llm-foundry"]
     loop: Literal["plain", "trainer", "fabric"] | None

@@ -155,7 +155,13 @@ class WorkloadReader:
         if config is None:
             return None
         labels = message.label_count or None
-        return ModelSource(config, preset=preset, head=head, label_count=labels)  # type: ignore[arg-type]
+        return ModelSource(
+            config,
+            preset=preset,
+            head=head,  # type: ignore[arg-type]
+            label_count=labels,
+            generic=message.generic_block,
+        )
 
     def _preset(self, name: str) -> dict[str, Any] | None:
         try:
@@ -205,21 +211,20 @@ class WorkloadReader:
         return None
 
     def _training(self, message: pb.Training) -> Training | None:
-        if message.target_seq_len:
-            self._wrong("training.target_seq_len", "encoder-decoder models are not built yet")
         section = self._section(
             "training",
             models.TrainingSection,
             {
                 "precision": message.precision,
                 "micro_batch": message.micro_batch,
-                "seq_len": message.seq_len,
+                "seq_len": message.seq_len or int(message.image_size > 0),
                 "gradient_accumulation_steps": message.gradient_accumulation_steps or 1,
                 "checkpointing": CHECKPOINTING.get(message.activation_checkpointing, "none"),
                 "attention": message.attention or "sdpa",
                 "padded_batches": message.padded_batches,
                 "gradient_reduce_dtype": message.gradient_reduce_dtype or None,
                 "image_size": message.image_size,
+                "target_len": message.target_seq_len,
                 "expandable_segments": message.expandable_segments,
                 "modeling_code": message.modeling_code or "transformers",
                 "loop": message.training_loop or None,
@@ -249,7 +254,7 @@ class WorkloadReader:
                 "weight_dtype": message.weight_dtype,
                 "kv_dtype": message.kv_dtype or message.weight_dtype,
                 "batch": message.batch,
-                "input_tokens": message.input_tokens,
+                "input_tokens": message.input_tokens or int(message.image_size > 0),
                 "new_tokens": message.new_tokens,
                 "cache": message.cache or ("dynamic" if generates else "none"),
                 "logits_to_keep": (

@@ -258,6 +258,7 @@ class Model(_message.Message):
     ESTIMATOR_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
     LABEL_COUNT_FIELD_NUMBER: _builtins.int
+    GENERIC_BLOCK_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     """A bundled public architecture, such as "meta-llama/Meta-Llama-3-8B"."""
     head: _builtins.str
@@ -267,6 +268,10 @@ class Model(_message.Message):
     """
     label_count: _builtins.int
     """Labels of a classification head; 0 means the configuration's own, else 2."""
+    generic_block: _builtins.bool
+    """Takes a configuration whose model_type is not known as a generic transformer of its sizes, with
+    a wide interval, instead of refusing it.
+    """
     @_builtins.property
     def hf_config(self) -> Global___HfConfig:
         """A Hugging Face config.json."""
@@ -313,10 +318,11 @@ class Model(_message.Message):
         estimator: Global___Estimator | None = ...,
         head: _builtins.str = ...,
         label_count: _builtins.int = ...,
+        generic_block: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["estimator", b"estimator", "gguf", b"gguf", "hf_config", b"hf_config", "keras", b"keras", "layers", b"layers", "onnx", b"onnx", "parameters", b"parameters", "preset", b"preset", "safetensors", b"safetensors", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimator", b"estimator", "gguf", b"gguf", "head", b"head", "hf_config", b"hf_config", "keras", b"keras", "label_count", b"label_count", "layers", b"layers", "onnx", b"onnx", "parameters", b"parameters", "preset", b"preset", "safetensors", b"safetensors", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimator", b"estimator", "generic_block", b"generic_block", "gguf", b"gguf", "head", b"head", "hf_config", b"hf_config", "keras", b"keras", "label_count", b"label_count", "layers", b"layers", "onnx", b"onnx", "parameters", b"parameters", "preset", b"preset", "safetensors", b"safetensors", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["preset", "hf_config", "layers", "keras", "onnx", "gguf", "safetensors", "parameters", "estimator"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

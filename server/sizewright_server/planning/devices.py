@@ -45,7 +45,7 @@ def uses_gpu(workload: AnyWorkload) -> bool:
 def native_features(workload: AnyWorkload) -> tuple[str, ...]:
     """The device features a workload asks for; a fit uses no device."""
     if isinstance(workload, ServingWorkload):
-        return ("bf16",) if workload.run.compute_type == "bf16" else ()
+        return _serving_features(workload)
     if not isinstance(workload, Workload):
         return ()
     run = workload.run
@@ -60,16 +60,40 @@ def native_features(workload: AnyWorkload) -> tuple[str, ...]:
     return tuple(asked)
 
 
+def _serving_features(workload: ServingWorkload) -> tuple[str, ...]:
+    run, asked = workload.run, []
+    if run.compute_type == "bf16":
+        asked.append("bf16")
+    if run.weight_type in _table()["weight_formats"].get(run.engine, {}):
+        asked.append(f"{run.engine} {run.weight_type}")
+    return tuple(asked)
+
+
 @cache
 def lacks(device: Device, features: tuple[str, ...]) -> str:
-    """Which asked feature a device does not have natively; empty when it has all."""
-    if device.vendor != "nvidia":
-        return ""
+    """Which asked feature a device does not have; empty when it has all.
+
+    A feature is a number type or kernel the hardware has, or "ENGINE FORMAT" for an engine's
+    kernels of a weight format.
+    """
     for feature in features:
-        least = _table()["native_from"][feature]["compute_capability_min"]
-        if float(device.compute_capability) < least:
-            return f"{device.name} has no native {feature}"
+        engine, _, weights = feature.partition(" ")
+        if weights:
+            rule = _table()["weight_formats"][engine][weights]
+            if not _allowed(device, rule):
+                return f"{engine} has no kernels of {weights} for {device.name}"
+        elif device.vendor == "nvidia":
+            rule = _table()["native_from"][feature]
+            if float(device.compute_capability) < rule["compute_capability_min"]:
+                return f"{device.name} has no native {feature}"
     return ""
+
+
+def _allowed(device: Device, rule: dict[str, Any]) -> bool:
+    if device.vendor == "nvidia":
+        least: float = rule["compute_capability_min"]
+        return float(device.compute_capability) >= least
+    return device.compute_capability in rule["amd_architectures"]
 
 
 @cache

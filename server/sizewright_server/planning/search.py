@@ -19,6 +19,7 @@ from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Candidates, Needs
 from sizewright_server.planning.plan import Constraints, PoolFit, verdict_of
+from sizewright_server.planning.throughput import speed_of
 from sizewright_server.planning.variants import Variant
 
 Floats = NDArray[np.float64]
@@ -115,10 +116,10 @@ class Search:
         return nearest
 
     def choice(self, picks: Picks, kind: int) -> Choice:
-        """A pick with its numbers."""
+        """A pick with its numbers. Of the layouts that fit as well, the fastest is taken."""
         number, nodes = int(picks.variant[kind]), int(picks.nodes[kind])
-        row = int(picks.row[kind])
         needs, node = self._needs[number, nodes], self.kinds.kinds[kind]
+        row = self._fastest(needs, number, nodes, kind, int(picks.row[kind]))
         layout = needs.layouts[row]
         hours = self._hours[number]
         return Choice(
@@ -128,6 +129,21 @@ class Search:
             self._pools(needs, row, kind, node),
             None if hours is None else hours.of(layout, node),
         )
+
+    def _fastest(self, needs: Needs, number: int, nodes: int, kind: int, row: int) -> int:
+        """The row of the fastest layout that fits; `row` itself where it does not fit."""
+        speed, node = speed_of(self._variants[number]), self.kinds.kinds[kind]
+        if speed is None:
+            return row
+        which = np.array([kind])
+        candidates = next(c for c in needs.candidates if c.rows.start <= row < c.rows.stop)
+        lack, _ = self._lack(self._peaks(needs, candidates, which, HIGH), which)
+        first: int = candidates.rows.start
+        fitting = [int(at) for at in np.nonzero(lack[:, 0] <= 0)[0]]
+        if row - first not in fitting:
+            return row
+        hours = speed.columns([needs.layouts[first + at] for at in fitting], [node])[:, 0]
+        return first + fitting[int(hours.argmin())]
 
     def first_fit(self) -> Picks:
         """Per kind the pick with the fewest nodes."""

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.workload import Inference, Training, Workload
 
@@ -71,6 +72,10 @@ EIGHT_BIT = {
     "adagrad": "adagrad-8bit",
     "paged-adamw": "paged-adamw-8bit",
 }
+#: Weights that are not quantised yet.
+PLAIN_WEIGHTS = ("bf16", "fp16", "fp32")
+#: Density below which values with their indices take less than all values.
+WORTH_SPARSE = 0.5
 Form: TypeAlias = tuple[AnyWorkload, tuple[Change, ...]]
 
 
@@ -260,6 +265,41 @@ def _shorter(workload: AnyWorkload) -> Iterator[Form]:
         yield _with_run(workload, "seq_len", run.seq_len, half, seq_len=half)
 
 
+# -- serving ------------------------------------------------------------------------------------
+
+
+def _served(workload: AnyWorkload) -> ServingRun | None:
+    return workload.run if isinstance(workload, ServingWorkload) else None
+
+
+def _with_served(workload: AnyWorkload, field: str, before: str, after: str, **to: Any) -> Form:
+    assert isinstance(workload, ServingWorkload)
+    change = Change(f"workload.inference.{field}", before, after)
+    return replace(workload, run=replace(workload.run, **to)), (change,)
+
+
+def _quantized_cache(workload: AnyWorkload) -> Iterator[Form]:
+    run = _served(workload)
+    if run is not None and run.engine in ("vllm", "sglang") and run.kv_type in PLAIN_WEIGHTS:
+        yield _with_served(workload, "kv_dtype", run.kv_type, "fp8", kv_type="fp8")
+
+
+def _quantized_weights(workload: AnyWorkload) -> Iterator[Form]:
+    run = _served(workload)
+    if run is None or run.weight_type not in PLAIN_WEIGHTS or run.stored is not None:
+        return
+    for format_name in ("fp8", "awq-int4"):
+        yield _with_served(
+            workload, "weight_dtype", run.weight_type, format_name, weight_type=format_name
+        )
+
+
+def _without_graphs(workload: AnyWorkload) -> Iterator[Form]:
+    run = _served(workload)
+    if run is not None and run.engine in ("vllm", "sglang") and not run.eager:
+        yield _with_served(workload, "serving.enforce_eager", "false", "true", eager=True)
+
+
 # -- data and hosts ------------------------------------------------------------------------------
 
 
@@ -292,6 +332,29 @@ def _float32(workload: AnyWorkload) -> Iterator[Form]:
     yield _with_job(workload, Change("workload.dataset.dtype", "float64", "float32"), table=table)
 
 
+def _fewer_jobs(workload: AnyWorkload) -> Iterator[Form]:
+    """Half the workers, then one: each holds its own copies."""
+    if not isinstance(workload, FitWorkload) or "n_jobs" not in workload.job.parameters:
+        return
+    before = workload.job.workers()
+    for after in sorted({max(before // 2, 1), 1} - {before}, reverse=True):
+        field = "workload.model.estimator.hyper_parameters.n_jobs"
+        parameters = {**workload.job.parameters, "n_jobs": after}
+        yield _with_job(workload, Change(field, str(before), str(after)), parameters=parameters)
+
+
+def _sparse(workload: AnyWorkload) -> Iterator[Form]:
+    """A table that is mostly zeros, stored without them."""
+    if not isinstance(workload, FitWorkload):
+        return
+    table = workload.job.table
+    if table.container == "numpy" and 0 < table.density < WORTH_SPARSE:
+        sparse = replace(table, container="csr")
+        yield _with_job(
+            workload, Change("workload.dataset.container", "numpy", "csr"), table=sparse
+        )
+
+
 def _free_table(workload: AnyWorkload) -> Iterator[Form]:
     if not isinstance(workload, FitWorkload) or workload.job.frees_table:
         return
@@ -313,6 +376,11 @@ RULES: dict[str, Callable[[AnyWorkload], Iterator[Form]]] = {
     "free-the-table": _free_table,
     "step-in-backward": _step_in_backward,
     "optimizer-offload": _offload,
+    "no-cuda-graphs": _without_graphs,
+    "fewer-jobs": _fewer_jobs,
+    "sparse-table": _sparse,
+    "quantized-cache": _quantized_cache,
+    "quantized-weights": _quantized_weights,
     "mixed-precision": _mixed_precision,
     "8-bit-optimizer": _eight_bit,
     "pure-bf16": _pure_bf16,

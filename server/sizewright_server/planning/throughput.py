@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import resources
 from typing import Any
 
@@ -215,6 +215,14 @@ class _Machine:
 def hours_of(job: Job | None) -> Callable[[Variant], Hours] | None:
     """What tells the hours of a job's variants; None where no job is stated."""
     return None if job is None else partial(_hours, job)
+
+
+@lru_cache(maxsize=256)
+def speed_of(variant: Variant) -> Hours | None:
+    """What tells which layout of a variant is the fastest; None where that is not modelled."""
+    if not isinstance(variant.prepared, PreparedWorkload):
+        return None
+    return _hours(Job(samples=1), variant)
 
 
 def _hours(job: Job, variant: Variant) -> Hours:

@@ -36,7 +36,12 @@ def test_traced_decoders_and_encoders_are_within_3_percent_at_the_median(
     assert group["unsupported"] == 0
     assert group["median_abs_error"] <= 0.03
     assert group["p90_abs_error"] <= 0.10
-    assert group["share_within_high"] >= 0.95
+
+
+def test_the_truth_is_above_the_high_estimate_in_few_traced_cases() -> None:
+    group = score([CASES / "trace.jsonl"])["groups"]["trace/allocated_peak"]
+
+    assert group["share_within_high"] >= 0.96
 
 
 @pytest.mark.parametrize("kind", KINDS)

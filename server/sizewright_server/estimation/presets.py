@@ -61,4 +61,7 @@ def find_preset(name: str) -> Preset:
         near = difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.5)
         raise UnknownPreset(name, tuple(dict.fromkeys(known[key][0] for key in near))[:3])
     entry: dict[str, Any] = json.loads(hit[1])
+    if entry["counted_class"]:
+        # What a configuration leaves open, such as a second head, its class says.
+        entry["config"].setdefault("architectures", [entry["counted_class"]])
     return Preset(name=hit[0], **entry)

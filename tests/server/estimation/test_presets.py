@@ -18,6 +18,10 @@ from sizewright_server.wire.workloads import WorkloadReader
 #: Parameters counted on the meta device with the class named beside each.
 COUNTS = Path(__file__).parents[2] / "fixtures" / "model-configs" / "parameter_counts.csv"
 
+#: Counted with its class's default for a key that the collected configuration leaves out, a rank of
+#: 1,536 for the queries; without it each of 27 layers has 1,574,400 parameters less.
+COUNTED_OTHERWISE = {"deepseek-ai/DeepSeek-V2-Lite": 15_706_484_224}
+
 
 def counted() -> dict[str, dict[str, str]]:
     with COUNTS.open(encoding="utf-8", newline="") as file:
@@ -70,11 +74,12 @@ def test_every_preset_that_can_be_sized_has_the_counted_parameters_to_the_unit()
         if made is None:
             continue
         sized += 1
-        if made != int(row["parameters_exact"]):
-            wrong[name] = (made, int(row["parameters_exact"]))
+        exact = COUNTED_OTHERWISE.get(name, int(row["parameters_exact"]))
+        if made != exact:
+            wrong[name] = (made, exact)
 
     assert wrong == {}
-    assert sized >= 85
+    assert sized >= 230
 
 
 @pytest.mark.parametrize("name", ["meta-llama/meta-llama-3-8b", "LLAMA-3-8B"])

@@ -130,7 +130,10 @@ def phases(engine: PoolEngine) -> tuple[Phase, ...]:
     index, size = least(engine)
     stage = engine.stages[index]
     start, weights = part("engine-start", stage.start), weights_part(engine, stage)
-    moving = [part("activations", stage.activations), part("non-torch", stage.non_torch)]
+    moving = [
+        part("activations", stage.activations, stage.activation_words),
+        part("non-torch", stage.non_torch),
+    ]
     cache, run = needed_bytes(engine, stage), engine.setup.run
     blocks = needed_blocks(engine, stage, run.batch, run.tokens)
     serving = [
@@ -169,7 +172,7 @@ def view(engine: PoolEngine, version: str) -> ServingView:
     blocks = first.pool.blocks(pool.best_bytes)
     breakdown = [
         weights_part(engine, first),
-        part("activations", first.activations),
+        part("activations", first.activations, first.activation_words),
         part("non-torch", first.non_torch),
         part("cuda-graphs", first.graphs),
     ]

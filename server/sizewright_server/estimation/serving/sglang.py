@@ -87,6 +87,7 @@ class Sglang:
             start=self._start(),
             pool=self._pool(index),
             weight_parts=(*parts, ("loading-overhead", extra.best_bytes)),
+            activation_words=f"a layer over a chunk of {self.forward_tokens:,} tokens",
         )
 
     def _activations(self) -> ByteRange:

@@ -30,6 +30,8 @@ class Stage:
     start: ByteRange
     pool: PagedPool
     weight_parts: tuple[tuple[str, int], ...]
+    #: How the activations come about, with numbers.
+    activation_words: str = ""
 
     def fixed(self, *, graphs: bool) -> ByteRange:
         """What is taken off the budget before the cache."""

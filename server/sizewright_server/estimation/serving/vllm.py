@@ -31,6 +31,9 @@ V0_CHUNKS_FROM = 32_768
 V0_CHUNK = 2_048
 #: Largest batch graphs are captured for.
 LARGEST_CAPTURE = 512
+#: Bytes a logit of the sampler that sorts, which devices without the Triton kernel's support keep;
+#: and of the half-precision copy that fp32 models do without.
+SORTING_BYTES, HALF_COPY_BYTES = 38, 2
 #: Weights differ by this share from the shapes: padding, packing, buffers of kernels.
 WEIGHT_DOUBT = {"quantised": (0.01, 0.04), "padded": (0.03, 0.02), "plain": (0.002, 0.01)}
 #: Activations seen in logs lie this share around the arithmetic.
@@ -101,14 +104,16 @@ class Vllm:
     def _stage(self, index: int) -> Stage:
         parts = self.setup.weight_parts(index)
         total = sum(size for _, size in parts)
+        activations, words = self._activations(index)
         return Stage(
             weights=self._weight_range(total),
-            activations=self._activations(index),
+            activations=activations,
             non_torch=self._non_torch(),
             graphs=self._graphs(index),
             start=self._start(),
             pool=self.pool(index),
             weight_parts=tuple(parts),
+            activation_words=words,
         )
 
     def _weight_range(self, total: int) -> ByteRange:
@@ -119,7 +124,7 @@ class Vllm:
         less, more = WEIGHT_DOUBT[kind]
         return ByteRange(int(total * (1 - less)), total, int(total * (1 + more)))
 
-    def _activations(self, index: int) -> ByteRange:
+    def _activations(self, index: int) -> tuple[ByteRange, str]:
         """The profile run: the widest layer, or the sampler over every sequence, on this stage."""
         setup, tokens = self.setup, self.batches.tokens
         model, size, layout = setup.model, setup.itemsize, setup.layout
@@ -128,28 +133,38 @@ class Vllm:
         fixed = int(self.rules.rule("library-workspace").size().best_bytes)
         experts = expert_bytes(model, setup.scheme, tokens, size, layout.tp * layout.ep)
         images = 0 if setup.run.skip_encoder else encoder_bytes(model, tokens, size)
-        moments = [
-            layer_bytes(model, tokens, size, layout.tp, self.rules.rule("hidden-buffers").value)
-            + experts
-        ]
+        buffers = self.rules.rule("hidden-buffers").value
+        layer = layer_bytes(model, tokens, size, layout.tp, buffers)
+        moments = [(layer + experts, f"a layer over {tokens:,} tokens {layer:,} B")]
         if index == layout.pp - 1:
-            moments.append(self._sampler(size) + stream + experts)
+            sampled, words = self._sampler(size)
+            moments.append((sampled + stream + experts, f"{words} + stream {stream:,} B"))
         if index == 0 and not setup.run.skip_encoder:
-            moments.append(tower_bytes(model, size))
-        best = max(moments) + images + passed + fixed
+            tower = tower_bytes(model, size)
+            moments.append((tower, f"the vision tower {tower:,} B"))
+        most, words = max(moments)
+        best = most + images + passed + fixed
+        for name, extra in (("experts", experts), ("images", images), ("stages", passed)):
+            words += f" + {name} {extra:,} B" if extra else ""
         less, more = ACTIVATION_DOUBT
-        return ByteRange(int(best * (1 - less)), best, int(best * (1 + more)))
+        size_range = ByteRange(int(best * (1 - less)), best, int(best * (1 + more)))
+        return size_range, f"{words} + workspace {fixed:,} B"
 
-    def _sampler(self, itemsize: int) -> int:
+    def _sampler(self, itemsize: int) -> tuple[int, str]:
+        """Bytes of the dummy sampler run, and how they come about."""
+        model = self.setup.model
         rows = min(self.batches.sequences, self.batches.tokens)
         per_logit = self.rules.rule("sampler-bytes-per-logit").value
         if self.device.vendor != "nvidia":
-            per_logit = 38
+            per_logit = SORTING_BYTES
         if itemsize == 4:
-            per_logit -= 2
+            per_logit -= HALF_COPY_BYTES
         buffer = self.rules.rule("sampler-buffer-rows").value
-        model = self.setup.model
-        return sampler_bytes(rows, model.vocab, per_logit, buffer) + rows * model.hidden * itemsize
+        size = sampler_bytes(rows, model.vocab, per_logit, buffer) + rows * model.hidden * itemsize
+        words = f"sampler {rows:,} sequences x {model.vocab:,} x {per_logit:g} B"
+        if buffer:
+            words += f" + {buffer:g} rows x {model.vocab:,} x 4 B"
+        return size, words
 
     def _non_torch(self) -> ByteRange:
         layout = self.setup.layout

@@ -110,7 +110,12 @@ def served_source(work: Case) -> ModelSource:
     """The model's configuration. Raises Unmapped when neither name nor sizes give one."""
     name = str(work.get("model"))
     arch = work.get("arch") or {}
-    config = _preset(name, arch) or _by_sizes(name, arch) or _from_sizes(name, arch)
+    config = (
+        _preset(name, arch)
+        or _by_sizes(name, arch)
+        or _from_sizes(name, arch)
+        or (None if arch else _by_words(name))
+    )
     if config is None:
         raise Unmapped(f"model {name!r} is no preset and states no sizes")
     for part, facts in FACTS:
@@ -166,6 +171,24 @@ def _by_sizes(name: str, arch: Case) -> dict[str, Any] | None:
     return same[0][1] if same else None
 
 
+#: Words at the end of a model's name that say how it was tuned or stored, not its shape.
+TUNED = re.compile(
+    r"[-_.]?(instruct|chat|it|hf|base|awq|gptq|int[48]|fp8|bf16|w[48]a\d+|quantized|dynamic|"
+    r"bnb|4bit|8bit|preview|v\d(\.\d)?)(?=$|[-_.])",
+)
+
+
+def _shape_words(name: str) -> str:
+    return TUNED.sub("", name.lower().rsplit("/", 1)[-1])
+
+
+def _by_words(name: str) -> dict[str, Any] | None:
+    """A preset of that name but for how it was tuned or stored."""
+    wanted = _shape_words(name)
+    same = [config for preset, config, _ in _sizes() if _shape_words(preset) == wanted]
+    return same[0] if same else None
+
+
 def _from_sizes(name: str, arch: Case) -> dict[str, Any] | None:
     """A configuration of the sizes a case states, in the family its name says."""
     if not all(arch.get(key) for key in ("layers", "hidden", "heads", "ffn", "vocab")):
@@ -192,6 +215,18 @@ def _from_sizes(name: str, arch: Case) -> dict[str, Any] | None:
     config = {key: arch[name] for key, name in keys.items() if arch.get(name)}
     config["model_type"] = _sparse(family) if arch.get("num_experts") else family
     config["max_position_embeddings"] = 131_072
+    if arch.get("linear_attention_layers"):
+        # Every published Qwen3.5 has 16 key heads and two value heads to each attention head.
+        config |= {
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 2 * arch["heads"],
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+            "mamba_ssm_dtype": "float32",
+        }
+        if arch.get("full_attention_layers"):
+            interval = arch["layers"] // arch["full_attention_layers"]
+            config["full_attention_interval"] = interval
     if arch.get("mla"):
         config.pop("head_dim", None)
         config |= {"first_k_dense_replace": 1, "qk_nope_head_dim": 128, "v_head_dim": 128}
@@ -199,4 +234,12 @@ def _from_sizes(name: str, arch: Case) -> dict[str, Any] | None:
 
 
 def _sparse(family: str) -> str:
-    return {"qwen2": "qwen2_moe", "qwen3": "qwen3_moe", "llama": "mixtral"}.get(family, family)
+    sparse = {
+        "qwen2": "qwen2_moe",
+        "qwen3": "qwen3_moe",
+        "qwen3_5": "qwen3_5_moe",
+        "llama": "mixtral",
+        "phi3": "phimoe",
+        "granite": "granitemoe",
+    }
+    return sparse.get(family, family)

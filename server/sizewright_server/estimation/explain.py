@@ -99,12 +99,12 @@ def _cached(
 ) -> ByteRange:
     """Blocks that batches of other lengths leave cached, as far as the device has room for them."""
     left = left_by_lengths(group)
-    best, high = int(left.best[0]), int(left.high[0])
+    low, best, high = (int(column[0]) for column in (left.low, left.best, left.high))
     if overhead.capacity_bytes is not None:
         free = overhead.capacity_bytes - overhead.context.size.best_bytes
         best = min(best, max(0, free - reserved.best_bytes))
         high = min(high, max(0, free - reserved.high_bytes))
-    return ByteRange(0, best, high)
+    return ByteRange(min(low, best), best, max(best, high))
 
 
 def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
@@ -119,7 +119,9 @@ def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
             columns.reserved_high,
         )
     )
-    return ByteRange(low, best, high), ByteRange(low, reserved, most)
+    # At least half of what is expected beyond live tensors is always held.
+    least = low + max(0, reserved - best) // 2
+    return ByteRange(low, best, high), ByteRange(least, reserved, most)
 
 
 def _scope(layout: Layout, group: TrainingGroup | InferenceGroup) -> str:

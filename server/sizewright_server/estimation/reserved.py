@@ -31,6 +31,15 @@ class Reserved:
     high: Column
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Bytes left cached: at least, as a rule, and at most."""
+
+    low: Column
+    best: Column
+    high: Column
+
+
 @cache
 def reserved_shares() -> dict[str, tuple[float, float, float]]:
     """Low, best and high share by kind of run."""
@@ -62,7 +71,7 @@ def kind_of(group: TrainingGroup | InferenceGroup) -> str:
     return "training" if group.training.checkpointing == "none" else "training-checkpointed"
 
 
-def left_by_lengths(group: TrainingGroup | InferenceGroup) -> Reserved:
+def left_by_lengths(group: TrainingGroup | InferenceGroup) -> Left:
     """Bytes that batches of other lengths leave cached; nothing where they do not vary.
 
     They are given back before a request fails, so that they count in what is seen and not in what
@@ -70,9 +79,9 @@ def left_by_lengths(group: TrainingGroup | InferenceGroup) -> Reserved:
     """
     nothing: Column = np.zeros(1, dtype=np.int64)
     if not isinstance(group, TrainingGroup) or not group.training.variable_lengths:
-        return Reserved(nothing, nothing)
+        return Left(nothing, nothing, nothing)
     if group.training.expandable_segments:
-        return Reserved(nothing, nothing)
+        return Left(nothing, nothing, nothing)
     at_loss: Column = np.zeros_like(group.dp)
     live = at_loss
     for stage in group.schedule.stages:
@@ -80,5 +89,6 @@ def left_by_lengths(group: TrainingGroup | InferenceGroup) -> Reserved:
             result = walk(stage.events, stage.sizes)
             at_loss = np.maximum(at_loss, live + result.peak_bytes)
             live = live + result.delta_bytes
-    share = reserved_shares()["varying-lengths"]
-    return Reserved((at_loss * share[1]).astype(np.int64), (at_loss * share[2]).astype(np.int64))
+    shares = reserved_shares()["varying-lengths"]
+    low, best, high = ((at_loss * share).astype(np.int64) for share in shares)
+    return Left(low, best, high)

@@ -157,9 +157,10 @@ def _phase(
     parts.append(_doubt(less, more))
     allocated = ByteRange(best - less, best, best + more)
     if reserved is not None:
+        usual = max(0, reserved.best_bytes - allocated.best_bytes)
         slack = ByteRange(
-            max(0, reserved.low_bytes - allocated.low_bytes),
-            max(0, reserved.best_bytes - allocated.best_bytes),
+            min(usual, max(0, reserved.low_bytes - allocated.low_bytes)),
+            usual,
             max(0, reserved.high_bytes - allocated.high_bytes),
         )
         parts.append(_slack(slack))

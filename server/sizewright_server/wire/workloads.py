@@ -57,6 +57,7 @@ class WorkloadReader:
     def __init__(self, problems: list[Violation], path: str = "workload") -> None:
         self.problems = problems
         self.path = path
+        self.layers_say_shapes = False
 
     def read(self, message: pb.Workload) -> AnyWorkload | None:
         """The workload; None when anything was wrong."""
@@ -140,6 +141,7 @@ class WorkloadReader:
         elif kind == "hf_config":
             config = self._config(message.hf_config.json)
         elif kind == "layers":
+            self.layers_say_shapes = True
             return read_layers(message.layers, self.problems, self.path)
         elif kind == "safetensors":
             config = self._stored(message.safetensors)
@@ -199,6 +201,10 @@ class WorkloadReader:
             self._wrong("model.safetensors.tensors", "stored_bytes must be at least 0")
         return self._config(message.hf_config.json, "model.safetensors.hf_config")
 
+    def _least_length(self, run: pb.Training | pb.Inference) -> int:
+        """What an unstated length means: nothing, but 1 for images and layers with shapes."""
+        return int(run.image_size > 0 or self.layers_say_shapes)
+
     # -- run ------------------------------------------------------------------------------------
 
     def _run(self, message: pb.Workload) -> Training | Inference | None:
@@ -217,7 +223,7 @@ class WorkloadReader:
             {
                 "precision": message.precision,
                 "micro_batch": message.micro_batch,
-                "seq_len": message.seq_len or int(message.image_size > 0),
+                "seq_len": message.seq_len or self._least_length(message),
                 "gradient_accumulation_steps": message.gradient_accumulation_steps or 1,
                 "checkpointing": CHECKPOINTING.get(message.activation_checkpointing, "none"),
                 "attention": message.attention or "sdpa",
@@ -254,7 +260,7 @@ class WorkloadReader:
                 "weight_dtype": message.weight_dtype,
                 "kv_dtype": message.kv_dtype or message.weight_dtype,
                 "batch": message.batch,
-                "input_tokens": message.input_tokens or int(message.image_size > 0),
+                "input_tokens": message.input_tokens or self._least_length(message),
                 "new_tokens": message.new_tokens,
                 "cache": message.cache or ("dynamic" if generates else "none"),
                 "logits_to_keep": (

@@ -25,6 +25,8 @@ NEIGHBOURS = f"{SKLEARN}: neighbors/_base.py, _binary_tree.pxi.tp"
 LIBSVM = "LIBSVM in scikit-learn: svm.cpp"
 #: Beyond this many columns "auto" searches by brute force.
 TREE_COLUMNS = 15
+#: Fewer components than this are found by ARPACK (decomposition/_kernel_pca.py).
+ARPACK_COMPONENTS = 10
 #: Distances are computed in chunks of at most this (sklearn.set_config working_memory, 1 GiB).
 WORKING_MEMORY_BYTES = 2**30
 
@@ -212,7 +214,11 @@ def _lower_gamma(shape: float, at: float) -> float:
 )
 def pairwise(job: FitJob) -> Steps:
     """Matrices of n x n float64: the kernel or distances, and what the method makes of them."""
-    count = constant("pairwise", job.class_name)
+    key = job.class_name
+    wanted = job.get("n_components")
+    if key == "KernelPCA" and isinstance(wanted, int) and wanted < ARPACK_COMPONENTS:
+        key = "KernelPCA-arpack"
+    count = constant("pairwise", key)
     side = job.table.rows * job.table.rows * F8
     size = count.size(side)
     numbers = f"{count.value:g} x {job.table.rows:,}² x 8 B"

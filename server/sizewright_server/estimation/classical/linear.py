@@ -129,7 +129,7 @@ def ridge(job: FitJob) -> Steps:
         side = min(table.rows, table.columns)
         parts.append(square("normal-matrix", side, 2, "X'X, or XX' where n < p", source))
     elif solver == "svd":
-        parts.append(copies("svd", table, 2, "LAPACK's copy + U", "scipy.linalg.svd"))
+        parts.append(copies("svd", table, 3, "X and U, by row and by column", "scipy.linalg.svd"))
     many = 4 if job.class_name == "RidgeClassifier" else 2
     text = "targets some times: n x k x 8 B"
     parts.append(rows_part("targets", table, many * F8 * outputs(table), text, source))
@@ -287,7 +287,8 @@ def huber(job: FitJob) -> Steps:
 def bayesian(job: FitJob) -> Steps:
     """A centred copy and its singular vectors."""
     source = f"{SKLEARN}: linear_model/_bayes.py, scipy.linalg.svd"
-    held = copies("centred-and-svd", job.table, 3, "centred X + LAPACK's copy + U", source)
+    count = 2 if job.class_name == "ARDRegression" else 3
+    held = copies("centred-and-svd", job.table, count, "centred X + LAPACK's copy + U", source)
     return fit_of(*float_copy(job.table), held, model=(coefficients(job),))
 
 

@@ -182,9 +182,10 @@ def mixture(job: FitJob) -> Steps:
     item = taken_bytes(table)
     shape = job.word("covariance_type", "full", ("full", "tied", "diag", "spherical"))
     whole = shape in ("full", "tied")
-    count = 3 if whole else 6
-    many = rows_part("responsibilities", table, count * kinds * item, "n x k, some times", source)
-    moved = copies("differences", table, 3 if whole else 1, "X P, X P - m, squared", source)
+    many = rows_part("responsibilities", table, 2 * kinds * item, "2 x n x k", source)
+    moved = copies("differences", table, 3 if whole else 2, "X P, X P - m, squared", source)
+    # Normalising them exponentiates differences to the largest.
+    normal = rows_part("log-responsibilities", table, 6 * kinds * item, "6 x n x k", source)
     model = part(
         "model",
         kinds * table.columns * (table.columns + 1) * 2 * F8,
@@ -193,15 +194,20 @@ def mixture(job: FitJob) -> Steps:
         source,
     )
     busy = (many, moved, blas_part(job, table.columns))
-    return fit_of(*float_copy(table), *busy, model=(model,), predict=busy)
+    moments = (
+        Moment("fit-densities", (*float_copy(table), *busy, model)),
+        Moment("fit-responsibilities", (*float_copy(table), normal, model)),
+    )
+    return Steps(moments, (model,), busy)
 
 
 @estimator("scikit-learn", "GaussianNB")
 def gaussian_bayes(job: FitJob) -> Steps:
     """A class's rows, and their distance to the mean."""
-    share = 2 / max(job.table.classes, 1)
+    share = max(1.0, 2 / max(job.table.classes, 1))
     source = f"{SKLEARN}: naive_bayes.py"
-    held = copies("class-rows", job.table, share, "2 x X / k", source)
+    text = "numpy.var's X - mean, or a class's rows and theirs"
+    held = copies("class-rows", job.table, share, text, source)
     log = rows_part(
         "log-probabilities", job.table, 2 * F8 * max(job.table.classes, 2), "2 n k", source
     )

@@ -186,7 +186,8 @@ def repeated(job: FitJob) -> Steps:
         held = (_fold_rows(job, max(2, times)),)
     elif job.class_name in ("ClassifierChain", "RegressorChain", "RFE", "SelfTrainingClassifier"):
         # The table again, with the chain's outputs or without the columns that were dropped.
-        size = job.table.matrix_bytes()
+        # RFE takes columns, which makes a copy by column that estimators turn by row again.
+        size = job.table.matrix_bytes() * (2 if job.class_name == "RFE" else 1)
         held = (part("changed-table", size, "rows or columns of X", f"{size:,} B", SKLEARN),)
     return Steps((Moment("fit", (*held, *model, *heaviest(made.fit).parts)),), model, made.predict)
 

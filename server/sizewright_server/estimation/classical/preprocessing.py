@@ -117,7 +117,9 @@ def simple_imputer(job: FitJob) -> Steps:
     mask = part(
         "missing-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", source, EXACT
     )
-    masked = copies("masked-copies", table, 2, "masked copy and filled copy", source)
+    # The median sorts a masked copy, whose data, mask and order are arrays of X's size.
+    count = 4 if job.get("strategy") == "median" else 2
+    masked = copies("masked-copies", table, count, "masked and filled copies", source)
     return _transformer(job, masked, mask, also=(mask,))
 
 
@@ -126,7 +128,7 @@ def iterative_imputer(job: FitJob) -> Steps:
     """Copies of X and the mask; a regression on the other columns at a time."""
     source = f"{SKLEARN}: impute/_iterative.py"
     table = job.table
-    held = copies("imputed-copies", table, 4, "filled X, previous X, regression's copies", source)
+    held = copies("imputed-copies", table, 6, "filled X, previous X, regression's copies", source)
     mask = part("missing-mask", table.elements, "n x p x 1 B", f"{table.elements:,} B", source)
     return _transformer(job, held, mask)
 
@@ -179,8 +181,10 @@ def vectoriser(job: FitJob) -> Steps:
     source = f"{SKLEARN}: feature_extraction/text.py _count_vocab"
     made = output_of(job)
     stored = made.stored_elements
+    # Hashing keeps no words, only their numbers.
+    known = 0 if job.class_name == "HashingVectorizer" else made.columns
     words = constant("trees", "vocabulary_entry").part(
-        "vocabulary", "distinct terms x (string + dict entry)", made.columns
+        "vocabulary", "distinct terms x (string + dict entry)", known
     )
     growing = part(
         "growing-arrays",

@@ -105,8 +105,8 @@ def _activations(work: KerasWorkload) -> tuple[Part, ...]:
     numbers = f"{work.batch:,} x {elements:,} x {work.activation_width} B"
     acts = part("activations", size, text, numbers, KERAS)
     if work.backend == "torch":
-        convolves = bool(work.network.convolutions)
-        share = constant("network", f"keras_torch{'' if convolves else '_step'}_copies")
+        kind = "" if work.network.convolutions else "_step"
+        share = constant("network", f"keras_torch{kind if work.training else '_infer'}_copies")
         return (acts, share.part("turned-copies", "share of the activations", size))
     if not work.network.convolutions:
         return (acts,)

@@ -26,6 +26,8 @@ class AwsStandIn:
         self.pages: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.failures: dict[str, list[tuple[int, str]]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        #: What each call was signed for: key/day/region/service/aws4_request.
+        self.scopes: list[str] = []
         self._ec2 = get_service_model("ec2")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -71,6 +73,8 @@ class AwsStandIn:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                signed = self.headers.get("Authorization", "").partition("Credential=")[2]
+                stand_in.scopes.append(signed.partition(",")[0])
                 target = self.headers.get("X-Amz-Target", "")
                 if target or self.path != "/":
                     operation = (target or self.path).replace("/", ".").rsplit(".", 1)[-1]

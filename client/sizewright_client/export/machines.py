@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from sizewright.v1 import catalog_pb2
+from sizewright_catalog.providers.gcp.names import parts
 from sizewright_client.export.selection import MIB, ExportError, Selection
 
 #: SkyPilot's names of accelerators, where they differ from ours (`sky show-gpus`).
@@ -57,12 +58,13 @@ PLAIN_IMAGE = "python:3.12"
 def terraform(selection: Selection) -> str:
     """Variables as `terraform.tfvars.json`."""
     offer = selection.offer
+    machine, accelerator, attached = parts(offer.instance_type.type)
     values: dict[str, Any] = {
         "name": selection.name,
         "cloud": offer.provider,
         "region": offer.region,
         "zones": list(offer.zones),
-        "instance_type": offer.instance_type.type,
+        "instance_type": machine,
         "instance_count": selection.plan.node_count,
         "spot": selection.spot,
         "gpus_per_node": selection.gpus_per_node,
@@ -70,6 +72,8 @@ def terraform(selection: Selection) -> str:
             Decimal(selection.plan.cost_per_hour_nanos_usd).scaleb(-9).normalize()
         ),
     }
+    if accelerator:
+        values |= {"guest_accelerator_type": accelerator, "guest_accelerator_count": attached}
     return json.dumps(values, indent=2) + "\n"
 
 
@@ -81,7 +85,7 @@ def skypilot(selection: Selection) -> str:
         raise ExportError(f"SkyPilot does not launch on {offer.provider}; it does on {known}")
     resources: dict[str, Any] = {
         "infra": f"{SKYPILOT_CLOUDS[offer.provider]}/{offer.region}",
-        "instance_type": offer.instance_type.type,
+        "instance_type": parts(offer.instance_type.type)[0],
         "use_spot": selection.spot,
     }
     found = selection.accelerators
@@ -118,7 +122,7 @@ def kubernetes(selection: Selection) -> str:
     }
     if not selection.owned:
         spec["nodeSelector"] = {
-            "node.kubernetes.io/instance-type": selection.offer.instance_type.type,
+            "node.kubernetes.io/instance-type": parts(selection.offer.instance_type.type)[0],
             "topology.kubernetes.io/region": selection.offer.region,
         }
     nodes = selection.plan.node_count
@@ -184,7 +188,10 @@ def gcloud(selection: Selection) -> str:
     names = [f"{selection.name}-{i}" for i in range(selection.plan.node_count)]
     zone = sorted(offer.zones)[0] if offer.zones else f"{offer.region}-a"
     words = ["gcloud", "compute", "instances", "create", *names]
-    words += [f"--machine-type={offer.instance_type.type}", f"--zone={zone}"]
+    machine, accelerator, attached = parts(offer.instance_type.type)
+    words += [f"--machine-type={machine}", f"--zone={zone}"]
+    if accelerator:
+        words += [f"--accelerator=type={accelerator},count={attached}"]
     if selection.spot:
         words += ["--provisioning-model=SPOT", "--instance-termination-action=STOP"]
     if selection.accelerators is not None:

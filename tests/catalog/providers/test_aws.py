@@ -414,3 +414,18 @@ def test_ec2_as_moto_serves_it(aws: AwsStandIn, region: str) -> None:
     assert set(found.types) == {"p5.48xlarge", "g6f.large", "g5.xlarge"}
     assert found.price("p5.48xlarge", "on-demand") == 55_040_000_000
     assert {offer.zone[:-1] for offer in found.of("g5.xlarge", "spot")} == {"us-east-1"}
+
+
+def test_the_price_list_is_asked_of_the_home_region_of_the_partition(aws: AwsStandIn) -> None:
+    """China has its own, and prices in its own currency, which are not taken for dollars."""
+    item = json.loads(aws.pages["GetProducts"][0]["PriceList"][1])
+    for term in item["terms"]["OnDemand"].values():
+        for dimension in term["priceDimensions"].values():
+            dimension["pricePerUnit"] = {"CNY": "392.1"}
+    aws.pages["GetProducts"] = [{"PriceList": [json.dumps(item)]}]
+    asked = context_of({"endpoint_url": aws.url, "home_region": "cn-northwest-1"})
+    found = fetched("aws", asked, "us-east-1")
+    (offer,) = found.of("p5.48xlarge", "on-demand")
+    assert (offer.currency, offer.per_hour_nanos) == ("CNY", 392_100_000_000)
+    signed = {scope.split("/")[2] for scope in aws.scopes if scope.endswith("pricing/aws4_request")}
+    assert signed == {"cn-northwest-1"}

@@ -18,6 +18,7 @@ from sizewright_catalog.providers.contract import (
     Throttled,
     Unavailable,
 )
+from sizewright_catalog.providers.gcp.names import parts
 from sizewright_catalog.providers.gcp.skus import ComponentPrices, component
 from stand_in_gcp import GcpStandIn
 
@@ -117,6 +118,31 @@ def test_a_machine_with_a_component_without_price_is_listed_and_not_offered(foun
     assert found.types["c4a-standard-4"].cpu_architecture == "arm64"
     assert found.of("c4a-standard-4") == []
     assert found.dropped["gcp: a component has no SKU"] > 0
+
+
+def test_gpus_are_attached_to_n1_machines_in_zones_that_have_both(found: Fetched) -> None:
+    name = "n1-standard-8+nvidia-tesla-t4x2"
+    made = found.types[name]
+    assert (made.device, made.device_count, made.vcpus) == ("T4", 2, 8)
+    # The machine and two GPUs, from two lists of prices.
+    assert found.price(name, "on-demand") == 8 * 31_611_000 + 30 * 4_237_000 + 2 * 350_000_000
+    assert found.of(name)[0].zones == "us-central1-a"
+    # Four T4 are the most of an instance there, and 8 V100 go with up to 96 vCPUs.
+    assert "n1-standard-8+nvidia-tesla-t4x4" in found.types
+    assert "n1-standard-8+nvidia-tesla-v100x8" in found.types
+    assert not any(kind.startswith("e2") and "+" in kind for kind in found.types)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("n1-standard-8+nvidia-tesla-t4x2", ("n1-standard-8", "nvidia-tesla-t4", 2)),
+        ("a2-highgpu-1g", ("a2-highgpu-1g", "", 0)),
+        ("odd+name", ("odd+name", "", 0)),
+    ],
+)
+def test_what_is_asked_of_google_is_in_the_name(name: str, split: tuple[str, str, int]) -> None:
+    assert parts(name) == split
 
 
 def test_tpus_are_listed_and_marked_unpriced(found: Fetched) -> None:

@@ -93,6 +93,21 @@ def test_gcloud_creates_one_instance_a_node(tmp_path: Path) -> None:
     assert len(named) == selection.plan.node_count
 
 
+def test_gpus_that_are_attached_are_asked_for_beside_the_machine(tmp_path: Path) -> None:
+    selection = plan_of(on(SFT, "gcp", "spot"), tmp_path)
+    selection.plan.offer.instance_type.type = "n1-standard-8+nvidia-tesla-t4x2"
+
+    words = written(selection, Form.GCLOUD).replace("\\\n", " ").split()
+    values = json.loads(written(selection, Form.TERRAFORM))
+    task = yaml.safe_load(written(selection, Form.SKYPILOT))
+
+    assert "--machine-type=n1-standard-8" in words
+    assert "--accelerator=type=nvidia-tesla-t4,count=2" in words
+    assert values["instance_type"] == task["resources"]["instance_type"] == "n1-standard-8"
+    assert values["guest_accelerator_type"] == "nvidia-tesla-t4"
+    assert values["guest_accelerator_count"] == 2
+
+
 def test_slurm_starts_a_task_on_every_gpu(tmp_path: Path) -> None:
     selection = plan_of(SFT, tmp_path)
 

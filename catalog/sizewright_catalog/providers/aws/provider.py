@@ -43,7 +43,8 @@ RATES = "DescribeSavingsPlansOfferingRates"
 class Aws:
     """AWS through boto3.
 
-    Settings: `profile`; `regions` (comma-separated; all enabled ones by default);
+    Settings: `profile`; `home_region` (which serves the price list); `regions` (comma-separated;
+    all that are enabled by default);
     `instance_types` (patterns such as `p5*,g6.*`; all by default); `spot_history_hours`;
     `placement_scores` (types, as AWS answers few such questions a day; none by default);
     `endpoint_url`, and `{service}_endpoint_url` for one service.
@@ -59,7 +60,7 @@ class Aws:
 
     def scopes(self, context: FetchContext) -> Sequence[str]:
         """The regions this account can use, or those of the settings that it can."""
-        ec2 = self._client("ec2", HOME_REGION, context)
+        ec2 = self._client("ec2", _home(context), context)
         found = answered("DescribeRegions", ec2.describe_regions)["Regions"]
         enabled = sorted(region["RegionName"] for region in found)
         wanted = listed(context, "regions")
@@ -86,8 +87,8 @@ class Aws:
                     classes[row.type] = item["SupportedUsageClasses"]
             yield Page(types=types)
         offers = _Offers(scope, zones, classes, context)
-        yield from offers.of_list(self._client("pricing", HOME_REGION, context))
-        yield from offers.of_plans(self._client("savingsplans", HOME_REGION, context))
+        yield from offers.of_list(self._client("pricing", _home(context), context))
+        yield from offers.of_plans(self._client("savingsplans", _home(context), context))
         yield from offers.of_spot(ec2)
 
     def _client(self, service: str, region: str, context: FetchContext) -> Any:
@@ -107,6 +108,10 @@ def _zones(ec2: Any, region: str, context: FetchContext) -> dict[str, str]:
             if zone[:-1] == region:
                 found.setdefault(offering["InstanceType"], []).append(zone)
     return {name: " ".join(sorted(zones)) for name, zones in found.items()}
+
+
+def _home(context: FetchContext) -> str:
+    return context.settings.get("home_region") or HOME_REGION
 
 
 def _lines(items: Sequence[str]) -> list[PriceLine]:

@@ -24,6 +24,13 @@ class Hours(_Section):
     value: int = Field(gt=0)
 
 
+class Attachable(_Section):
+    """GPUs that are attached to machines of some series, with the most vCPUs by number of GPUs."""
+
+    series: tuple[str, ...]
+    most_vcpus: dict[str, dict[int, int]]
+
+
 class Knowledge(BaseModel):
     """Sections of `machines.json`; each says where it is from under `_source`."""
 
@@ -38,6 +45,7 @@ class Knowledge(BaseModel):
     gpu_fraction: dict[str, float | str]
     not_on_demand: Prefixes
     ssd_partition_gib: dict[str, int | str]
+    attachable: Attachable
     tpus: Prefixes
     hours_per_month: Hours
 

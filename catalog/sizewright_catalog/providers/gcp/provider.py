@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sizewright_catalog.providers.contract import FetchContext, Garbage, Page, Refused, Schedule
+from sizewright_catalog.providers.gcp.attached import with_gpus
 from sizewright_catalog.providers.gcp.machines import (
     PROVIDER,
     Machine,
@@ -38,7 +39,7 @@ class Gcp:
         self._clients: Clients | None = None
         self._machines: dict[str, Machine] = {}
         self._unreachable: set[str] = set()
-        self._accelerators: dict[str, set[str]] = {}
+        self._accelerators: dict[str, dict[str, int]] = {}
         self._prices: ComponentPrices | None = None
 
     def scopes(self, context: FetchContext) -> Sequence[str]:
@@ -55,6 +56,7 @@ class Gcp:
             for scope in page.items.values():
                 self._take(scope.machine_types)
         self._read_accelerators(clients, context)
+        self._attach()
         found = {region for one in self._machines.values() for region in one.zones}
         found.update(zone.rsplit("-", 1)[0] for zone in self._unreachable)
         wanted = [word.strip() for word in context.settings.get("regions", "").split(",")]
@@ -96,7 +98,7 @@ class Gcp:
                 zones.append(zone)
 
     def _read_accelerators(self, clients: Clients, context: FetchContext) -> None:
-        """Which accelerator is in which zone."""
+        """Which accelerator is in which zone, and how many an instance may have of it."""
         client = clients.open(clients.compute.AcceleratorTypesClient)
         request = clients.compute.AggregatedListAcceleratorTypesRequest(
             project=clients.project, max_results=MACHINES_ON_A_PAGE
@@ -105,7 +107,14 @@ class Gcp:
         for page in pages(operation, client.aggregated_list, context, request):
             for scope in page.items.values():
                 for kind in scope.accelerator_types:
-                    self._accelerators.setdefault(kind.name, set()).add(_zone(kind.zone))
+                    most = int(kind.maximum_cards_per_instance)
+                    self._accelerators.setdefault(kind.name, {})[_zone(kind.zone)] = most
+
+    def _attach(self) -> None:
+        """Makes machines with GPUs of those that GPUs can be attached to."""
+        for plain in list(self._machines.values()):
+            for made in with_gpus(plain, self._accelerators):
+                self._machines[made.name] = made
 
     def _zones(self, of: Machine, region: str, context: FetchContext) -> list[str]:
         """The zones of a region that have a machine type and its accelerator.
@@ -133,6 +142,7 @@ class Gcp:
             for page in pages("machineTypes.list", client.list, context, request):
                 with self._lock:
                     self._take(page.items)
+                    self._attach()
 
     def _component_prices(self, clients: Clients, context: FetchContext) -> ComponentPrices:
         """The prices of all SKUs, asked for once by whichever region comes first."""

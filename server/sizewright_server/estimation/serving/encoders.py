@@ -66,55 +66,40 @@ def _times(parts: Parts, layers: int) -> Parts:
     return [(rows, columns, count * layers) for rows, columns, count in parts]
 
 
-def _siglip(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
-    """SigLIP and Gemma 3's pooled projector."""
+def _plain(
+    vision: Settings, projector: Parts, tokens: int, *, norms: int = 2, extra_rows: int = 0
+) -> Encoder:
+    """A ViT of SigLIP's or CLIP's shape with its projector; 0 tokens are one for each patch."""
     hidden, ffn, layers = vision.size("hidden"), vision.size("ffn"), vision.size("layers")
     patch, side = vision.size("patch_size"), vision.size("image_size") // vision.size("patch_size")
     shapes = [
         (hidden, 3 * patch * patch, 1),
         (hidden, 1, 1),
-        (side * side, hidden, 1),
-        (hidden, 1, 2),
+        (side * side + extra_rows, hidden, 1),
+        (hidden, 1, norms),
         *_times(_plain_block(hidden, ffn), layers),
-        (hidden, text, 1),
-        (hidden, 1, 1),
+        *projector,
     ]
+    return _tower(shapes, hidden, ffn, layers, tokens or side * side, side * side)
+
+
+def _siglip(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
+    """SigLIP and Gemma 3's pooled projector."""
+    hidden = vision.size("hidden")
     tokens = int(config.get("mm_tokens_per_image") or 256)
-    return _tower(shapes, hidden, ffn, layers, tokens, side * side)
+    return _plain(vision, [(hidden, text, 1), (hidden, 1, 1)], tokens)
 
 
 def _siglip_projected(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
     """SigLIP and PaliGemma's linear projector."""
-    hidden, ffn, layers = vision.size("hidden"), vision.size("ffn"), vision.size("layers")
-    patch, side = vision.size("patch_size"), vision.size("image_size") // vision.size("patch_size")
-    shapes = [
-        (hidden, 3 * patch * patch, 1),
-        (hidden, 1, 1),
-        (side * side, hidden, 1),
-        (hidden, 1, 2),
-        *_times(_plain_block(hidden, ffn), layers),
-        (text, hidden, 1),
-        (text, 1, 1),
-    ]
-    return _tower(shapes, hidden, ffn, layers, side * side, side * side)
+    return _plain(vision, [(text, vision.size("hidden"), 1), (text, 1, 1)], 0)
 
 
 def _clip(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
-    """CLIP and LLaVA's two-layer projector."""
-    hidden, ffn, layers = vision.size("hidden"), vision.size("ffn"), vision.size("layers")
-    patch, side = vision.size("patch_size"), vision.size("image_size") // vision.size("patch_size")
-    shapes = [
-        (hidden, 3 * patch * patch, 1),
-        (hidden, 1, 1),
-        (side * side + 1, hidden, 1),
-        (hidden, 1, 4),
-        *_times(_plain_block(hidden, ffn), layers),
-        (text, hidden, 1),
-        (text, 1, 1),
-        (text, text, 1),
-        (text, 1, 1),
-    ]
-    return _tower(shapes, hidden, ffn, layers, side * side, side * side)
+    """CLIP, whose patches have no bias but a class token, and LLaVA's two-layer projector."""
+    hidden = vision.size("hidden")
+    projector = [(text, hidden, 1), (text, 1, 1), (text, text, 1), (text, 1, 1)]
+    return _plain(vision, projector, 0, norms=4, extra_rows=1)
 
 
 def _pixtral(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
@@ -209,20 +194,14 @@ def _moonvit(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
 
 def _llama4(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:
     """Llama 4's tower: pixel shuffle, a two-layer adapter, and the projector."""
-    hidden, ffn, layers = vision.size("hidden"), vision.size("ffn"), vision.size("layers")
-    patch, side = vision.size("patch_size"), vision.size("image_size") // vision.size("patch_size")
-    inner, outer = vision.size("projector_input_dim"), vision.size("vision_output_dim")
-    shapes = [
-        (hidden, 3 * patch * patch, 1),
-        (hidden, 1, 1),
-        (side * side + 1, hidden, 1),
-        (hidden, 1, 4),
-        *_times(_plain_block(hidden, ffn), layers),
-        (inner, ffn, 1),
+    inner, side = vision.size("projector_input_dim"), vision.size("image_size")
+    projector = [
+        (inner, vision.size("ffn"), 1),
         (vision.size("projector_output_dim"), inner, 1),
-        (text, outer, 1),
+        (text, vision.size("vision_output_dim"), 1),
     ]
-    return _tower(shapes, hidden, ffn, layers, side * side // 4, side * side)
+    tokens = (side // vision.size("patch_size")) ** 2 // 4
+    return _plain(vision, projector, tokens, norms=4, extra_rows=1)
 
 
 def _mllama(vision: Settings, text: int, config: dict[str, Any]) -> Encoder:

@@ -22,6 +22,9 @@ from sizewright_server.estimation.serving.weights import Ranks
 LAST_LOGITS_FROM: Version = (4, 45)
 #: Dynamic caches drop what a sliding window has passed since this version.
 WINDOWED_FROM: Version = (4, 56)
+#: Tokens a quantised cache keeps as they are before it converts them (QuantizedCache,
+#: `residual_length`).
+RECENT_TOKENS = 128
 #: A version newer than the one the rules were read from.
 NEWEST: Version = (5, 23)
 #: cuBLAS workspace in PyTorch's allocator: 8,519,680 bytes, and 32 MiB on Hopper (its CUDA context
@@ -69,15 +72,27 @@ class HuggingFace:
 
     def cache_bytes(self, stage: int, tokens: int) -> int:
         """The cache of a stage's layers for every sequence at `tokens` tokens."""
-        form = CacheFormat(self.run.kv_type, self.setup.itemsize, self.setup.layout.tp)
+        tp, size = self.setup.layout.tp, self.setup.itemsize
+        form, whole = (
+            CacheFormat(self.run.kv_type, size, tp),
+            CacheFormat(self.plain_type, size, tp),
+        )
+        recent = RECENT_TOKENS if self.run.cache == "quantised" else 0
         total = 0.0
         for cache, count in self.setup.caches(stage).items():
             kept = expanded(cache)
             held = held_tokens(kept, tokens, 0) if self._windows else tokens
             if kept.kind == "cross":
                 held = kept.span
-            total += count * (held * form.token_bytes(kept) + form.state_bytes(kept))
+            late = min(held, recent)
+            tokens_bytes = (held - late) * form.token_bytes(kept) + late * whole.token_bytes(kept)
+            total += count * (tokens_bytes + form.state_bytes(kept))
         return int(total * self.run.batch)
+
+    @property
+    def plain_type(self) -> str:
+        """The type of the computation, as caches name it."""
+        return self.run.compute_type
 
     @property
     def _windows(self) -> bool:

@@ -1,91 +1,28 @@
-"""The words of serving parts: formula and source by name."""
+"""The words of serving parts: formula, source and confidence by name, from `data/parts.json`."""
 
 from __future__ import annotations
 
-from sizewright_server.estimation.memory import ByteRange, Confidence, Part
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
 
-#: Formula, source and confidence by part.
-TEXTS: dict[str, tuple[str, str, Confidence]] = {
-    "weights": (
-        "parameters of the rank x bytes of the stored type",
-        "tensor shapes of the modelling code",
-        "high",
-    ),
-    "layers": (
-        "attention, dense feed-forward and norms of the rank's layers",
-        "tensor shapes of the modelling code",
-        "high",
-    ),
-    "experts": ("experts of the rank's layers", "tensor shapes of the modelling code", "high"),
-    "embedding": ("vocabulary rows of the rank x width", "vocab_parallel_embedding.py", "high"),
-    "head": ("output vocabulary rows of the rank x width", "vocab_parallel_embedding.py", "high"),
-    "vision-tower": ("vision tower and projector", "tensor shapes of the modelling code", "medium"),
-    "rotary-tables": (
-        "positions x rotary width x bytes",
-        "rotary_embedding.py keeps cosines and sines of every position",
-        "high",
-    ),
-    "absorbed-projections": (
-        "copies of the latent's up-projections for absorbed attention",
-        "mla process_weights_after_loading",
-        "medium",
-    ),
-    "adapters": ("slots x rank x (inputs + outputs) of every linear layer", "lora layers", "high"),
-    "draft-model": ("parameters of the draft model", "speculative decoding", "high"),
-    "loading-overhead": (
-        "what the device loses to loading beyond the weights",
-        "SGLang logs at one and four ranks",
-        "low",
-    ),
-    "mask-buffers": ("positions x positions x layers", "modelling code's causal mask", "high"),
-    "stored-weights": (
-        "bytes of the files over the ranks",
-        "safetensors headers the client read",
-        "high",
-    ),
-    "activations": (
-        "the larger of a layer's widest moment over the batch and the sampler over all sequences",
-        "gpu_model_runner.profile_run; logs of vLLM 0.19",
-        "medium",
-    ),
-    "non-torch": (
-        "what libraries take beside PyTorch's allocator while the engine starts",
-        "engine logs by version and link",
-        "medium",
-    ),
-    "cuda-graphs": ("base + layers x each", "engine logs", "low"),
-    "kv-cache": ("blocks x bytes of a block", "kv_cache_utils.py", "high"),
-    "engine-start": (
-        "device context and communicators before weights are loaded",
-        "start-up snapshots of vLLM 0.19 on H100",
-        "medium",
-    ),
-    "utilization-reserve": (
-        "what the engine's share leaves unused of the least GPU",
-        "need / share - need",
-        "high",
-    ),
-    "concatenation": ("one layer's keys, old and new at once", "cache_utils.py", "high"),
-    "logits": ("kept positions x vocabulary x bytes", "generation/utils.py", "high"),
-    "kernel-buffers": (
-        "what quantised kernels keep beside their results",
-        "bitsandbytes, AutoGPTQ and AutoAWQ kernels",
-        "medium",
-    ),
-    "allocator-slack": (
-        "share of what comes and goes that the caching allocator holds beyond live tensors",
-        "replays of the allocator over traced transformers",
-        "medium",
-    ),
-    "library-workspaces": ("cuBLAS workspace in the allocator", "PyTorch", "medium"),
-}
+from sizewright_server.estimation.memory import ByteRange, Part
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = resources.files("sizewright_server.estimation.serving").joinpath("data/parts.json")
+    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    return table
 
 
 def part(name: str, size: ByteRange, numbers: str = "", parts: tuple[Part, ...] = ()) -> Part:
     """A named part with its words."""
-    formula, source, confidence = TEXTS[name]
+    text = _table()[name]
     shown = numbers or f"{size.best_bytes:,} B"
-    return Part(name, size, formula, shown, source, confidence, parts)
+    return Part(name, size, text["formula"], shown, text["source"], text["confidence"], parts)
 
 
 def exact(name: str, size: int, numbers: str = "") -> Part:
@@ -93,7 +30,7 @@ def exact(name: str, size: int, numbers: str = "") -> Part:
     return part(name, ByteRange(size, size, size), numbers)
 
 
-def total(parts: tuple[Part, ...]) -> ByteRange:
+def total(parts: Iterable[Part]) -> ByteRange:
     """The sum of parts."""
     made = ByteRange(0, 0, 0)
     for each in parts:

@@ -1,0 +1,86 @@
+"""transformers and PyTorch: caches and logits by version, and what quantised kernels keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sizewright_server.estimation.presets import find_preset
+from sizewright_server.estimation.runtime import device_overhead
+from sizewright_server.estimation.serving.prepared import PreparedServing
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
+from sizewright_server.estimation.workload import Layout, ModelSource
+
+LLAMA = "meta-llama/Llama-2-7b-hf"
+TOKEN_BYTES = 32 * 2 * 32 * 128 * 2
+
+
+def parts(preset: str = LLAMA, phase: str = "prefill", **run: Any) -> dict[str, int]:
+    """Best bytes of the parts of a phase."""
+    usual = ServingRun(
+        "transformers", "bf16", "bf16", "bf16", input_tokens=1024, new_tokens=64, version=(4, 51)
+    )
+    workload = ServingWorkload(
+        ModelSource(find_preset(preset).config),
+        replace(usual, **run),
+    )
+    estimate = PreparedServing(workload).estimate(Layout(), 1, device_overhead("nvidia", "8.0"))
+    found = next(p for p in estimate.pool("gpu").phases if p.name == phase)
+    return {part.name: part.size.best_bytes for part in found.parts}
+
+
+def test_a_dynamic_cache_grows_to_the_last_token() -> None:
+    assert parts()["kv-cache"] == 1024 * TOKEN_BYTES
+    assert parts(phase="decode")["kv-cache"] == (1024 + 64) * TOKEN_BYTES
+
+
+def test_a_static_cache_is_there_from_the_first_token() -> None:
+    assert parts(cache="static")["kv-cache"] == (1024 + 64) * TOKEN_BYTES
+    assert parts(cache="static", cache_tokens=4096)["kv-cache"] == 4096 * TOKEN_BYTES
+    assert "concatenation" not in parts(phase="decode", cache="static")
+
+
+def test_a_quantised_cache_keeps_its_last_tokens_as_they_are() -> None:
+    small = parts(cache="quantised", kv_type="int4")["kv-cache"]
+
+    each = TOKEN_BYTES // 4 + 32 * 32 * 2 * 4
+    assert small == (1024 - 128) * each + 128 * TOKEN_BYTES
+
+
+@pytest.mark.parametrize(
+    ("version", "rows", "itemsize"), [((4, 38), 1024, 2 + 4), ((4, 51), 1, 2 + 4)]
+)
+def test_older_versions_make_logits_of_the_whole_prompt(
+    version: tuple[int, ...], rows: int, itemsize: int
+) -> None:
+    assert parts(version=version)["logits"] == rows * 32_000 * itemsize
+
+
+def test_int8_kernels_keep_their_int32_results() -> None:
+    made = parts(weight_type="bnb-int8")
+
+    assert made["kernel-buffers"] == 1024 * 11_008 * 5
+
+
+def test_nf4_dequantises_a_matrix_for_a_prompt_and_none_for_one_token() -> None:
+    assert parts(weight_type="bnb-nf4")["kernel-buffers"] == 4096 * 11_008 * 2
+    assert "kernel-buffers" not in parts(phase="decode", weight_type="bnb-nf4")
+
+
+def test_gptq_keeps_its_dequantised_matrix_all_the_time() -> None:
+    assert parts(phase="decode", weight_type="gptq-int4")["kernel-buffers"] == 4096 * 11_008 * 2
+
+
+def test_windows_are_dropped_only_by_versions_that_drop_them() -> None:
+    run: dict[str, Any] = {"input_tokens": 8192, "preset": "google/gemma-3-1b-it"}
+    old, new = parts(version=(4, 50), **run), parts(version=(4, 57), **run)
+
+    assert old["kv-cache"] > 3 * new["kv-cache"]
+
+
+def test_latents_are_cached_expanded() -> None:
+    made = parts("deepseek-ai/DeepSeek-V2-Lite", input_tokens=100)
+
+    assert made["kv-cache"] == 100 * 27 * 16 * (128 + 64 + 128) * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from sizewright_catalog.home import Home
 from sizewright_catalog.snapshot import SnapshotError, replacing
 
 FORMAT = 1
+
+Signature = tuple[int, int, int]
 
 
 class PublishedError(Exception):
@@ -102,6 +105,15 @@ def read_published(home: Home) -> Published | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PublishedError(f"{home.published} cannot be read: {error}") from error
+
+
+def signature(home: Home) -> Signature | None:
+    """Tells one published file from the next, without reading it; None where there is none."""
+    try:
+        found = os.stat(home.published)
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def write_published(home: Home, published: Published) -> None:

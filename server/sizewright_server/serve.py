@@ -10,9 +10,8 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -21,13 +20,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sizewright_catalog.catalog import Catalog
-from sizewright_catalog.home import Home, default_home
 from sizewright_catalog.overrides import OverridesError
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.calls import Calls
 from sizewright_server.logs import log_to_stderr
 from sizewright_server.refreshing.live import LiveCatalog
-from sizewright_server.refreshing.scheduler import Scheduler
+from sizewright_server.refreshing.upkeep import home_of, kept_fresh
 from sizewright_server.service import overrides_of
 from sizewright_server.servicer import CATALOG, MAX_ANSWER_BYTES, SIZING
 from sizewright_server.settings import ServerSettings
@@ -117,7 +115,7 @@ def _serve_one(settings: ServerSettings) -> int:
     _on_signals(stop, lambda number: os._exit(128 + number))
     running = Running(settings)
     log.info("serving", extra={"listen": settings.listen, "port": running.port})
-    with _scheduled(settings):
+    with kept_fresh(settings):
         stop.wait()
         _drain(running)
     return 0
@@ -142,7 +140,7 @@ def _serve_many(settings: ServerSettings) -> int:
 
     stop = threading.Event()
     _on_signals(stop, end_at_once)
-    with reserved, _scheduled(settings):
+    with reserved, kept_fresh(settings):
         for worker in workers:
             worker.start()
         while all(worker.is_alive() for worker in workers) and not stop.wait(WATCH_SECONDS):
@@ -179,27 +177,12 @@ def _work(settings: ServerSettings) -> None:
     _drain(running)
 
 
-def _home_of(settings: ServerSettings) -> Home:
-    return default_home() if settings.home is None else Home(settings.home)
-
-
 def _live_catalog(settings: ServerSettings) -> LiveCatalog:
     """What is served: one file for ever, or what a home publishes; at private prices, if any."""
     overrides = overrides_of(settings.price_overrides)
     if settings.catalog is not None:
         return LiveCatalog.of_file(Catalog.load(settings.catalog), overrides)
-    return LiveCatalog.of_home(_home_of(settings), settings.store_url, overrides)
-
-
-@contextmanager
-def _scheduled(settings: ServerSettings) -> Iterator[None]:
-    """Keeps the providers fresh that the settings name; once, however many workers there are."""
-    scheduler = Scheduler(_home_of(settings), settings.refreshed_providers, settings.store_url)
-    scheduler.run_in_background()
-    try:
-        yield
-    finally:
-        scheduler.close()
+    return LiveCatalog.of_home(home_of(settings), settings.store_url, overrides)
 
 
 def _reserve(settings: ServerSettings) -> tuple[socket.socket, ServerSettings]:

@@ -40,6 +40,7 @@ class ServerSettings(BaseSettings):
     price_overrides: Path | None = None
     refresh: str = ""
     max_streams: int = Field(default=16, ge=1, le=1024)
+    metrics_listen: str | None = None
 
     @property
     def unix_path(self) -> str | None:
@@ -49,12 +50,14 @@ class ServerSettings(BaseSettings):
     @property
     def tcp(self) -> tuple[str, int]:
         """Host and port. Raises ValueError where `listen` is not host:port."""
-        host, colon, port = self.listen.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        plain = host and not set("[]:,/") & set(host)
-        if not (colon and port.isdecimal() and int(port) < 2**16 and (plain or bracketed)):
-            raise ValueError(f"{self.listen!r} is not host:port, [ipv6]:port or unix:/path")
-        return host.strip("[]"), int(port)
+        return _host_and_port(self.listen, "host:port, [ipv6]:port or unix:/path")
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Where metrics are scraped. Raises ValueError where it is not host:port."""
+        if self.metrics_listen is None:
+            return None
+        return _host_and_port(self.metrics_listen, "host:port or [ipv6]:port")
 
     @property
     def refreshed_providers(self) -> tuple[str, ...]:
@@ -65,6 +68,7 @@ class ServerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> ServerSettings:
+        _ = self.metrics_address  # raises for one that is none
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
@@ -85,6 +89,15 @@ class ServerSettings(BaseSettings):
                 "listen on loopback or a unix socket, or say insecure"
             )
         return self
+
+
+def _host_and_port(text: str, forms: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    plain = host and not set("[]:,/") & set(host)
+    if not (colon and port.isdecimal() and int(port) < 2**16 and (plain or bracketed)):
+        raise ValueError(f"{text!r} is not {forms}")
+    return host.strip("[]"), int(port)
 
 
 def _is_loopback(host: str) -> bool:

@@ -161,7 +161,23 @@ def serve(
         bool | None, typer.Option("--reflection/--no-reflection", help="Tell the contract; on.")
     ] = None,
     catalog: Annotated[
-        Path | None, typer.Option(help="Catalog version file; else the bundled one.")
+        Path | None, typer.Option(help="Serve this version file alone, for ever.")
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the catalog; else the user's own.")
+    ] = None,
+    store_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store that several servers share.")
+    ] = None,
+    refresh: Annotated[
+        str | None,
+        typer.Option(metavar="PROVIDERS", help="Keep these fresh, such as aws,gcp; none."),
+    ] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(help="Refreshes and watchers at once; 16.")
+    ] = None,
+    metrics_listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="host:port for Prometheus; none.")
     ] = None,
     price_overrides: Annotated[
         Path | None, typer.Option(help="File of private prices: discounts and contracts.")
@@ -176,6 +192,7 @@ def serve(
     Examples:
       sizewright serve
       sizewright serve --listen unix:/run/sizewright.sock
+      sizewright serve --refresh aws,gcp --metrics-listen 127.0.0.1:9464
       sizewright serve --listen 0.0.0.0:7443 --tls-cert c.pem --tls-key k.pem --token-file tokens
     """
     given = {name: value for name, value in locals().items() if value is not None}

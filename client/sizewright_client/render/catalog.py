@@ -7,8 +7,20 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
-from sizewright_client.render.figures import count, day, dollars, gib, printable, size
+from sizewright_client.render.figures import (
+    count,
+    day,
+    dollars,
+    gib,
+    moment,
+    printable,
+    size,
+    span,
+)
 from sizewright_client.render.page import Page, grid_of
+
+#: Reasons shown of what a provider's last refresh held back.
+MOST_TROUBLES = 6
 
 
 def put_status(page: Page, status: catalog_service_pb2.GetCatalogStatusResponse) -> None:
@@ -18,6 +30,8 @@ def put_status(page: Page, status: catalog_service_pb2.GetCatalogStatusResponse)
         f"{count(status.offer_count)} offers of {count(status.instance_type_count)} types",
         style="bold",
     )
+    for problem in status.problems:
+        page.say(problem, style="red")
     grid = grid_of(
         ("provider", "left"),
         ("offers", "right"),
@@ -25,8 +39,9 @@ def put_status(page: Page, status: catalog_service_pb2.GetCatalogStatusResponse)
         ("estimated", "right"),
         ("oldest", "left"),
         ("newest", "left"),
+        ("refreshed", "left"),
     )
-    heads = ("provider", "offers", "types", "estimated", "oldest price", "newest price")
+    heads = ("provider", "offers", "types", "estimated", "oldest price", "newest", "refreshed")
     grid.add_row(*(Text(head, style="dim") for head in heads))
     for provider in status.providers:
         grid.add_row(
@@ -34,10 +49,44 @@ def put_status(page: Page, status: catalog_service_pb2.GetCatalogStatusResponse)
             count(provider.offer_count),
             count(provider.instance_type_count),
             count(provider.estimated_offer_count),
-            day(provider.oldest_price_time),
-            day(provider.newest_price_time),
+            *(
+                _day_or_none(provider, field)
+                for field in ("oldest_price_time", "newest_price_time")
+            ),
+            _refreshed(provider),
         )
     page.put(grid)
+    _put_troubles(page, status.providers)
+
+
+def _day_or_none(provider: catalog_pb2.ProviderStatus, field: str) -> str:
+    return day(getattr(provider, field)) if provider.HasField(field) else "-"
+
+
+def _refreshed(provider: catalog_pb2.ProviderStatus) -> str:
+    """How long ago, or why not."""
+    if provider.refresh_state == catalog_pb2.REFRESH_STATE_RUNNING:
+        return "running"
+    if not provider.HasField("last_success_time"):
+        return "never"
+    return f"{span(provider.age)} ago"
+
+
+def _put_troubles(page: Page, providers: Iterable[catalog_pb2.ProviderStatus]) -> None:
+    """Add what fails, and what is held back, of each provider that has either."""
+    for one in providers:
+        if one.refresh_state == catalog_pb2.REFRESH_STATE_FAILING:
+            page.say(f"{one.provider} fails: {one.last_error}", style="red")
+            later = f", next try {moment(one.next_try_time)}" * one.HasField("next_try_time")
+            page.say(f"{one.failure_count} in a row{later}", indent=2)
+        elif one.refresh_state == catalog_pb2.REFRESH_STATE_PARTIAL:
+            held = sum(reason.row_count for reason in one.quarantines)
+            page.say(f"{one.provider} went in, less what the checks hold back:", style="yellow")
+            sentences = [f"{count(q.row_count)} rows: {q.reason}" for q in one.quarantines]
+            sentences += [f"{scope.scope} failed: {scope.reason}" for scope in one.failed_scopes]
+            page.points(sentences[:MOST_TROUBLES])
+            if len(sentences) > MOST_TROUBLES:
+                page.say(f"{count(held)} rows in all; -o json has every reason", indent=2)
 
 
 def put_types(page: Page, types: Iterable[catalog_pb2.InstanceType]) -> None:

@@ -69,6 +69,19 @@ def day(moment: Timestamp) -> str:
     return moment.ToDatetime().strftime("%Y-%m-%d")
 
 
+def moment(when: Timestamp) -> str:
+    """A moment to the minute, in UTC."""
+    return when.ToDatetime().strftime("%Y-%m-%d %H:%M")
+
+
+def span(length: Duration) -> str:
+    """A length of time in its largest whole unit."""
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+        if length.seconds >= seconds:
+            return f"{length.seconds // seconds} {unit}"
+    return f"{length.seconds} s"
+
+
 def count(number: int) -> str:
     """A count with thousands marks."""
     return f"{number:,}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
-from sizewright_client.render.figures import count, dollars, printable
+from sizewright_client.render.figures import count, dollars, moment, printable
 from sizewright_client.render.page import Page, grid_of
 
 _SHOWN_REASONS = 6
@@ -34,7 +33,7 @@ def put_watched(page: Page, now: catalog_service_pb2.WatchCatalogResponse) -> No
     """Add what is served now, and what changed to it."""
     offers = sum(provider.offer_count for provider in now.providers)
     page.say(
-        f"{minute(now.build_time)}  version {now.version[:12]}, {count(offers)} offers",
+        f"{moment(now.build_time)}  version {now.version[:12]}, {count(offers)} offers",
         style="bold",
     )
     for one in now.changes:
@@ -53,7 +52,7 @@ def put_versions(page: Page, versions: Iterable[catalog_service_pb2.CatalogVersi
     for one in versions:
         grid.add_row(
             one.version[:12],
-            minute(one.swap_time),
+            moment(one.swap_time),
             count(one.offer_count),
             printable(one.reason),
         )
@@ -86,11 +85,6 @@ def put_history(page: Page, instance_type: str, changes: Sequence[catalog_pb2.Pr
     _put_changes(page, changes, with_time=True)
 
 
-def minute(moment: Timestamp) -> str:
-    """A moment to the minute, in UTC."""
-    return moment.ToDatetime().strftime("%Y-%m-%d %H:%M")
-
-
 def _put_changes(
     page: Page, changes: Iterable[catalog_pb2.PriceChange], *, with_time: bool
 ) -> None:
@@ -101,7 +95,7 @@ def _put_changes(
     heads += ["$/h before", "after", "", "offer"]
     grid.add_row(*(Text(head, style="dim") for head in heads))
     for one in changes:
-        row = [minute(one.change_time)] if with_time else []
+        row = [moment(one.change_time)] if with_time else []
         before = dollars(one.before_nanos) if one.HasField("before_nanos") else "new"
         after = dollars(one.after_nanos) if one.HasField("after_nanos") else "gone"
         grid.add_row(*row, before, after, _share(one), printable(_place(one.offer)))

@@ -7,13 +7,12 @@ No call ever waits for a version, and none sees half of one.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from typing import TYPE_CHECKING
 
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home
-from sizewright_catalog.published import serve_from
+from sizewright_catalog.published import Signature, serve_from, signature
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.service import Sizing, sizing_of
 
@@ -24,8 +23,6 @@ log = logging.getLogger("sizewright.catalog")
 
 #: How soon a new version is seen, in seconds.
 LOOK_SECONDS = 0.5
-
-Signature = tuple[int, int, int]
 
 
 class LiveCatalog:
@@ -44,9 +41,9 @@ class LiveCatalog:
         cls, home: Home, store_url: str | None, overrides: Overrides | None = None
     ) -> LiveCatalog:
         """Follows a home. Raises SnapshotError for a broken installation."""
-        signature = _signature(home)
+        found = signature(home)
         live = cls(sizing_of(home, store_url, overrides))
-        live._seen = signature
+        live._seen = found
         threading.Thread(target=live._follow, args=(home,), daemon=True).start()
         return live
 
@@ -87,8 +84,8 @@ class LiveCatalog:
             return self._look(home)
 
     def _look(self, home: Home) -> bool:
-        signature = _signature(home)
-        if signature == self._seen and not self.app.is_outdated:
+        found = signature(home)
+        if found == self._seen and not self.app.is_outdated:
             return False
         served = serve_from(home)
         if served.catalog.version == self.app.catalog.version:
@@ -99,7 +96,7 @@ class LiveCatalog:
             log.info("version", extra={"before": before, "version": served.catalog.version})
         for problem in served.problems:
             log.error("catalog problem", extra={"problem": problem})
-        self._seen = signature
+        self._seen = found
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
@@ -111,12 +108,3 @@ class LiveCatalog:
                 self.look(home)
             except (SnapshotError, OSError):
                 log.exception("the home cannot be read; what is served stays")
-
-
-def _signature(home: Home) -> Signature | None:
-    """Tells one published file from the next; None where nothing is published."""
-    try:
-        found = os.stat(home.published)
-    except OSError:
-        return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -98,9 +98,8 @@ class MetricsServer:
         try:
             self._server = make_server(host, port, make_wsgi_app(registry), handler_class=Quiet)
         except OSError as error:
-            raise OSError(
-                f"cannot listen on {host}:{port} for metrics: {error.strerror}"
-            ) from error
+            words = f"cannot listen on {host}:{port} for metrics: {error.strerror}"
+            raise OSError(words) from error
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property

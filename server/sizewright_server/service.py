@@ -113,6 +113,8 @@ class Sizing:
         self.home, self.store_url, self.overrides = home, store_url, overrides
         self.today, self.priced_on = today, today()
         self.catalog = catalog if overrides is None else _priced(catalog, overrides, self.priced_on)
+        #: The version before, for listings that began with it.
+        self.previous: Catalog | None = None
         self.published = published or Published(0)
         self.problems = problems
         self.machines = _registered(self.published)
@@ -153,7 +155,7 @@ class Sizing:
             store_url=self.store_url,
             overrides=self.overrides,
         )
-        made._seen, made._lock = self._seen, self._lock
+        made._seen, made._lock, made.previous = self._seen, self._lock, self.catalog
         made.index.prepare_like(self.index)
         if "host_index" in vars(self):
             made.host_index.prepare_like(self.host_index)

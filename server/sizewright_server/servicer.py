@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from sizewright.v1 import catalog_service_pb2, sizing_service_pb2
+from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home
 from sizewright_server import failures
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
@@ -25,6 +26,7 @@ from sizewright_server.service import Checked, Sizing, home_sizing
 from sizewright_server.wire import catalog as wire_catalog
 from sizewright_server.wire import versions as wire_versions
 from sizewright_server.wire.estimates import estimate_message, warning_messages
+from sizewright_server.wire.paging import TokenOfAnother
 from sizewright_server.wire.planning import limit_messages
 from sizewright_server.wire.plans import (
     VERDICTS,
@@ -171,7 +173,7 @@ def _status(app: Sizing, request: Message, until: float | None) -> Message:
 def _types(
     app: Sizing, request: catalog_service_pb2.ListInstanceTypesRequest, until: float | None
 ) -> Message:
-    return wire_catalog.list_types(request, app.catalog)
+    return _paged(app, lambda catalog: wire_catalog.list_types(request, catalog))
 
 
 def _type(
@@ -187,7 +189,17 @@ def _type(
 def _offers(
     app: Sizing, request: catalog_service_pb2.ListOffersRequest, until: float | None
 ) -> Message:
-    return wire_catalog.list_offers(request, app.catalog, app.today())
+    return _paged(app, lambda catalog: wire_catalog.list_offers(request, catalog, app.today()))
+
+
+def _paged(app: Sizing, answer: Callable[[Catalog], Message]) -> Message:
+    """A page of the version served, or of the one before where the listing began with that."""
+    try:
+        return answer(app.catalog)
+    except TokenOfAnother:
+        if app.previous is None:
+            raise
+        return answer(app.previous)
 
 
 def _versions(

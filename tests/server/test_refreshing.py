@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,14 @@ from stand_in_source import Source, serving, silence
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
 EXTRA = f"{NAME}=stand_in_provider:StandIn"
 H100 = catalog_service_pb2.ListOffersRequest(provider=NAME, type="g.h100.8", region="east-1")
+WATCHED = (
+    "offers",
+    "age_seconds",
+    "refresh_failures",
+    "held_back_rows",
+    "refresh_running",
+    "next_try_timestamp_seconds",
+)
 REFRESH = catalog_service_pb2.RefreshCatalogRequest(providers=[NAME])
 
 
@@ -311,3 +321,90 @@ def test_a_scheduled_provider_nobody_knows_stops_the_server_with_what_there_is()
     with server_process(refresh="nowhere") as server:
         assert server.exit_code() == 2
         assert "no provider nowhere to refresh; there are:" in server.said()
+
+
+def test_a_listing_that_began_with_one_version_ends_with_it(
+    client_of_home: SizingClient,
+) -> None:
+    begun = catalog_service_pb2.ListInstanceTypesRequest(provider="gcp", page_size=100)
+    expected = [kind.name for kind in client_of_home.instance_types(begun)]
+    listing = client_of_home.instance_types(begun)
+    first = next(listing).name
+    list(client_of_home.refresh_catalog(REFRESH))
+
+    assert [first, *(kind.name for kind in listing)] == expected
+
+
+def test_answers_go_on_while_a_refresh_is_killed_and_the_status_says_so(
+    standing: Standing,
+) -> None:
+    standing.source.instead = silence(5)
+    with (
+        server_process(
+            home=standing.home, refresh=NAME, extra_providers=EXTRA,
+            standin_endpoint_url=standing.variables["SIZEWRIGHT_STANDIN_ENDPOINT_URL"],
+        ) as server,
+        SizingClient.connect(server.target()) as client,
+    ):  # fmt: skip
+        pid = server.wait_for("refresh started")[0]["pid"]
+        until = time.monotonic() + 20
+        while NAME not in {one.provider for one in client.catalog_status().providers}:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        ended = server.wait_for("refresh ended")[0]
+        status = status_of(client)
+
+        assert ended["reason"] == "its process ended with signal 9"
+        assert status.refresh_state == catalog_pb2.REFRESH_STATE_FAILING
+        assert "ended before it could say" in status.last_error
+        assert client.health() == "SERVING"
+        assert client.catalog_status().version == Catalog.load().version
+
+
+def test_metrics_tell_the_age_and_the_failures_of_every_provider(standing: Standing) -> None:
+    with server_process(
+        home=standing.home, refresh=NAME, extra_providers=EXTRA, metrics_listen="127.0.0.1:0",
+        standin_endpoint_url=standing.variables["SIZEWRIGHT_STANDIN_ENDPOINT_URL"],
+    ) as server:  # fmt: skip
+        server.wait_for("refresh ended")
+        url = f"http://127.0.0.1:{server.wait_for('metrics')[0]['port']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            lines = dict(
+                line.rsplit(" ", 1)
+                for line in answer.read().decode().splitlines()
+                if line[0] != "#"
+            )
+
+    figures = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in said)}
+    of = {key: figures[f'sizewright_catalog_{key}{{provider="standin"}}'] for key in WATCHED}
+    assert of["offers"] == ALL_OFFERS
+    assert of["age_seconds"] < 60 < figures['sizewright_catalog_age_seconds{provider="aws"}']
+    assert (of["refresh_failures"], of["held_back_rows"], of["refresh_running"]) == (0, 0, 0)
+    assert of["next_try_timestamp_seconds"] > time.time()
+    assert figures["sizewright_catalog_problems"] == 0
+    assert any(name.startswith("sizewright_catalog_info{version=") for name in figures)
+
+
+def test_a_metrics_address_that_is_taken_stops_the_server(standing: Standing) -> None:
+    with (
+        running(home=standing.home) as other,
+        server_process(home=standing.home, metrics_listen=target_of(other)) as server,
+    ):
+        assert server.exit_code() == 2
+        assert "for metrics" in server.said()
+
+
+def test_servers_of_a_shared_store_serve_what_one_of_them_refreshed(
+    standing: Standing, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.sqlite'}"
+    with (
+        running(home=standing.home, store_url=url) as server,
+        SizingClient.connect(target_of(server)) as client,
+    ):
+        version = list(client.refresh_catalog(REFRESH))[-1].version
+    with server_process(home=tmp_path / "other", store_url=url) as follower:
+        follower.wait_for("version")
+        with SizingClient.connect(follower.target()) as client:
+            assert client.catalog_status().version == version

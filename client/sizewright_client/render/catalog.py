@@ -49,18 +49,12 @@ def put_status(page: Page, status: catalog_service_pb2.GetCatalogStatusResponse)
             count(provider.offer_count),
             count(provider.instance_type_count),
             count(provider.estimated_offer_count),
-            *(
-                _day_or_none(provider, field)
-                for field in ("oldest_price_time", "newest_price_time")
-            ),
+            day(provider.oldest_price_time) if provider.offer_count else "-",
+            day(provider.newest_price_time) if provider.offer_count else "-",
             _refreshed(provider),
         )
     page.put(grid)
     _put_troubles(page, status.providers)
-
-
-def _day_or_none(provider: catalog_pb2.ProviderStatus, field: str) -> str:
-    return day(getattr(provider, field)) if provider.HasField(field) else "-"
 
 
 def _refreshed(provider: catalog_pb2.ProviderStatus) -> str:

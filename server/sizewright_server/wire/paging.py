@@ -17,6 +17,10 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 
 
+class TokenOfAnother(RequestInvalid):
+    """A page token that was made for another version or question, or by nobody."""
+
+
 def page(
     found: NDArray[Any], size: int, token: str, version: str, filters: Sequence[str]
 ) -> tuple[list[int], str]:
@@ -50,4 +54,4 @@ def _start(token: str, stamp: str) -> int:
     except (ValueError, UnicodeError):
         pass
     words = "is not a token of this listing: pass next_page_token of the same question"
-    raise RequestInvalid([Violation("page_token", words)])
+    raise TokenOfAnother([Violation("page_token", words)])

@@ -100,10 +100,14 @@ class Catalog:
 
     def __init__(self, arrays: Arrays, meta: dict[str, Any]) -> None:
         self._arrays = arrays
-        self.meta = meta
+        # What was collected in one go says so once.
+        built = dict.fromkeys(read_text(arrays["providers"]), meta["build_time"])
+        self.meta = {"as_of": built, **meta}
         self.version: str = meta["version"]
         self.build_day = date.fromisoformat(meta["build_day"])
         self.build_time = _unix_seconds(meta["build_time"])
+        #: When each provider's rows were taken, in Unix seconds: a version mixes older and newer.
+        self.as_of = {name: _unix_seconds(text) for name, text in self.meta["as_of"].items()}
         self.dropped: dict[str, int] = meta["dropped"]
         self.types = TypeColumns(
             *(arrays[f"type_{name}"] for name in TypeColumns.__dataclass_fields__)

@@ -179,16 +179,24 @@ def _describe(header: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return tuple(fields["shape"]), np.dtype(fields["descr"])
 
 
-def metadata(arrays: Arrays, dropped: Mapping[str, int], build_time: str) -> dict[str, Any]:
-    """What a snapshot says of itself. `build_time` is an ISO day or an ISO time in UTC."""
+def metadata(
+    arrays: Arrays,
+    dropped: Mapping[str, int],
+    build_time: str,
+    as_of: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a snapshot says of itself. `build_time` is an ISO day or an ISO time in UTC.
+
+    `as_of` is when each provider's rows were taken, where that is not when this was built.
+    """
+    providers = read_text(arrays["providers"])
     owners = arrays["type_provider"][arrays["offer_type"]]
-    counts = np.bincount(owners, minlength=len(read_text(arrays["providers"])))
+    counts = np.bincount(owners, minlength=len(providers))
     return {
         "format": FORMAT,
         "build_day": build_time[:10],
         "build_time": build_time,
-        "offers_by_provider": dict(
-            zip(read_text(arrays["providers"]), counts.tolist(), strict=True)
-        ),
+        "as_of": {name: (as_of or {}).get(name, build_time) for name in providers},
+        "offers_by_provider": dict(zip(providers, counts.tolist(), strict=True)),
         "dropped": dict(sorted(dropped.items())),
     }

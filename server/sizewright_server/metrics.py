@@ -57,14 +57,14 @@ class CatalogCollector(Collector):
 
     def _of_refreshes(self, served: Served) -> Iterator[Metric]:
         records, now = served.published.providers, self._now()
-        age = _gauge("age_seconds", "Since the last refresh that went in, or since the build")
+        age = _gauge("age_seconds", "Since its rows were taken or found unchanged")
         failures = _gauge("refresh_failures", "Refreshes since then that failed, in a row")
         next_try = _gauge("next_try_timestamp_seconds", "When the next refresh is due")
         held = _gauge("held_back_rows", "Rows that the last refresh held back or marked")
         running = _gauge("refresh_running", "1 while a refresh runs")
         for name in sorted({*served.catalog.providers, *records}):
             record = records.get(name)
-            age.add_metric([name], age_seconds(record, served.catalog, now))
+            age.add_metric([name], age_seconds(name, record, served.catalog, now))
             if record is None:
                 continue
             failures.add_metric([name], record.failures)

@@ -370,15 +370,12 @@ def test_metrics_tell_the_age_and_the_failures_of_every_provider(standing: Stand
         server.wait_for("refresh ended")
         url = f"http://127.0.0.1:{server.wait_for('metrics')[0]['port']}/metrics"
         with urllib.request.urlopen(url, timeout=10) as answer:
-            lines = dict(
-                line.rsplit(" ", 1)
-                for line in answer.read().decode().splitlines()
-                if line[0] != "#"
-            )
+            said = [line for line in answer.read().decode().splitlines() if line[0] != "#"]
 
     figures = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in said)}
     of = {key: figures[f'sizewright_catalog_{key}{{provider="standin"}}'] for key in WATCHED}
     assert of["offers"] == ALL_OFFERS
+    # A refresh of one provider makes no other one fresh.
     assert of["age_seconds"] < 60 < figures['sizewright_catalog_age_seconds{provider="aws"}']
     assert (of["refresh_failures"], of["held_back_rows"], of["refresh_running"]) == (0, 0, 0)
     assert of["next_try_timestamp_seconds"] > time.time()

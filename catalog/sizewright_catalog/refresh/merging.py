@@ -122,7 +122,8 @@ def next_version(fresh: Arrays, verdict: Verdict, last: LastGood, *, whole: bool
 def next_metadata(
     arrays: Arrays, last: LastGood, dropped: dict[str, int], build_time: str
 ) -> dict[str, object]:
-    """What the next version says of itself; other providers' counts of dropped rows carry over."""
+    """What the next version says of itself; what it says of other providers carries over."""
     mine = f"{last.provider}: "
     kept = {k: n for k, n in last.catalog.dropped.items() if not k.startswith(mine)}
-    return metadata(arrays, kept | {mine + k: n for k, n in dropped.items()}, build_time)
+    as_of = {**last.catalog.meta["as_of"], last.provider: build_time}
+    return metadata(arrays, kept | {mine + k: n for k, n in dropped.items()}, build_time, as_of)

@@ -39,11 +39,14 @@ def failed_messages(failed: dict[str, str]) -> list[pb.FailedScope]:
     return [pb.FailedScope(scope=scope, reason=reason) for scope, reason in failed.items()]
 
 
-def age_seconds(record: ProviderRecord | None, catalog: Catalog, now: float) -> float:
-    """Since the last success, or since the version was built; a clock that jumped back gives 0."""
-    since = catalog.build_time
+def age_seconds(name: str, record: ProviderRecord | None, catalog: Catalog, now: float) -> float:
+    """Since a provider's rows were taken or found unchanged, whatever happened to other providers.
+
+    A clock that jumped back gives 0.
+    """
+    since = catalog.as_of.get(name, now)
     if record is not None and record.last_success is not None:
-        since = record.last_success
+        since = max(since, record.last_success)
     return max(0.0, now - since)
 
 
@@ -57,7 +60,7 @@ def _provider(
     message = pb.ProviderStatus(
         provider=name,
         refresh_state=_state(record),
-        age=Duration(seconds=int(age_seconds(record, catalog, now))),
+        age=Duration(seconds=int(age_seconds(name, record, catalog, now))),
     )
     if held is not None:
         message.offer_count = held.offer_count

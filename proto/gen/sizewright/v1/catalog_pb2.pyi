@@ -791,7 +791,9 @@ class ProviderStatus(_message.Message):
 
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
-        """Time since then, or since the version was built where none ever was."""
+        """Time since its rows were taken or found unchanged: by the last refresh that went in, or when
+        what the package ships was collected.
+        """
 
     @_builtins.property
     def last_attempt_time(self) -> _timestamp_pb2.Timestamp:

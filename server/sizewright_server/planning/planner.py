@@ -95,24 +95,26 @@ class Planning:
         """Brings in each combination of techniques where it can still change the list.
 
         The strongest comes first; of those that leave the same things on the GPU, the others are
-        tried on the kinds that it brought within reach.
+        tried on the kinds that it did not leave beyond reach.
         """
-        within: dict[tuple[Applied | None, int], Mask] = {}
+        beyond: dict[tuple[Applied | None, int], Mask] = {}
+        most: dict[Applied | None, int] = {}
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
             try:
                 variant = Variant(self.question.prepare(workload), steps)
             except UnsupportedWorkload:
                 continue  # A combination that this model cannot take.
-            hours, supported = self._hours(variant), self._supported(variant)
+            hours = self._hours(variant)
+            supported = self._supported(variant) & self.competitors.wanted
             moved = next((step for step in steps if step.name in SEVERAL), None)
+            strongest = most.setdefault(moved, len(steps))
             for nodes in range(1, self.question.constraints.max_nodes + 1):
-                only = supported & self._can_improve(nodes)
-                only = only & within.get((moved, nodes), True)
-                if not only.any():
-                    continue
-                nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
-                if hours is None:
-                    within.setdefault((moved, nodes), self._within_reach(nearest))
+                far = beyond.setdefault((moved, nodes), np.zeros_like(supported))
+                only = supported & self._can_improve(nodes) & ~far
+                if only.any():
+                    nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
+                    if len(steps) == strongest:
+                        far |= self._beyond_reach(nearest)
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""
@@ -201,10 +203,11 @@ class Planning:
         cheapest: Mask = self.competitors.least_nanos * nodes <= last
         return better & cheapest
 
-    def _within_reach(self, nearest: Picks) -> Mask:
-        """Kinds that lack so little that leaving out a technique might still make it fit."""
-        reach: Mask = nearest.score <= REACH * self.search.kinds.largest_bytes
-        return reach
+    def _beyond_reach(self, nearest: Picks) -> Mask:
+        """Kinds that lack too much for leaving out a technique to make it fit."""
+        lacks_much = nearest.score > REACH * self.search.kinds.largest_bytes
+        beyond: Mask = nearest.found & lacks_much
+        return beyond
 
     def _supported(self, variant: Variant) -> Mask:
         """Kinds whose device has what a variant asks for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -112,3 +113,15 @@ def test_a_technique_that_does_not_apply_has_no_forms(technique: str) -> None:
     for changed, applied in forms(technique, everything):
         assert changed != everything
         assert applied.changes
+
+
+def test_the_documentation_lists_every_technique_and_whether_it_changes_results() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "planning.md").read_text(encoding="utf-8")
+    listed = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[1] in ("no", "yes"):
+            for name in cells[0].split(","):
+                listed[name.strip(" `")] = cells[1] == "yes"
+
+    assert listed == {name: known.changes_results for name, known in figures().items()}

@@ -1,7 +1,8 @@
 """The forms a request file may use that the contract's descriptors cannot tell.
 
 - A message with one field takes that field's value directly: `parameters: 8B`.
-- `optimizer: adamw` is `optimizer: {name: adamw}`, `adapter: lora` is `adapter: {method: lora}`.
+- `optimizer: adamw` is `optimizer: {name: adamw}`, `adapter: lora` is `adapter: {method: lora}`,
+  `base_weights: nf4` is `{format: nf4}` and `preference: dpo` is `{method: dpo}`.
 - `parallelism: auto`, or `parallelism: {dp: 8, zero: 3}` for `{explicit: {dp: 8, zero: 3}}`.
 - `hf_config: ./config.json` reads that file, or `config.json` in that folder; a mapping with no
   `json` in it is taken as the configuration itself. The same for `keras`.
@@ -26,7 +27,12 @@ from sizewright_client.safetensors_files import beside, read_model
 
 JSON_TEXT_MAPS = frozenset({"sizewright.v1.Estimator.hyper_parameters"})
 _JSON_MESSAGES = frozenset({"sizewright.v1.HfConfig", "sizewright.v1.KerasModel"})
-_SCALAR_FIELDS = {"sizewright.v1.Optimizer": "name", "sizewright.v1.Adapter": "method"}
+_SCALAR_FIELDS = {
+    "sizewright.v1.Optimizer": "name",
+    "sizewright.v1.Adapter": "method",
+    "sizewright.v1.BaseWeights": "format",
+    "sizewright.v1.Preference": "method",
+}
 _PARALLELISM = "sizewright.v1.Parallelism"
 _MACHINE = "sizewright.v1.Machine"
 _MACHINE_PREFIX = "machines/"

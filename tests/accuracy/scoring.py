@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.accuracy.mapping import map_case
 from tests.accuracy.serving_cases import serving_reading
 
 from sizewright_catalog.devices import find_device
+from sizewright_catalog.values import Device
 from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare
 from sizewright_server.estimation.memory import ByteRange, MemoryEstimate
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
@@ -27,8 +29,14 @@ GPU_NAMES = {
     "A100-40GB": "A100-40GB-SXM",
     "H100-80GB": "H100-SXM",
     "H20-96GB": "H20",
-    "RTX-4090": "RTX-4090",
+    "A100": "A100-80GB-SXM",
+    "H100": "H100-SXM",
+    "H100-96GB": "H100-SXM",
+    "H200-141GB": "H200-SXM",
+    "GB200-192GB": "GB200",
 }
+#: Words before a GPU's name, and the size behind it, that the catalog's names go without.
+DECORATION = re.compile(r"^(NVIDIA|Tesla)[ -]|-\d+GB$")
 
 
 #: A device of another memory size is not the one that a case names.
@@ -147,7 +155,7 @@ def _capacity_bytes(case: Case, gigabytes: float) -> int:
     """
     name, nominal = str(case["workload"].get("gpu") or ""), gigabytes * 1024**3
     for candidate in (name, f"{name}-{gigabytes:.0f}GB"):
-        device = find_device(GPU_NAMES.get(candidate, candidate))
+        device = _device(candidate)
         usable = device and (device.usable_bytes or device.driver_total_bytes)
         if usable and abs(usable / nominal - 1) < NOMINAL_TOLERANCE:
             return usable
@@ -164,8 +172,18 @@ def _estimate(mapped: Mapped) -> MemoryEstimate:
     return prepared.estimate(layout, mapped.ranks_per_node, _overhead(mapped.device), replay=True)
 
 
+def _device(name: str) -> Device | None:
+    """The catalog's device of a case's name, with or without its maker and its size."""
+    plain = DECORATION.sub("", name)
+    for candidate in (name, plain, DECORATION.sub("", plain)):
+        device = find_device(GPU_NAMES.get(candidate, candidate))
+        if device is not None:
+            return device
+    return None
+
+
 def _overhead(name: str | None) -> DeviceOverhead:
-    device = find_device(GPU_NAMES.get(name or "", name or ""))
+    device = _device(name or "")
     if device is None or unsupported_reason(device):
         return device_overhead(None, None)
     return overhead_of(device)

@@ -89,7 +89,7 @@ WRONG: list[tuple[Change, str, str]] = [
     (_training(micro_batch=-1), "workload.training.micro_batch", "must be at least 1, not -1"),
     (_training(precision="bf61"), "workload.training.precision", "did you mean 'bf16'?"),
     (_training(precision=""), "workload.training.precision", "is required: 'fp32'"),
-    (_training(precision="fp8"), "workload.training.precision", "is not built yet"),
+    (_training(precision="int8"), "workload.training.precision", "is not built yet"),
     (_training(attention="spda"), "workload.training.attention", "did you mean 'sdpa'?"),
     (
         _training(gradient_reduce_dtype="fp16"),

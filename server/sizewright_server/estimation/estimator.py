@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,7 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.reserved import reserved, reserved_shares
 from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.timeline import PhasePeak, run_timeline
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.work import Work, work_of
@@ -176,7 +178,18 @@ class PreparedWorkload:
     def host_states(self, layout: Layout) -> HostStates:
         """What of the model's states the host sees under a layout."""
         trainable = self.trainable_parameter_count
-        return host_states(self.workload, layout, self.checkpoint_bytes(), trainable)
+        found = host_states(self.workload, layout, self.checkpoint_bytes(), trainable)
+        return replace(found, activations=self._offloaded_checkpoints(layout))
+
+    def _offloaded_checkpoints(self, layout: Layout) -> int:
+        """Bytes of block inputs that a rank's checkpointing puts into host memory."""
+        run = self.workload.run
+        if not isinstance(run, Training) or not run.checkpoint_policy.offload:
+            return 0
+        types = state_widths(run, layout.sharding).types
+        width = types.weight if types.autocast else types.compute
+        blocks = -(-self.model.sizes.layers // (run.checkpoint_policy.every_layers * layout.pp))
+        return blocks * run.rows * (run.seq_len // layout.cp) * self.model.sizes.hidden * width
 
     def _host(self, layouts: Sequence[Layout]) -> Column:
         """Each layout's highest per-rank and per-node needs over the host's phases: six rows."""

@@ -138,7 +138,7 @@ def _save(states: HostStates) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         text = "rank 0 gathers all weights, and optimizer state where it is saved, in host memory"
         source = "torch.distributed.checkpoint.state_dict: full_state_dict with cpu_offload"
         return (), (_memory("checkpoint-gathered", size, text, f"{size:,} B", source),)
-    shard = min(states.checkpoint, SAVED_SHARD_BYTES)
+    shard = min(states.checkpoint, states.saved, SAVED_SHARD_BYTES)
     text = "rank 0 writes: one tensor at a time (torch.save), or a shard's bytes (safetensors)"
     source = "torch/serialization.py; safetensors/torch.py _flatten makes bytes of every tensor"
     span = ByteRange(0, shard, int(1.2 * shard))
@@ -146,6 +146,20 @@ def _save(states: HostStates) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
 
 
 def _offloaded(states: HostStates) -> tuple[Part, ...]:
+    return (*_offloaded_states(states), *_offloaded_checkpoints(states))
+
+
+def _offloaded_checkpoints(states: HostStates) -> tuple[Part, ...]:
+    if not states.activations:
+        return ()
+    size = states.activations
+    text = "inputs of checkpointed blocks, in page-locked memory until their backward pass"
+    source = "torch.autograd.graph.save_on_cpu and its like; pinned sizes are powers of two"
+    span = ByteRange(size, size, 2 * size)
+    return (_part("offloaded-checkpoints", span, text, f"{size:,} B", source, "medium"),)
+
+
+def _offloaded_states(states: HostStates) -> tuple[Part, ...]:
     if not states.offloaded:
         return ()
     size = states.offloaded

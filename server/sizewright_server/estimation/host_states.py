@@ -29,6 +29,8 @@ class HostStates:
     gathers: bool
     save: CheckpointSave
     offloaded: int = 0
+    #: Activation checkpoints of a rank that wait in host memory.
+    activations: int = 0
 
 
 def host_states(

@@ -127,6 +127,9 @@ def merge(parts: Sequence[Arrays]) -> tuple[Arrays, int]:
             pieces.append(fit(values, dtype))
         made[column] = np.concatenate(pieces)
     twice = _order_offers(made)
+    if twice:
+        # Rows that went may have been the last to use a dictionary's entry.
+        made, _ = merge([made])
     _mark_unpriced(made)
     return made, twice
 

@@ -51,7 +51,6 @@ class Staging:
         key = (row.provider, row.type)
         if key in self._types:
             return
-        self._types[key] = len(self._types)
         self._append(
             type_provider=self._text("providers", row.provider),
             type_vcpus=row.vcpus,
@@ -67,6 +66,7 @@ class Staging:
             type_reason=self._text("reasons", row.unsizable_reason),
             type_availability=AVAILABILITIES.index(row.availability),
         )
+        self._types[key] = len(self._types)
 
     def add_offer(self, row: OfferRow) -> None:
         """Takes an offer. Raises KeyError when its type has not come, ValueError for a bad day."""
@@ -105,8 +105,15 @@ class Staging:
         return made
 
     def _append(self, **values: float) -> None:
-        for column, value in values.items():
-            self._columns[column].append(value)
+        """Appends a row whole or not at all."""
+        length = len(self._columns[next(iter(values))])
+        try:
+            for column, value in values.items():
+                self._columns[column].append(value)
+        except (OverflowError, TypeError):
+            for column in values:
+                del self._columns[column][length:]
+            raise
 
     def _text(self, dictionary: str, text: str) -> int:
         texts = self._texts[dictionary]

@@ -42,8 +42,9 @@ def diff(
     if not 0 <= request.max_changes <= MAX_CHANGES:
         words = f"must be from 0 to {MAX_CHANGES:,}, not {request.max_changes}"
         raise RequestInvalid([Violation("max_changes", words)])
+    named = _find(published, request.before, 0) if request.before else None
     after = _find(published, request.after, 0)
-    before = _find(published, request.before, published.versions.index(after) + 1)
+    before = named or _find(published, "", published.versions.index(after) + 1)
     versions = [_load(home, entry) for entry in (before, after)]
     if request.provider and not any(request.provider in one.providers for one in versions):
         raise RequestInvalid([Violation("provider", f"{request.provider!r} is in neither version")])

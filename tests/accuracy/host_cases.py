@@ -45,12 +45,17 @@ def estimate_host(case: Case) -> MemoryEstimate:
 def _estimate(work: Case) -> MemoryEstimate:
     framework = str(work.get("fw") or work.get("framework"))
     if framework in LIBRARIES:
-        return estimate_fit(_job(work, framework))
+        return estimate_fit(fit_job(work))
     if framework == "pandas":
         return estimate_frame(work)
     if framework in ("torch", "tf", "tensorflow", "keras"):
         return estimate_network(work)
     raise Unmapped(f"framework {framework!r} is not known")
+
+
+def fit_job(work: Case) -> FitJob:
+    """The job of a case of scikit-learn, XGBoost or LightGBM."""
+    return _job(work, str(work.get("fw") or work.get("framework")))
 
 
 def _job(work: Case, framework: str) -> FitJob:

@@ -13,6 +13,8 @@ Layers = list[tuple[str, dict[str, Any]]]
 def keras_json(model: dict[str, Any]) -> str:
     """What model.to_json() would write of a model by kind. Raises Unmapped for another kind."""
     kind = str(model["arch"])
+    if kind in _BRANCHED:
+        return _branched(_BRANCHED[kind](model), int(model["out"]))
     made = _KINDS.get(kind)
     if made is None:
         raise Unmapped(f"Keras models of kind {kind!r} are not known")
@@ -23,6 +25,68 @@ def keras_json(model: dict[str, Any]) -> str:
         for at, (name, config) in enumerate(layers)
     ]
     return json.dumps({"class_name": "Sequential", "config": {"layers": entries}})
+
+
+#: A layer of a model with branches: kind, settings, and places of the layers that feed it; a
+#: negative place counts back.
+Branches = list[tuple[str, dict[str, Any], tuple[int, ...]]]
+
+
+def _branched(layers: Branches, classes: int) -> str:
+    """A functional model as Keras writes its layers and the nodes between them."""
+    head = ("Dense", {"units": classes, "activation": "softmax"}, (-1,))
+    entries = []
+    for at, (kind, config, inputs) in enumerate([*layers, head]):
+        fed = [[f"layer_{at + place}", 0, 0, {}] for place in inputs]
+        name = f"layer_{at}"
+        entries.append(
+            {
+                "class_name": kind,
+                "name": name,
+                "config": {"name": name, **config},
+                "inbound_nodes": [fed] if fed else [],
+            }
+        )
+    return json.dumps({"class_name": "Functional", "config": {"layers": entries}})
+
+
+def _residual(model: dict[str, Any]) -> Branches:
+    side = int(model["image"])
+    layers: Branches = [("InputLayer", {"batch_shape": [None, side, side, 3]}, ())]
+    for width in model["channels"]:
+        window: dict[str, Any] = {"filters": int(width), "kernel_size": [3, 3], "padding": "same"}
+        layers += [
+            ("Conv2D", {**window, "strides": [2, 2]}, (-1,)),
+            ("Conv2D", {**window, "activation": "relu"}, (-1,)),
+            ("Conv2D", window, (-1,)),
+            ("Add", {}, (-3, -1)),
+            ("ReLU", {}, (-1,)),
+        ]
+    return [*layers, ("GlobalAveragePooling2D", {}, (-1,))]
+
+
+def _encoder(model: dict[str, Any]) -> Branches:
+    width, heads = int(model["d_model"]), int(model["heads"])
+    table = {"input_dim": int(model["vocab"]), "output_dim": width}
+    layers: Branches = [
+        ("InputLayer", {"batch_shape": [None, int(model["seq"])]}, ()),
+        ("Embedding", table, (-1,)),
+    ]
+    attention = {"num_heads": heads, "key_dim": width // heads, "dropout": 0.1}
+    for _ in range(int(model["layers"])):
+        layers += [
+            ("MultiHeadAttention", attention, (-1, -1)),
+            ("Add", {}, (-2, -1)),
+            ("LayerNormalization", {}, (-1,)),
+            ("Dense", {"units": int(model["ffn"]), "activation": "gelu"}, (-1,)),
+            ("Dense", {"units": width}, (-1,)),
+            ("Add", {}, (-3, -1)),
+            ("LayerNormalization", {}, (-1,)),
+        ]
+    return [*layers, ("GlobalAveragePooling1D", {}, (-1,))]
+
+
+_BRANCHED = {"residual": _residual, "transformer": _encoder}
 
 
 def _input(*shape: int) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.bench.classical import classical_figures
 from tests.bench.command import catalog_figures, command_figures
 from tests.bench.figures import Figure, table
 from tests.bench.in_process import recommend_figures, step_figures
@@ -55,7 +56,8 @@ def measured(calls: int, seconds: float) -> tuple[list[Figure], list[str]]:
     """Every figure, and what could not be measured here."""
     app = bundled_sizing()
     asked = recommend_figures(app, calls)
-    figures = [*asked, *step_figures(app, calls), *command_figures(), *catalog_figures()]
+    figures = [*asked, *step_figures(app, calls), *classical_figures()]
+    figures += [*command_figures(), *catalog_figures()]
     missing = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

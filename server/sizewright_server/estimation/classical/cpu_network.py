@@ -10,7 +10,7 @@ from sizewright_server.estimation.classical.network import NetworkJob, estimate_
 from sizewright_server.estimation.classical.network_stages import Network
 from sizewright_server.estimation.classical.parts import part
 from sizewright_server.estimation.classical.prepared import PreparedHost
-from sizewright_server.estimation.host_data import OBJECT_BYTES, PAGE_BYTES, sample_bytes
+from sizewright_server.estimation.host_data import copied_on_write, sample_bytes
 from sizewright_server.estimation.memory import MemoryEstimate, Part
 from sizewright_server.estimation.workload import (
     Dataset,
@@ -94,6 +94,4 @@ def _copied(work: CpuWorkload) -> tuple[Part, ...]:
         return ()
     if host.worker_start != "fork":
         return ()
-    size = data.rows * min(sample_bytes(data) + OBJECT_BYTES, PAGE_BYTES)
-    text = "rows x the page each lies on"
-    return (part("copied-on-write", size, text, f"{size:,} B", "fork and reference counts"),)
+    return (copied_on_write(data.rows, host.loader_workers),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from sizewright_server.estimation.classical.job import FitJob, Table
 from sizewright_server.estimation.classical.parts import (
@@ -140,13 +141,15 @@ def ridge(job: FitJob) -> Steps:
 def ridge_cv(job: FitJob) -> Steps:
     """Leave-one-out over one decomposition of the centred copy."""
     source = f"{SKLEARN}: _ridge.py _RidgeGCV, svd of X where n > p, XX' else"
-    table = job.table
+    # Leave-one-out takes float64 alone.
+    converted = float_copy(job.table, only="float64")
+    table = replace(job.table, dtype="float64")
     parts = [copies("centred-features", table, 1, "centred X", source)]
     if table.rows > table.columns:
         parts.append(copies("svd", table, 2, "LAPACK's copy + U", source))
     else:
         parts.append(square("gram", table.rows, 3, "XX', its copy and vectors", source))
-    return fit_of(*float_copy(table), *parts, model=(coefficients(job),))
+    return fit_of(*converted, *parts, model=(coefficients(job),))
 
 
 @estimator("scikit-learn", "Lasso", "ElasticNet", "MultiTaskLasso", "MultiTaskElasticNet")

@@ -14,6 +14,7 @@ from sizewright_server.estimation.classical.parts import (
     Moment,
     part,
 )
+from sizewright_server.estimation.host_data import OBJECT_BYTES, copied_on_write
 from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.memory import MemoryEstimate, Part
 from sizewright_server.estimation.optimizers import optimizers
@@ -22,9 +23,6 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 #: States an optimizer keeps for each parameter, and tensors its step makes of the largest one
 #: (torch.optim, for-loop: Adam's denominator and its quotient) or of all (foreach).
 ADAM_STATES = 2
-#: A small NumPy array or tensor object, with its reference in the list.
-OBJECT_BYTES = 120
-PAGE_BYTES = 4096
 TORCH = "torch 2.13: aten/native on the CPU, torch/optim"
 
 
@@ -164,7 +162,7 @@ def estimate_loader(
     """A torch DataLoader over a tensor: forked workers share its pages; batches are in flight.
 
     The shuffled order is a Python list of ints beside its tensor. `objects` says that every row is
-    a Python object: reading it counts a reference, which copies its page in the worker.
+    a Python object: reading it counts a reference, which copies the page of its head.
     """
     width = columns * F4 + (OBJECT_BYTES if objects else 0)
     parts = [
@@ -179,12 +177,7 @@ def estimate_loader(
         each = constant("process", "loader_worker")
         parts.append(each.part("loader-workers", "workers x pages of their own", workers))
         if objects:
-            text = "rows x the page each lies on, copied by the worker that reads it"
-            copied = rows * min(width, PAGE_BYTES)
-            numbers = f"{rows:,} x {min(width, PAGE_BYTES):,} B"
-            parts.append(
-                part("copied-on-write", copied, text, numbers, "fork and reference counts")
-            )
+            parts.append(copied_on_write(rows, workers))
     scope = "process tree" if workers else "process"
     return host_estimate((Moment("epoch", tuple(parts)),), "pytorch loader", scope)
 

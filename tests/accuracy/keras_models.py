@@ -34,19 +34,16 @@ Branches = list[tuple[str, dict[str, Any], tuple[int, ...]]]
 
 def _branched(layers: Branches, classes: int) -> str:
     """A functional model as Keras writes its layers and the nodes between them."""
+    head: tuple[str, dict[str, Any], tuple[int, ...]]
     head = ("Dense", {"units": classes, "activation": "softmax"}, (-1,))
     entries = []
     for at, (kind, config, inputs) in enumerate([*layers, head]):
         fed = [[f"layer_{at + place}", 0, 0, {}] for place in inputs]
         name = f"layer_{at}"
-        entries.append(
-            {
-                "class_name": kind,
-                "name": name,
-                "config": {"name": name, **config},
-                "inbound_nodes": [fed] if fed else [],
-            }
-        )
+        entry: dict[str, Any] = {"class_name": kind, "name": name}
+        entry["config"] = {**config, "name": name}
+        entry["inbound_nodes"] = [fed] if fed else []
+        entries.append(entry)
     return json.dumps({"class_name": "Functional", "config": {"layers": entries}})
 
 

@@ -196,6 +196,8 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     unknown = sorted(kinds - MEGATRON_SEGMENTS)
     if unknown:
         yield "implementation", f"Megatron-LM's {', '.join(unknown)} layers are not described"
+    if any(run.style.latent for run in architecture.runs):
+        yield "implementation", "Megatron-LM's latent attention is not described"
     if training.adapter is not None:
         yield "implementation", "adapters are not described with Megatron-LM's layers"
     if training.precision not in ("bf16", "fp16", "bf16-mixed", "fp16-mixed"):

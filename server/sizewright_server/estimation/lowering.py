@@ -115,11 +115,11 @@ def _compile(lowering: str, style: Style, head: HeadStyle, mode: Mode) -> Progra
     return compile_program(LOWERINGS[lowering](style, head, mode), mode.selective)
 
 
-def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
+def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[str, Column]:
     """The dimensions that do not depend on the batch; one column entry per layout.
 
     Tensor parallelism splits heads and feed-forward; a rank keeps at least one key/value head.
-    Expert parallelism splits the experts.
+    Expert parallelism splits the experts, `expert_tp` each one of them.
     """
     heads = sizes.heads // tp
     kv_heads = np.maximum(sizes.kv_heads // tp, 1)
@@ -156,8 +156,8 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column) -> dict[str, Column]:
         "NK": kv_heads,
         "F": sizes.ffn // tp,
         "F2": 2 * sizes.ffn // tp,
-        "FX": sizes.expert_ffn // tp,
-        "FX2": 2 * sizes.expert_ffn // tp,
+        "FX": sizes.expert_ffn // expert_tp,
+        "FX2": 2 * sizes.expert_ffn // expert_tp,
         "FS": sizes.shared_ffn // tp,
         "FS2": 2 * sizes.shared_ffn // tp,
         "QW": heads * (sizes.latent_plain + sizes.latent_rotary),
@@ -180,9 +180,14 @@ class Dims:
     """The dimensions of every segment in one run: the batch's, and its own sizes'."""
 
     def __init__(
-        self, tp: Column, batch: Mapping[str, int | Column], ep: Column | None = None
+        self,
+        tp: Column,
+        batch: Mapping[str, int | Column],
+        ep: Column | None = None,
+        expert_tp: Column | None = None,
     ) -> None:
         self._tp = tp
+        self._expert_tp = tp if expert_tp is None else expert_tp
         self._ep = np.ones_like(tp) if ep is None else ep
         self._batch = {name: np.full_like(tp, value) for name, value in batch.items()}
         self._made: dict[Sizes, dict[str, Column]] = {}
@@ -190,7 +195,7 @@ class Dims:
     def of(self, sizes: Sizes) -> dict[str, Column]:
         """Every dimension by name."""
         if sizes not in self._made:
-            made = model_dims(sizes, self._tp, self._ep) | self._batch
+            made = model_dims(sizes, self._tp, self._ep, self._expert_tp) | self._batch
             if sizes.stack == "decoder" and sizes.patches:
                 batch = self._batch
                 made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from sizewright_server.estimation.architecture import HeadStyle, Style
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.feedforward import split
+from sizewright_server.estimation.megatron_experts import mixture
 from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.ops import FP32, INT64, Ops
 from sizewright_server.estimation.pointwise import BOOL
@@ -207,11 +208,13 @@ class Layers:
         """Two linear layers and one kernel between them, which saves its input."""
         with self.tape.within("mlp"):
             style = self.style
+            if style.experts:
+                return mixture(self, x)
             joint: Dim = "F2" if style.gated_mlp else "F"
             inner = self.column(x, joint, bias=style.mlp_bias)
-            return self.row(self._activate(inner, "F"), "F", bias=style.mlp_bias)
+            return self.row(self.activate(inner, "F"), "F", bias=style.mlp_bias)
 
-    def _activate(self, x: Value, width: Dim) -> Value:
+    def activate(self, x: Value, width: Dim) -> Value:
         out = self.hidden((*x.shape[:-1], width))
         squared = self.style.activation == "relu-squared"
         kept = self.hidden(x.shape) if squared else x
@@ -269,7 +272,7 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
         out = layers.norm(x)
     if head.transform:
         dense = layers.column(out, "E", bias=True)
-        out = layers.norm(layers._activate(dense, "E"))
+        out = layers.norm(layers.activate(dense, "E"))
     logits = layers.column(out, "VP", bias=head.bias)
     with tape.within("loss"):
         tape.finish(_loss(layers, logits))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.profile import Column, elements, round_up
 from sizewright_server.estimation.states import Widths
 from sizewright_server.estimation.workload import Optimizer
+
+#: The dimension that says how many experts a rank has.
+EXPERTS = "NL"
 
 
 class ModelStates:
@@ -41,6 +45,7 @@ class ModelStates:
         count = len(layouts.dp)
         self._tensors = [_table(s, dims.of(s.sizes), count) for s in segments]
         self._trained = [segment.program.trained for segment in segments]
+        self._experts = [_expert_rows(segment) for segment in segments]
         head = architecture.head
         tied = head.tied and head.kind in TIED_HEADS
         table = elements(("V", "E"), dims.of(segments[0].sizes))
@@ -54,6 +59,14 @@ class ModelStates:
         """1 where the pipeline stage has the segment, else 0."""
         return np.minimum(self.counts[index], 1)
 
+    def _ways(self, number: int, rows: NDArray[Any], stage: int) -> Column:
+        """Over how many ranks a segment's tensors are split: a row each where they differ."""
+        experts = self._experts[number][rows]
+        if not experts.any():
+            return self.layouts.ways(stage)
+        own, others = self.layouts.ways(stage, expert=True), self.layouts.ways(stage)
+        return np.where(experts[:, None], own, others)
+
     # -- what trains ----------------------------------------------------------------------------
 
     def per_segment(self, itemsize: int, stage: int = 0) -> list[Column]:
@@ -62,10 +75,10 @@ class ModelStates:
         key = (itemsize, stage)
         if key not in self._made:
             ways = self.layouts.ways(stage)
-            made = [
-                round_up(-(-table.elements[mask] // ways) * itemsize).sum(axis=0)
-                for table, mask in zip(self._tensors, self._trained, strict=True)
-            ]
+            made = []
+            for number, (table, mask) in enumerate(zip(self._tensors, self._trained, strict=True)):
+                part = -(-table.elements[mask] // self._ways(number, mask, stage))
+                made.append(round_up(part * itemsize).sum(axis=0))
             made[-1] = made[-1] - round_up(-(-self._tied_trained // ways) * itemsize)
             self._made[key] = made
         return self._made[key]
@@ -109,7 +122,8 @@ class ModelStates:
         ways, made = self.layouts.ways(1), []
         for number, segment in enumerate(self.segments):
             table = _chosen(self._tensors[number], self._trained[number])
-            made.append(state_bytes(kind, table, segment.role, ways=ways, width=width, rank=rank))
+            split = self._ways(number, self._trained[number], 1)
+            made.append(state_bytes(kind, table, segment.role, ways=split, width=width, rank=rank))
         if self._tied_trained.any():
             only = self._tied_trained[None, :]
             rows = np.ones_like(only)
@@ -135,10 +149,10 @@ class ModelStates:
     def _at_rest(self, frozen: int, trained: int, stage: int) -> list[Column]:
         """Bytes of every tensor of one instance of each segment, tied ones the embedding's."""
         ways, made = self.layouts.ways(stage), []
-        for segment, table in zip(self.segments, self._tensors, strict=True):
+        for number, (segment, table) in enumerate(zip(self.segments, self._tensors, strict=True)):
             total: Column = np.zeros_like(self.layouts.dp)
             for group in segment.program.parameter_groups:
-                part = -(-table.elements[group.rows] // ways)
+                part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
                 if group.stored is not None:
                     size = group.stored.stored_bytes(part)
                 else:
@@ -170,6 +184,11 @@ class ModelStates:
     def gradient_width(self) -> int:
         """Bytes per element of a gradient as the backward pass makes it."""
         return self.widths.types.trained or self.widths.types.weight
+
+
+def _expert_rows(segment: Segment) -> NDArray[np.bool_]:
+    """Which parameter tensors are of experts that expert-parallel ranks share out."""
+    return np.array([EXPERTS in p.shape for p in segment.program.parameters], dtype=np.bool_)
 
 
 def _table(segment: Segment, dims: dict[str, Column], layouts: int) -> TensorTable:

@@ -103,6 +103,8 @@ def state_bytes(
 ) -> Column:
     """Bytes of a segment's optimizer states on one rank, split `ways`; a column per layout.
 
+    `ways` may have a row per tensor.
+
     `width` is the run's state type in bytes, `rank` that of a projected gradient.
     """
     total: Column = np.zeros(table.elements.shape[1:], dtype=np.int64)
@@ -110,9 +112,10 @@ def state_bytes(
         chosen = table.is_matrix == matrix
         if not chosen.any():
             continue
+        split = ways[chosen] if ways.ndim > 1 else ways
         part = TensorTable(
-            -(-table.elements[chosen] // ways),
-            -(-table.rows[chosen] // ways),
+            -(-table.elements[chosen] // split),
+            -(-table.rows[chosen] // split),
             table.columns[chosen],
             chosen,
         )

@@ -60,9 +60,19 @@ class ParallelColumns:
         """Ranks that hold the same parameters, or shards of them."""
         return self.dp * self.cp
 
-    def ways(self, stage: int, expert: bool = False) -> Column:
+    @property
+    def expert_tp(self) -> Column:
+        """Ranks over which one expert is split: as other layers, unless the experts take all ranks.
+
+        Megatron-LM's expert-tensor-parallel-size, whose default is the tensor-parallel size.
+        """
+        return np.where(self.ep > self.dp * self.cp, 1, self.tp)
+
+    def ways(self, stage: int, *, expert: bool = False) -> Column:
         """Over how many ranks a state is split; experts' states over those that share experts."""
-        shard = np.maximum(self.shard // self.ep, 1) if expert else self.shard
+        shard = self.shard
+        if expert:
+            shard = np.maximum(shard * self.tp // (self.ep * self.expert_tp), 1)
         if stage == ALWAYS:
             return shard
         return np.where((self.zero >= stage) & (stage > 0), shard, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sizewright_server.estimation.model_states import EXPERTS
 from sizewright_server.estimation.parallel import ALWAYS
 from sizewright_server.estimation.profile import ALLOCATION_QUANTUM_BYTES, elements, round_up
 from sizewright_server.estimation.replay_events import (
@@ -209,13 +210,14 @@ class ShardedExpansion(Expansion):
     def _shard_bytes(self) -> list[int]:
         """Every parameter tensor's part on the rank, in the order of the model."""
         group = self.training
-        ways = group.parallel.ways(3)
+        ways, experts = group.parallel.ways(3), group.parallel.ways(3, expert=True)
         sizes: list[int] = []
         for number, segment in enumerate(group.segments):
             dims = group.dims_of.of(segment.sizes)
             one = []
             for parameter in segment.program.parameters:
-                count = -(-elements(parameter.shape, dims) // ways)
+                split = experts if EXPERTS in parameter.shape else ways
+                count = -(-elements(parameter.shape, dims) // split)
                 if parameter.stored is not None:
                     size = parameter.stored.stored_bytes(count)
                 else:

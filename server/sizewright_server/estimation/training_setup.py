@@ -101,7 +101,7 @@ class TrainingSetup:
         batch["CT"] = loss_chunk_tokens(self.training, sizes.hidden, sizes.vocab)
         batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
         batch |= self._split_dims(tokens)
-        return Dims(self.parallel.tp, batch, self.parallel.ep)
+        return Dims(self.parallel.tp, batch, self.parallel.ep, self.parallel.expert_tp)
 
     def _split_dims(self, tokens: Column) -> dict[str, int | Column]:
         """Dimensions of sequence parallelism, and of tables split by rows of the vocabulary.
@@ -114,7 +114,8 @@ class TrainingSetup:
             multiple = self.layout.megatron.vocab_multiple
             padded = -(-vocab // (multiple * tp)) * multiple
             rows = -(-tokens // tp) if self.layout.sequence_parallel else tokens
-            return {"SR": rows, "VP": padded, "V": padded, "VL": padded}
+            routed = -(-tokens * self.parallel.expert_tp // tp)
+            return {"SR": rows, "SX": routed, "VP": padded, "V": padded, "VL": padded}
         if not self.layout.sequence_parallel:
             return {}
         return {"SR": -(-tokens // tp), "V": -(-vocab // tp), "VL": -(-vocab // tp)}

@@ -160,7 +160,8 @@ def _experts(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
     ranks = layout.dp * layout.cp * layout.tp
     if not experts:
         yield "ep", "the model has no experts"
-    elif layout.ep > experts or experts % layout.ep:
+        return
+    if layout.ep > experts or experts % layout.ep:
         yield "ep", f"{layout.ep} does not divide {experts} experts"
     if ranks and ranks % layout.ep:
         yield "ep", f"{layout.ep} does not divide {ranks} data-, context- and tensor-parallel ranks"

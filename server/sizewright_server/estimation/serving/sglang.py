@@ -6,7 +6,7 @@ the logs named in `data/engines.json`.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import PagedPool, split_pool
@@ -71,7 +71,11 @@ class Sglang:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Every stage of the pipeline."""
-        return tuple(self._stage(i) for i in range(self.setup.layout.pp))
+        tables, setup = self.setup.tables, self.setup
+        return tuple(
+            tables.stage((self.device, setup.stage_key(i)), partial(self._stage, i))
+            for i in range(setup.layout.pp)
+        )
 
     def _stage(self, index: int) -> Stage:
         parts = self.setup.weight_parts(index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -55,6 +55,7 @@ class Tables:
         self._caches = model.caches
         self._weights: dict[int, WeightTable] = {}
         self._counts: dict[tuple[int, int], CacheCounts] = {}
+        self._stages: dict[Hashable, Stage] = {}
 
     def weights(self, tp: int, *, padded: bool) -> WeightTable:
         """The weights; `padded` as MXFP4 kernels hold experts on `tp` ranks."""
@@ -63,6 +64,12 @@ class Tables:
             model = padded_experts(self.model, tp) if padded else self.model
             self._weights[key] = WeightTable(model, self.scheme, self.itemsize)
         return self._weights[key]
+
+    def stage(self, key: Hashable, made: Callable[[], Stage]) -> Stage:
+        """A stage that was made before, or a new one: replicas and middle stages are alike."""
+        if key not in self._stages:
+            self._stages[key] = made()
+        return self._stages[key]
 
     @cached_property
     def drafted(self) -> WeightTable | None:
@@ -121,6 +128,13 @@ class Setup:
     def caches(self, stage: int) -> CacheCounts:
         """How many layers of a stage have each cache."""
         return self.tables.caches(self.layout.pp, stage)
+
+    def stage_key(self, stage: int) -> Hashable:
+        """Equal for stages that hold the same: their layers, and whether they are first or last."""
+        layout, kinds = self.layout, self.model.order
+        layers = Counter(kinds[i] for i in stage_layers(len(kinds), layout.pp, stage))
+        ends = (stage == 0, stage == layout.pp - 1)
+        return layout.tp, layout.ep, layout.pp > 1, frozenset(layers.items()), ends
 
     def layer_count(self, stage: int) -> int:
         """Layers of a stage that have a cache."""

@@ -7,7 +7,7 @@ Sources: vllm/v1/worker/gpu_worker.py (`determine_available_memory`), gpu_model_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import PagedPool, pool_of
@@ -99,7 +99,11 @@ class Vllm:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Every stage of the pipeline."""
-        return tuple(self._stage(i) for i in range(self.setup.layout.pp))
+        tables, setup = self.setup.tables, self.setup
+        return tuple(
+            tables.stage((self.device, setup.stage_key(i)), partial(self._stage, i))
+            for i in range(setup.layout.pp)
+        )
 
     def _stage(self, index: int) -> Stage:
         parts = self.setup.weight_parts(index)
@@ -195,7 +199,7 @@ class Vllm:
         hybrid = self.generation == "v1" and run.hybrid_cache and rules.rule("hybrid-groups").on
         return pool_of(
             self.setup.caches(index),
-            self.setup.cache_format(),
+            self.setup.cache_format(int(rules.rule("latent-multiple").value)),
             run.block_tokens if run.block_tokens and run.block_tokens <= 256 else BLOCK_TOKENS,
             hybrid=hybrid,
             state_pages=int(rules.rule("state-pages").value),

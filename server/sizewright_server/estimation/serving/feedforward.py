@@ -70,9 +70,17 @@ def sparse(settings: Settings, family: Family, experts: Experts) -> list[Tensor]
     return made
 
 
+#: Keys that state the width of the shared experts.
+SHARED_WIDTHS = (
+    "shared_expert_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+    "shared_intermediate_size",
+)
+
+
 def shared_width(settings: Settings, family: Family, experts: Experts) -> int:
     """Width of all shared experts together."""
-    for key in ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"):
+    for key in SHARED_WIDTHS:
         stated = settings.optional(key)
         if stated:
             return stated

@@ -16,6 +16,8 @@ WORDS = {
     "linear_attention": "gated-delta",
     "mamba": "mamba2",
 }
+#: What a family's linear attention is, where it is not a gated delta network.
+LINEAR = {"lightning": "lightning", "hybrid": "mamba2"}
 #: Letters of a hybrid_override_pattern (Nemotron-H).
 LETTERS = {
     "M": ("mamba2", "none"),
@@ -53,7 +55,7 @@ def _mixers(settings: Settings, family: Family, count: int) -> list[str]:
         return [family.mixer] * count
     stated = settings.names("layer_types") or settings.names("layers_block_type")
     if stated and len(stated) == count:
-        return [WORDS.get(word, word) for word in stated]
+        return [_word(word, family) for word in stated]
     every = _PATTERNS.get(family.mixer)
     if every is not None:
         return every(settings, count)
@@ -61,6 +63,13 @@ def _mixers(settings: Settings, family: Family, count: int) -> list[str]:
     if window and settings.flag("use_sliding_window", True):
         return ["sliding"] * count
     return ["full"] * count
+
+
+def _word(word: str, family: Family) -> str:
+    """A layer's mixer by the configuration's word; linear attention is of the family's kind."""
+    if word == "linear_attention":
+        return LINEAR.get(family.mixer, WORDS[word])
+    return WORDS.get(word, word)
 
 
 def _one_in(settings: Settings, count: int, every: int, other: str) -> list[str]:
@@ -95,7 +104,23 @@ def _crossing(settings: Settings, count: int) -> list[str]:
     return ["cross" if i in crossing else "full" for i in range(count)]
 
 
+def _lightning(settings: Settings, count: int) -> list[str]:
+    """MiniMax: 1 in attn_type_list is full attention; without one, every other layer is."""
+    kinds = settings.numbers("attn_type_list")
+    if len(kinds) == count:
+        return ["full" if kind else "lightning" for kind in kinds]
+    return ["lightning" if i % 2 else "full" for i in range(count)]
+
+
+def _hybrid(settings: Settings, count: int) -> list[str]:
+    """Mamba-2 layers, and attention where a list of layers says so."""
+    attending = set(settings.numbers("attn_layer_indices"))
+    return ["full" if i in attending else "mamba2" for i in range(count)]
+
+
 _PATTERNS = {
+    "lightning": _lightning,
+    "hybrid": _hybrid,
     "alternating": _alternating,
     "windows": _windows,
     "chunks": _chunks,

@@ -152,6 +152,23 @@ def gated_delta(settings: Settings) -> tuple[list[Tensor], LayerCache]:
     return made, cache
 
 
+def lightning(settings: Settings) -> tuple[list[Tensor], LayerCache]:
+    """Lightning attention (MiniMax-01): a matrix state for each head, and a gated output."""
+    hidden, heads = settings.size("hidden"), settings.size("heads")
+    head_dim = head_dim_of(settings, hidden, heads)
+    width = heads * head_dim
+    made = [
+        *linear(3 * width, hidden, "heads"),
+        *linear(width, hidden, "heads"),
+        *linear(hidden, width, "heads"),
+        Tensor("vector", width, split="heads"),
+    ]
+    cache = LayerCache(
+        "state", state_elements=width * head_dim, state_itemsize=state_itemsize(settings)
+    )
+    return made, cache
+
+
 def mamba2(settings: Settings) -> tuple[list[Tensor], LayerCache]:
     """Mamba-2: heads with a state of `ssm_state_size` for each channel."""
     hidden = settings.size("hidden")

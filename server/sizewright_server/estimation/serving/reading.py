@@ -145,6 +145,7 @@ def _mixer(
     builders = {
         "latent": mixers.latent_attention,
         "gated-delta": mixers.gated_delta,
+        "lightning": mixers.lightning,
         "mamba2": mixers.mamba2,
         "mamba": mixers.mamba,
     }

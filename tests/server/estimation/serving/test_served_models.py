@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from sizewright_server.estimation.presets import Preset, find_preset, preset_names
@@ -9,6 +13,7 @@ from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.serving.reading import read_served_model
 
 LANGUAGE = ("text-generation", "image-text-to-text")
+FIXTURES = Path(__file__).parents[4] / "tests" / "fixtures" / "serving"
 #: Layers of many widths, which no preset's configuration lists in full.
 NOT_READ = "nemotron-nas"
 
@@ -25,6 +30,17 @@ def language_models() -> list[Preset]:
 @pytest.mark.parametrize("preset", language_models(), ids=lambda preset: preset.name)
 def test_a_public_model_has_as_many_parameters_as_its_real_class(preset: Preset) -> None:
     assert read_served_model(preset.config, "model").parameters == preset.parameters
+
+
+def class_defaults() -> list[dict[str, Any]]:
+    """Configurations of transformers 5.23 and the parameters of their class on the meta device."""
+    lines = (FIXTURES / "class_defaults.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("case", class_defaults(), ids=lambda case: case["config"]["model_type"])
+def test_a_family_without_a_preset_has_as_many_parameters_too(case: dict[str, Any]) -> None:
+    assert read_served_model(case["config"], "model").parameters == case["parameters"]
 
 
 def test_gemma_3_has_five_windows_to_each_full_layer() -> None:

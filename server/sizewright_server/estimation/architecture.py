@@ -71,6 +71,8 @@ class Style:
     mixed_windows: bool = False
     #: The block keeps a name for what attention gave until it returns (GPT-2).
     holds_attended: bool = False
+    #: It keeps a name for what its first norm gave (StableLM).
+    holds_normed: bool = False
     embedding_norm: bool = False
     embedding_scale: bool = False
     token_types: bool = False
@@ -83,6 +85,10 @@ class Style:
     eager_only: bool = False
     #: Eager attention multiplies fp32 copies of queries and keys.
     eager_fp32_scores: bool = False
+    #: One key/value head is broadcast to the query heads inside the kernel (Falcon 7B).
+    broadcasts_heads: bool = False
+    #: A mask is built and given to the kernel whether or not there is padding.
+    always_masked: bool = False
     #: Attention scores pass a scaled tanh.
     score_soft_cap: bool = False
     #: Queries are laid out head by head, as concatenating parts of heads leaves them.

@@ -92,7 +92,7 @@ class Attention:
     def _scores(self) -> Scores:
         mode, style = self.mode, self.style
         masked = mode.padded or (style.sliding and mode.windowed and style.causal)
-        masked = masked or mode.cache == "static"
+        masked = masked or mode.cache == "static" or style.always_masked
         return Scores("C", masked=masked, causal=style.causal, bias=self._bias())
 
     def _bias(self) -> Value | None:

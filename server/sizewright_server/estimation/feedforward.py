@@ -75,7 +75,9 @@ def activate(ops: Ops, style: Style, x: Value) -> Value:
     if kind == "quick-gelu":
         return ops.multiply(x, ops.unary(ops.scale(x), saves="output"))
     if kind == "relu-squared":
-        return ops.power(ops.unary(x, saves="output"))
+        squared = ops.power(ops.unary(x, saves="output"))
+        ops.tape.hold(x)
+        return squared
     if kind == "bloom":
         return bloom_gelu(ops, x)
     # Run as separate operators, silu's backward holds five more tensors before its result.

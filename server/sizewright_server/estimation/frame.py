@@ -81,7 +81,7 @@ def _masks(style: Style, mode: Mode) -> list[Held]:
         shape: Shape = ("B", 1, "S", "C")
         return [Held(f"mask {i}", shape, mode.types.weight, keep) for i in range(kinds)]
     made = []
-    if mode.padded and not style.cross_attention:
+    if (mode.padded or style.always_masked) and not style.cross_attention:
         made.append(Held("mask 0", ("B", 1, "S", "C"), BOOL, keep))
     if mode.padded and style.cross_attention:
         made.append(Held("cross mask", ("B", 1, "S", "X"), BOOL, keep))

@@ -136,7 +136,9 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode, stack: str = "") -> Ta
         tape.finish(_pool(ops, out) if head.pooler else out)
         return tape
     if not mode.training:
-        tape.finish(_logits(ops, style, head, out))
+        answer = _logits(ops, style, head, out)
+        tape.hold(out)
+        tape.finish(answer)
         return tape
     if head.kind in ("causal-lm", "masked-lm", "seq2seq-lm"):
         hidden = _transformed(ops, style, head, out)

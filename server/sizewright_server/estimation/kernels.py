@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import BOOL, FP32, Ops
-from sizewright_server.estimation.tape import Dim, Value
+from sizewright_server.estimation.tape import Dim, Shape, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ def attend(
     if mode.attention == "eager" or style.eager_only:
         return eager_attention(ops, style, mode, q, k, v, scores)
     grouped = mode.grouped_queries and scores.keys == "C" and not style.repeats_first
+    if grouped and style.broadcasts_heads:
+        return broadcast_attention(ops, mode, q, k, v, scores), None
     mask: tuple[Value, ...] = ()
     if scores.masked or scores.bias is not None:
         mask = (_additive_mask(ops, q, scores, mode),)
@@ -64,7 +66,10 @@ def _additive_mask(ops: Ops, q: Value, scores: Scores, mode: Mode) -> Value:
             return scores.bias
         bias = ops.cast(scores.bias, itemsize)
         rows: Dim = "B" if scores.masked else "one"
-        return ops.copy(bias, (rows, "NH", "S", scores.keys))
+        # `where` leaves the bias's order of dimensions, `contiguous` copies it once more.
+        shape: Shape = (rows, "NH", "S", scores.keys)
+        combined = ops.copy(bias, shape) if scores.masked or scores.causal else bias
+        return ops.copy(combined, shape)
 
 
 def plain_attention(ops: Ops, mode: Mode, q: Value, k: Value, v: Value, scores: Scores) -> Value:
@@ -91,6 +96,33 @@ def plain_attention(ops: Ops, mode: Mode, q: Value, k: Value, v: Value, scores: 
     mixed = ops.matmul(probabilities, whole_v, ("B", "NH", "S", "D"))
     tape.hold(scaled, whole_k, mask)
     return ops.copy(mixed, ("B", "S", "A"))
+
+
+def broadcast_attention(
+    ops: Ops, mode: Mode, q: Value, k: Value, v: Value, scores: Scores
+) -> Value:
+    """The decomposition with one key/value head broadcast (Falcon 7B), which no fused kernel takes.
+
+    16-bit inputs are computed in fp32 (aten/native/transformers/attention.cpp), and the
+    probabilities cast back beside the result.
+    """
+    tape, half = ops.tape, mode.types.compute
+    if mode.types.autocast:
+        q, k, v = (ops.cast(value, half) for value in (q, k, v))
+    narrow = q.itemsize
+    mask = _additive_mask(ops, q, scores, mode)
+    wide_q, wide_k, wide_v = (ops.cast(value, FP32) for value in (q, k, v))
+    scaled_q, scaled_k = ops.scale(wide_q), ops.scale(wide_k)
+    rows = ops.copy(scaled_q)
+    keys = ops.reduce_copy(scaled_k, ("B", scores.keys, "A"))
+    logits = ops.product_of(rows, keys, ("B", "NH", "S", scores.keys))
+    likely = ops.softmax(ops.add(logits, mask), FP32)
+    answer = tape.value(likely.shape, narrow, needs_grad=False)
+    tape.record((likely,), (answer,))
+    values = ops.reduce_copy(wide_v, ("B", scores.keys, "A"))
+    mixed = ops.cast(ops.product_of(likely, values, ("B", "S", "A")), narrow)
+    tape.hold(wide_q, wide_k, wide_v, scaled_q, answer, mask)
+    return ops.copy(mixed)
 
 
 def eager_attention(
@@ -122,6 +154,8 @@ def eager_attention(
         weights = _softmax_with_sinks(ops, logits, scores.keys)
     else:
         weights = _softmax(ops, style, mode, logits, q)
+    if style.eager_fp32_scores:
+        weights = ops.cast(weights, v.itemsize)
     tape.hold(logits)
     weights = ops.dropout(weights, float(mode.attention_dropout))
     v = v if mode.grouped_queries and scores.keys == "C" else ops.contiguous(v)

@@ -20,7 +20,8 @@ def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
         return ops.cast(ops.layer_norm(ops.cast(x, FP32), None, None), x.itemsize)
     if kind == "layer-offset":
         w = ops.scale(ops.weight(width, module="norms"))
-        return ops.layer_norm(x, w, ops.weight(width, module="norms") if style.norm_bias else None)
+        shift = ops.weight(width, module="norms") if style.norm_bias else None
+        return ops.layer_norm(x, w, shift, promotes=False)
     if kind == "layer-python":
         return python_layer_norm(ops, x, width)
     if kind == "rms-promoting":

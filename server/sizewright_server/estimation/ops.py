@@ -170,7 +170,10 @@ class Ops(Pointwise):
 
     def matmul(self, a: Value, b: Value, shape: Shape) -> Value:
         """A batched product of two activations; saves both."""
-        a, b = self._autocast_input(a), self._autocast_input(b)
+        return self.product_of(self._autocast_input(a), self._autocast_input(b), shape)
+
+    def product_of(self, a: Value, b: Value, shape: Shape) -> Value:
+        """A batched product in the type of its inputs, whatever autocast says."""
         grad = a.needs_grad or b.needs_grad
         out = self.tape.value(shape, a.itemsize, needs_grad=grad)
         saves = (*((a,) if b.needs_grad else ()), *((b,) if a.needs_grad else ()))
@@ -218,13 +221,16 @@ class Ops(Pointwise):
 
     # -- normalisation --------------------------------------------------------------------------
 
-    def layer_norm(self, x: Value, w: Value | None, b: Value | None) -> Value:
+    def layer_norm(
+        self, x: Value, w: Value | None, b: Value | None, *, promotes: bool = True
+    ) -> Value:
         """Fused layer norm; saves its input, and mean and reciprocal deviation per row in fp32.
 
         Autocast runs it in fp32 (torch/amp autocast op lists), so a 16-bit input is cast first.
         """
         if self.types.autocast:
-            x = self.cast(x, FP32)
+            # Unless the model casts to 16 bit itself and switches autocast off.
+            x = self.cast(x, FP32 if promotes else self.types.compute)
         out = self._fresh(x, grad=True if w is not None and w.needs_grad else None)
         rows = x.shape[:-1]
         stats = [self.tape.value(rows, FP32, needs_grad=False) for _ in range(2)]

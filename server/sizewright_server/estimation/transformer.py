@@ -51,6 +51,8 @@ class Block:
 
     def _pre(self, x: Value) -> Value:
         normed = self._norm(x) if self.style.first_norm or not self.style.first else x
+        if self.style.holds_normed:
+            self.attention.held.append(normed)
         x = self._residual(x, self._scaled(self._attend(normed)))
         if self.style.cross_attention:
             x = self._residual(x, self._across(self._norm(x)))

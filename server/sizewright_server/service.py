@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import OrderedDict
@@ -62,8 +61,6 @@ from sizewright_server.questions import CheckQuestion, EstimateQuestion, Recomme
 if TYPE_CHECKING:
     from sizewright_catalog.overrides import Overrides
 
-log = logging.getLogger("sizewright.catalog")
-
 DEFAULT_GPUS_PER_NODE = 8
 #: Prepared workloads kept: a few hundred KiB each.
 SEEN_WORKLOADS = 128
@@ -116,8 +113,8 @@ class Sizing:
         #: The version before, for listings that began with it.
         self.previous: Catalog | None = None
         self.published = published or Published(0)
-        self.problems = problems
-        self.machines = _registered(self.published)
+        self.machines, unread = _registered(self.published)
+        self.problems = problems + unread
         self.index = OfferIndex(self.catalog)
         self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
         self._lock = threading.Lock()
@@ -143,8 +140,9 @@ class Sizing:
         """
         if served.catalog.version == self.catalog.version and not self.is_outdated:
             made = copy(self)
-            made.published, made.problems = served.published, served.problems
-            made.machines = _registered(served.published)
+            made.published = served.published
+            made.machines, unread = _registered(served.published)
+            made.problems = served.problems + unread
             return made
         made = Sizing(
             served.catalog,
@@ -330,16 +328,13 @@ def _priced(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:
     return apply_overrides(catalog, overrides, today)
 
 
-def _registered(published: Published) -> tuple[Machine, ...]:
-    """The machines that are registered; one that cannot be read is left out and logged."""
+def _registered(published: Published) -> tuple[tuple[Machine, ...], tuple[str, ...]]:
+    """The machines that are registered, and what is wrong with those that cannot be read."""
     if not published.documents:
-        return ()
+        return (), ()
     from sizewright_catalog.owned.documents import read_machines
 
-    machines, problems = read_machines(published.documents)
-    for problem in problems:
-        log.error("registered machine cannot be read", extra={"problem": problem})
-    return machines
+    return read_machines(published.documents)
 
 
 def sizing_of(

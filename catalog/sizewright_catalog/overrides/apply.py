@@ -31,8 +31,10 @@ CHANGED = (
 def apply_overrides(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:
     """The catalog as its owner pays for it today; the catalog itself where no rule matches.
 
-    A changed price is of kind "override" and its source names the rule. A discount keeps the day
-    of the price it is of; a price of a contract is of today, as long as the contract holds.
+    The source of a changed price names the rule, and for a discount the source it is off. A
+    contract's price is of kind "override" and of today, as long as the contract holds. A discount
+    keeps the day of the price it is off, and is an "override" where that is listed: one off an
+    estimate is an estimate still.
     """
     columns = {name: catalog.arrays[name].copy() for name in CHANGED}
     sources = list(catalog.sources)
@@ -42,8 +44,7 @@ def apply_overrides(catalog: Catalog, overrides: Overrides, today: date) -> Cata
             continue
         changed = True
         _put(columns, chosen, rule, today)
-        columns["offer_source"][chosen] = len(sources)
-        sources.append(_source(rule))
+        _put_sources(columns["offer_source"], chosen, rule, sources)
     return _ordered(catalog, columns, sources) if changed else catalog
 
 
@@ -122,16 +123,30 @@ def _put(
     listed, place = np.unique(columns["offer_nanos"][chosen], return_inverse=True)
     priced = np.array([rule.price_nanos(int(value)) for value in listed], dtype=np.int64)
     columns["offer_nanos"][chosen] = priced[place]
-    columns["offer_kind"][chosen] = PRICE_KINDS.index("override")
+    firm = chosen
+    if rule.per_hour is None:
+        firm = chosen[columns["offer_kind"][chosen] == PRICE_KINDS.index("list")]
+    columns["offer_kind"][firm] = PRICE_KINDS.index("override")
     if rule.per_hour is not None:
         columns["offer_currency"][chosen] = 0
         columns["offer_day"][chosen] = (today - EPOCH_DAY).days
         columns["offer_second"][chosen] = 0
 
 
-def _source(rule: Rule) -> str:
+def _put_sources(
+    column: NDArray[np.int64], chosen: NDArray[np.int64], rule: Rule, sources: list[str]
+) -> None:
+    """Where each price is from now; new sources are added to the list."""
     note = " ".join(rule.note.split())
-    return f"override {rule.name}: {note}" if note else f"override {rule.name}"
+    words = f"override {rule.name}: {note}" if note else f"override {rule.name}"
+    if rule.per_hour is not None:
+        column[chosen] = len(sources)
+        sources.append(words)
+        return
+    before = column[chosen]
+    for number in np.unique(before).tolist():
+        column[chosen[before == number]] = len(sources)
+        sources.append(f"{words}, off {sources[number]}")
 
 
 def _ordered(

@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 
 from sizewright_catalog.catalog import EPOCH_DAY, Ints
-from sizewright_catalog.values import CPU_ARCHITECTURES, TERMS, Device
+from sizewright_catalog.values import CPU_ARCHITECTURES, PRICE_KINDS, TERMS, Device
 from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.plan import Constraints, Rejection
@@ -61,7 +61,8 @@ def _checks(
         yield "instance-type", named[index.type], f"are not {_any(asked.instance_types)}"
     yield from _device_checks(index, asked, features)
     if asked.list_prices_only:
-        yield "price-kind", index.kind == 0, "have an estimated or composed price"
+        firm = np.isin(index.kind, [PRICE_KINDS.index(kind) for kind in ("list", "override")])
+        yield "price-kind", firm, "have an estimated or composed price"
     if asked.max_price_age_days is not None and not asked.flag_stale_prices:
         oldest = (today - EPOCH_DAY).days - asked.max_price_age_days
         words = f"have a price older than {asked.max_price_age_days:g} days"

@@ -51,7 +51,21 @@ def test_a_discount_is_off_the_listed_price_and_keeps_its_day(catalog: Catalog) 
         TODAY,
     )
     assert listed == 55_040_000_000
-    assert prices(made) == [(48_160_000_000, "override", "override edp", day)]
+    ((_, _, source, _),) = prices(catalog)
+    assert prices(made) == [(48_160_000_000, "override", f"override edp, off {source}", day)]
+
+
+def test_a_discount_off_an_estimate_is_an_estimate_still(catalog: Catalog) -> None:
+    made = apply_overrides(
+        catalog,
+        rules({"name": "edp", "match": {"provider": "aws"}, "discount_percent": 10}),
+        TODAY,
+    )
+    ((before, _, _, _),) = prices(catalog, "spot")
+    ((after, kind, source, _),) = prices(made, "spot")
+    assert after == before * 9 // 10
+    assert kind == "estimate"
+    assert source.startswith("override edp, off ")
 
 
 def test_a_contract_price_is_of_today(catalog: Catalog) -> None:
@@ -82,7 +96,8 @@ def test_the_first_rule_that_matches_holds(catalog: Catalog) -> None:
         TODAY,
     )
     ((nanos, _, source, _),) = prices(made)
-    assert (nanos, source) == (27_520_000_000, "override one")
+    assert nanos == 27_520_000_000
+    assert source.startswith("override one, off ")
 
 
 @pytest.mark.parametrize(

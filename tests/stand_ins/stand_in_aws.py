@@ -26,6 +26,10 @@ class AwsStandIn:
         self.pages: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.failures: dict[str, list[tuple[int, str]]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        #: Operations whose last page leads to itself.
+        self.circles: set[str] = set()
+        #: Operations whose answers break off after so many bytes, as a lost connection does.
+        self.cut: dict[str, int] = {}
         #: What each call was signed for: key/day/region/service/aws4_request.
         self.scopes: list[str] = []
         self._ec2 = get_service_model("ec2")
@@ -60,8 +64,8 @@ class AwsStandIn:
         number = int(given.get(key) or 0)
         pages = self.pages.get(operation, ({},))
         page = {k: v for k, v in pages[number].items() if k != key}
-        if number + 1 < len(pages):
-            page[key] = str(number + 1)
+        if number + 1 < len(pages) or operation in self.circles:
+            page[key] = str(min(number + 1, len(pages) - 1))
         if operation in TOKENS:
             return 200, json.dumps(page)
         body = EC2Serializer(self._ec2.operation_model(operation)).serialize(page)["body"]
@@ -78,16 +82,19 @@ class AwsStandIn:
                 target = self.headers.get("X-Amz-Target", "")
                 if target or self.path != "/":
                     operation = (target or self.path).replace("/", ".").rsplit(".", 1)[-1]
-                    status, text = stand_in.answer(operation, json.loads(body or "{}"))
+                    given = json.loads(body or "{}")
                 else:
-                    form = {name: values[0] for name, values in parse_qs(body).items()}
-                    status, text = stand_in.answer(form["Action"], form)
+                    given = {name: values[0] for name, values in parse_qs(body).items()}
+                    operation = given["Action"]
+                status, text = stand_in.answer(operation, given)
                 answer = text.encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "text/xml" if text[:1] == "<" else "text/json")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(answer[: stand_in.cut.get(operation, len(answer))])
+                if operation in stand_in.cut:
+                    self.close_connection = True
 
             def log_message(self, format: str, *args: object) -> None:
                 """Quiet."""

@@ -17,6 +17,8 @@ class GcpStandIn:
         self.pages: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.failures: dict[str, tuple[int, str, str]] = {}
         self.asked: list[str] = []
+        #: The last page leads back to the first.
+        self.circles = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -45,8 +47,8 @@ class GcpStandIn:
             if path.endswith(ending):
                 number = int(token or 0)
                 page = {k: v for k, v in pages[number].items() if k != "nextPageToken"}
-                if number + 1 < len(pages):
-                    page["nextPageToken"] = str(number + 1)
+                if number + 1 < len(pages) or self.circles:
+                    page["nextPageToken"] = str((number + 1) % len(pages))
                 return 200, json.dumps(page)
         return 404, json.dumps({"error": {"code": 404, "message": path}})
 

@@ -307,6 +307,26 @@ def test_garbage_is_called_garbage(aws: AwsStandIn, context: FetchContext) -> No
         fetched("aws", context, "us-east-1")
 
 
+@pytest.mark.parametrize(
+    "operation", ["DescribeInstanceTypes", "GetProducts", "DescribeSavingsPlansOfferingRates"]
+)
+def test_pages_that_go_in_a_circle_are_garbage(
+    aws: AwsStandIn, context: FetchContext, operation: str
+) -> None:
+    aws.circles = {operation}
+    with pytest.raises(Garbage):
+        fetched("aws", context, "us-east-1")
+
+
+def test_a_page_that_breaks_off_is_not_taken_for_the_whole(
+    aws: AwsStandIn, context: FetchContext
+) -> None:
+    aws.cut = {"DescribeInstanceTypes": 5000, "GetProducts": 5000}
+    with pytest.raises((Garbage, Unavailable), match="DescribeInstanceTypes") as broken:
+        fetched("aws", context, "us-east-1")
+    assert len(str(broken.value)) < 400
+
+
 def test_a_source_that_is_gone_is_unavailable(aws: AwsStandIn) -> None:
     nowhere = context_of({"endpoint_url": "http://127.0.0.1:9"})
     with pytest.raises(Unavailable):

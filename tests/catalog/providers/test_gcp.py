@@ -321,6 +321,12 @@ def test_garbage_is_called_garbage(gcp: GcpStandIn, context: FetchContext, body:
         load_provider("gcp").scopes(context)
 
 
+def test_pages_that_go_in_a_circle_are_garbage(gcp: GcpStandIn, context: FetchContext) -> None:
+    gcp.circles = True
+    with pytest.raises(Garbage, match="circle"):
+        load_provider("gcp").scopes(context)
+
+
 def test_a_billing_catalog_without_a_price_is_garbage(
     gcp: GcpStandIn, context: FetchContext
 ) -> None:

@@ -29,7 +29,7 @@ from sizewright_catalog.providers.aws.source import (
 )
 from sizewright_catalog.providers.aws.spot import SpotHistory, SpotPrice
 from sizewright_catalog.providers.aws.types import PROVIDER, type_row
-from sizewright_catalog.providers.contract import FetchContext, Page, Refused, Schedule
+from sizewright_catalog.providers.contract import FetchContext, Garbage, Page, Refused, Schedule
 from sizewright_catalog.rows import OfferRow
 
 #: Offers on a page that is made here.
@@ -180,6 +180,8 @@ class _Offers:
             yield Page(offers=[*self._sold(lines, "AWS savings plan rates")])
             if not page.get("nextToken"):
                 return
+            if page["nextToken"] == asked.get("nextToken"):
+                raise Garbage(f"{RATES}: the pages go in a circle")
             asked["nextToken"] = page["nextToken"]
 
     def of_spot(self, ec2: Any) -> Iterator[Page]:

@@ -39,6 +39,8 @@ REFUSING = {
     "UnauthorizedOperation",
     "UnrecognizedClientException",
 }
+#: What is kept of a message that may be as long as the answer.
+ERROR_LENGTH = 200
 #: The price list and the savings plans are served for all regions by one of few.
 HOME_REGION = "us-east-1"
 
@@ -107,6 +109,7 @@ def only(context: FetchContext) -> dict[str, Any]:
 def answered(operation: str, call: Callable[[], Any]) -> Any:
     """What a call answers. Raises SourceError for what the SDK raises."""
     from botocore import exceptions
+    from botocore.parsers import ResponseParserError
 
     try:
         return call()
@@ -118,8 +121,10 @@ def answered(operation: str, call: Callable[[], Any]) -> Any:
         raise Unavailable(f"{operation}: {error}") from error
     except (exceptions.ParamValidationError, exceptions.UnknownEndpointError) as error:
         raise NotConfigured(f"{operation}: {error}") from error
-    except (exceptions.BotoCoreError, ValueError, KeyError) as error:
-        raise Garbage(f"{operation}: an answer that cannot be read: {error}") from error
+    except (exceptions.BotoCoreError, ResponseParserError, ValueError, KeyError) as error:
+        # The parser quotes the whole answer.
+        words = str(error)[:ERROR_LENGTH]
+        raise Garbage(f"{operation}: an answer that cannot be read: {words}") from error
 
 
 def _refusal(operation: str, error: Any) -> SourceError:

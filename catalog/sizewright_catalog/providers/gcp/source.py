@@ -70,11 +70,16 @@ def pages(
     )
     pager = answered(operation, lambda: call(request=request, timeout=seconds, retry=again))
     found = iter(pager.pages)
+    tokens: set[str] = set()
     while True:
         context.check()
         page = answered(operation, lambda: next(found, None))
         if page is None:
             return
+        if page.next_page_token in tokens:
+            raise Garbage(f"{operation}: the pages go in a circle")
+        if page.next_page_token:
+            tokens.add(page.next_page_token)
         yield page
 
 

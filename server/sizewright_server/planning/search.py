@@ -87,6 +87,7 @@ class Search:
         self._needs: dict[tuple[int, int], Needs] = {}
         self._variants: dict[int, Variant] = {}
         self._hours: dict[int, Hours | None] = {}
+        self._choices: dict[tuple[int, int, int, int], Choice] = {}
 
     def add(
         self,
@@ -102,6 +103,7 @@ class Search:
         Returns the pick of each kind that lacked least in this try.
         """
         self.rounds += 1
+        self._choices.clear()
         open_kinds = self.wanted if only is None else self.wanted & only
         per_node = sorted(set(self.kinds.per_node[open_kinds].tolist()))
         needs = Needs(variant.prepared, [(size, n) for n in node_counts for size in per_node])
@@ -117,9 +119,16 @@ class Search:
 
     def choice(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers. Of the layouts that fit as well, the fastest is taken."""
-        number, nodes = int(picks.variant[kind]), int(picks.nodes[kind])
+        # Many offers are of one kind of node.
+        key = (int(picks.variant[kind]), int(picks.nodes[kind]), int(picks.row[kind]), kind)
+        made = self._choices.get(key)
+        if made is None:
+            made = self._choices[key] = self._choice(*key)
+        return made
+
+    def _choice(self, number: int, nodes: int, picked: int, kind: int) -> Choice:
         needs, node = self._needs[number, nodes], self.kinds.kinds[kind]
-        row = self._fastest(needs, number, nodes, kind, int(picks.row[kind]))
+        row = self._fastest(needs, number, nodes, kind, picked)
         layout = needs.layouts[row]
         hours = self._hours[number]
         return Choice(

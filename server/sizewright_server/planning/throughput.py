@@ -80,6 +80,8 @@ class ModelledHours:
         self.trained_share, self.time_factor = trained_share, time_factor
         samples = job.samples if job.samples is not None else (job.tokens or 0) / self._tokens()
         self.samples = float(samples)
+        #: The likely hours of a layout on a device: asked again by every question of a workload.
+        self._likely: dict[tuple[Layout, tuple[str, int, float]], float] = {}
 
     def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> Floats:
         """The best estimate: a row per layout, a column per kind; infinite where not known."""
@@ -90,9 +92,15 @@ class ModelledHours:
         first = dict(zip(reversed(alike), reversed(kinds), strict=True))
         column = {key: i for i, key in enumerate(first)}
         made = np.array(
-            [[self._hours(one, kind, LIKELY) for kind in first.values()] for one in layouts]
+            [[self._kept(one, kind, key) for key, kind in first.items()] for one in layouts]
         )
         return made[:, [column[key] for key in alike]]
+
+    def _kept(self, layout: Layout, kind: NodeKind, alike: tuple[str, int, float]) -> float:
+        known = self._likely.get((layout, alike))
+        if known is None:
+            known = self._likely[layout, alike] = self._hours(layout, kind, LIKELY)
+        return known
 
     def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
         """Low, best and high: with every share at its fastest, likely and slowest."""

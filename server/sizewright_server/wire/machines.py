@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,8 +33,9 @@ AVAILABILITY_NUMBERS = {
 }
 
 
+@lru_cache(maxsize=2048)
 def instance_type_message(value: InstanceType) -> pb.InstanceType:
-    """An instance type."""
+    """An instance type, put into words once; copy before changing it."""
     return pb.InstanceType(
         name=value.name,
         provider=value.provider,
@@ -47,8 +49,9 @@ def instance_type_message(value: InstanceType) -> pb.InstanceType:
     )
 
 
+@lru_cache(maxsize=2048)
 def offer_message(value: Offer, today: date) -> pb.Offer:
-    """An offer with the age its price has today, in whole days."""
+    """An offer with the age its price has today, in whole days; copy before changing it."""
     price = value.price
     return pb.Offer(
         name=value.name,

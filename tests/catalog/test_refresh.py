@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from refresh_rig import ALL_OFFERS, Rig, prices
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.providers.contract import FetchContext, Page
 from sizewright_catalog.store import Store
-from stand_in_provider import NAME
+from stand_in_provider import NAME, StandIn
 from stand_in_source import Answer
 
 H100 = "providers/standin/regions/east-1/zones/-/instanceTypes/g.h100.8/terms/on-demand"
@@ -97,6 +100,31 @@ def test_a_type_that_is_no_longer_offered_is_kept_and_marked_as_retired(refreshe
     assert len(prices(catalog)) == ALL_OFFERS - 6
     assert last.changes is not None
     assert last.changes.removed_types == ("c.12",)
+
+
+class Filtered(StandIn):
+    """A provider that was told to ask for some types alone."""
+
+    def fetch(self, scope: str, context: FetchContext) -> Iterator[Page]:
+        context.filtered = True
+        for page in super().fetch(scope, context):
+            yield Page(
+                [row for row in page.types if row.type == "c.1"],
+                [row for row in page.offers if row.type == "c.1"],
+            )
+
+
+def test_what_was_not_asked_for_stays_as_it_was(refreshed: Rig) -> None:
+    refreshed.provider, refreshed.source.price_factor = Filtered(), 1.5
+
+    last = refreshed.refresh()
+
+    catalog = refreshed.served().catalog
+    assert (last.stage, last.held_back) == ("done", ())
+    assert len(prices(catalog)) == ALL_OFFERS
+    assert prices(catalog)[H100] == 51_840_000_000
+    assert prices(catalog)[H100.replace("g.h100.8", "c.1")] == 120_000_000
+    assert catalog.instance_type(catalog.find_type(NAME, "c.12")).availability == "available"
 
 
 def test_a_type_without_any_price_is_marked_as_unpriced(standing: Rig) -> None:

@@ -95,6 +95,9 @@ class FetchContext:
     cancelled: threading.Event = field(default_factory=threading.Event)
     now: Callable[[], datetime] = utc_now
     alive: Callable[[], None] = lambda: None
+    #: Set by a provider whose settings keep it from asking for everything in its scopes: what does
+    #: not come says nothing then, and its last good rows stay.
+    filtered: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 

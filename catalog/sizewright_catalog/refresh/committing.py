@@ -65,7 +65,9 @@ class Committing:
         last = LastGood.of(base.catalog, self.provider)
         verdict = self._judge(fresh, last, fetched)
         self.at("merge")
-        arrays = next_version(fresh, verdict, last, whole=not fetched.failed)
+        complete = not fetched.failed and not fetched.filtered
+        whole = WHOLE in fetched.scopes
+        arrays = next_version(fresh, verdict, last, complete=complete, whole=whole)
         difference = Difference(base.catalog.arrays, arrays)
         quarantine = Quarantine()
         quarantine.add(fetched.quarantine)
@@ -92,6 +94,7 @@ class Committing:
             held_since=self.record.held_since,
             now=self.now,
             accept=self.accept_changes,
+            filtered=fetched.filtered,
         )
 
     def _swap(

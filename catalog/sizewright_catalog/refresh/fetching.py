@@ -51,6 +51,7 @@ class Fetched:
     failed: dict[str, str] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
     dropped: Counter[str] = field(default_factory=Counter)
+    filtered: bool = False
 
 
 class Progress(Protocol):
@@ -137,6 +138,7 @@ class Fetching:
             self._running.remove(scope)
             self._finished += 1
             fetched.dropped += scope.context.dropped
+            fetched.filtered |= scope.context.filtered
             if scope.error is not None:
                 fetched.failed[scope.name] = str(scope.error)
             else:

@@ -68,13 +68,16 @@ class Gate:
             quarantine=Quarantine(),
         )
 
-    def judge(self) -> Verdict:
-        """Runs every check."""
+    def judge(self, *, filtered: bool) -> Verdict:
+        """Runs every check. Of a filtered fetch nothing vanishes: what did not come stays."""
         self._types()
         self._medians()
         self._jumps()
         self._new_prices()
-        self._vanished()
+        if filtered:
+            self.verdict.kept |= self._gone()
+        else:
+            self._vanished()
         return self.verdict
 
     def replaced(self) -> Ints:
@@ -184,8 +187,7 @@ class Gate:
     def _vanished(self) -> None:
         """A region that lost many of its types on a term has lost a page, not its machines."""
         last_groups, fresh_groups = self._groups(self.last), self._groups(self.fresh)
-        gone = np.ones(len(last_groups), dtype=np.bool_)
-        gone[self._in_last] = False
+        gone = self._gone()
         fresh_types = self._types_of_last()
         for group in np.unique(last_groups[gone]).tolist():
             name = self._group_name(self.last, group)
@@ -203,6 +205,12 @@ class Gate:
                 self.verdict.kept |= lost
                 words = f"types that vanished at once: {left} left of {len(before)}"
                 self.verdict.quarantine.hold(words, name, int(lost.sum()))
+
+    def _gone(self) -> Ints:
+        """Which last good offers did not come."""
+        gone = np.ones(len(self.verdict.kept), dtype=np.bool_)
+        gone[self._in_last] = False
+        return gone
 
     def _ratios(self) -> Ints:
         new = self.fresh["offer_nanos"][self._in_fresh].astype(np.float64)

@@ -73,14 +73,15 @@ def judge(
     held_since: dict[str, float],
     now: float,
     accept: bool,
+    filtered: bool,
 ) -> Verdict:
-    """What of a fetch goes in; what was not fetched stays as it was.
+    """What of a fetch goes in; what was not fetched, or asked for, stays as it was.
 
     `regions` are those that were fetched, None for all there are; `refused` are offers that came
     with a price that is wrong in itself.
     """
     gate = Gate(fresh, last.mine, regions=regions, held_since=held_since, now=now, accept=accept)
-    verdict = gate.judge()
+    verdict = gate.judge(filtered=filtered)
     wrong, held = align(refused, last.mine)
     verdict.kept |= np.isin(held, wrong)
     verdict.kept &= ~gate.replaced()
@@ -91,10 +92,13 @@ def judge(
     return verdict
 
 
-def next_version(fresh: Arrays, verdict: Verdict, last: LastGood, *, whole: bool) -> Arrays:
-    """The columns of the next version.
+def next_version(
+    fresh: Arrays, verdict: Verdict, last: LastGood, *, complete: bool, whole: bool
+) -> Arrays:
+    """The columns of the next version; types that did not come are kept.
 
-    Types that did not come are kept without offers and marked as retired, when all was fetched.
+    They are marked as retired when the fetch was complete and they had offers that went with it,
+    or, where everything there is was fetched `whole`, in any case.
     """
     nothing = np.zeros(len(last.mine["offer_type"]), dtype=np.bool_)
     keys = type_keys(fresh)
@@ -104,9 +108,13 @@ def next_version(fresh: Arrays, verdict: Verdict, last: LastGood, *, whole: bool
     kept_types = np.ones(len(old_keys), dtype=np.bool_)
     stay = np.array([key in held for key in old_keys], dtype=np.bool_)
     kept = select(last.mine, verdict.kept, kept_types)
-    if whole:
+    if complete:
         came = set(keys)
         gone = np.array([key not in came for key in old_keys], dtype=np.bool_)
+        if not whole:
+            offered = np.zeros(len(old_keys), dtype=np.bool_)
+            offered[last.mine["offer_type"]] = True
+            gone &= offered
         gone[last.mine["offer_type"][verdict.kept]] = False
         kept["type_availability"] = np.where(gone, RETIRED, kept["type_availability"])
     parts = [
@@ -126,4 +134,5 @@ def next_metadata(
     mine = f"{last.provider}: "
     kept = {k: n for k, n in last.catalog.dropped.items() if not k.startswith(mine)}
     as_of = {**last.catalog.meta["as_of"], last.provider: build_time}
-    return metadata(arrays, kept | {mine + k: n for k, n in dropped.items()}, build_time, as_of)
+    new = {k if k.startswith(mine) else mine + k: n for k, n in dropped.items()}
+    return metadata(arrays, kept | new, build_time, as_of)

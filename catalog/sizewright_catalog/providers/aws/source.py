@@ -101,8 +101,9 @@ def listed(context: FetchContext, setting: str) -> list[str]:
 
 
 def only(context: FetchContext) -> dict[str, Any]:
-    """The filter for the types of the settings; none for all."""
+    """The filter for the types of the settings, of which the refresh is told; none for all."""
     patterns = listed(context, "instance_types")
+    context.filtered |= bool(patterns)
     return {"Filters": [{"Name": "instance-type", "Values": patterns}]} if patterns else {}
 
 

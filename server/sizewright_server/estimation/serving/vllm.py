@@ -148,11 +148,26 @@ class Vllm:
             moments.append((tower, f"the vision tower {tower:,} B"))
         most, words = max(moments)
         best = most + images + passed + fixed
-        for name, extra in (("experts", experts), ("images", images), ("stages", passed)):
+        states = self._states_apart(index)
+        best += states
+        for name, extra in (
+            ("experts", experts),
+            ("images", images),
+            ("stages", passed),
+            ("states", states),
+        ):
             words += f" + {name} {extra:,} B" if extra else ""
         less, more = ACTIVATION_DOUBT
         size_range = ByteRange(int(best * (1 - less)), best, int(best * (1 + more)))
         return size_range, f"{words} + workspace {fixed:,} B"
+
+    def _states_apart(self, index: int) -> int:
+        """V0 keeps recurrent states of every sequence beside the pool (MambaCacheManager)."""
+        if self.generation != "v0":
+            return 0
+        form = self.setup.cache_format()
+        each = sum(n * form.state_bytes(c) for c, n in self.setup.caches(index).items())
+        return self.batches.sequences * each
 
     def _sampler(self, itemsize: int) -> tuple[int, str]:
         """Bytes of the dummy sampler run, and how they come about."""
@@ -196,9 +211,12 @@ class Vllm:
     def pool(self, index: int) -> PagedPool:
         """The pool's blocks on a stage."""
         rules, run = self.rules, self.setup.run
+        caches = self.setup.caches(index)
+        if self.generation == "v0":
+            caches = {cache: n for cache, n in caches.items() if cache.kind != "state"}
         hybrid = self.generation == "v1" and run.hybrid_cache and rules.rule("hybrid-groups").on
         return pool_of(
-            self.setup.caches(index),
+            caches,
             self.setup.cache_format(int(rules.rule("latent-multiple").value)),
             run.block_tokens if run.block_tokens and run.block_tokens <= 256 else BLOCK_TOKENS,
             hybrid=hybrid,

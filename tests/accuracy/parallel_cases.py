@@ -146,6 +146,7 @@ def megatron_workload(work: Case) -> Workload:
         raise Unmapped("micro batch or sequence length is not stated")
     if stated.get("zero_stage") and not stated.get("dp") and not work.get("gpus"):
         raise Unmapped("the number of GPUs is not stated, and with it the optimizer's shards")
+    settings = work.get("settings") or {}
     attention: Attention = "eager" if work.get("attention") == "unfused" else "sdpa"
     run = Training(
         precision="bf16",
@@ -155,6 +156,7 @@ def megatron_workload(work: Case) -> Workload:
         gradient_accumulation_steps=int(work.get("grad_accum") or 1),
         checkpointing=_checkpointing(work),
         attention=attention,
+        target_len=int(settings.get("decoder_seq_len") or 0),
         layout=layout_of(work),
     )
     return Workload(ModelSource(_configuration(work), head=None), run)
@@ -180,11 +182,11 @@ def _checkpointing(work: Case) -> Checkpointing:
 def _configuration(work: Case) -> dict[str, Any]:
     """The Hugging Face configuration with the same layers."""
     arch, settings = work.get("arch") or {}, work.get("settings") or {}
-    if "encoder_layers" in arch:
-        raise Unmapped("Megatron's encoder-decoder layers are not described")
     vocab = arch.get("vocab") or VOCABULARIES.get(str(settings.get("tokenizer")), 0)
     if not vocab:
         raise Unmapped("the vocabulary is not stated")
+    if "encoder_layers" in arch:
+        return _encoder_decoder(arch, settings, int(vocab), int(work["seq_len"]))
     common = {
         "hidden_size": arch["hidden"],
         "num_hidden_layers": arch["layers"],
@@ -196,6 +198,26 @@ def _configuration(work: Case) -> dict[str, Any]:
         "tie_word_embeddings": settings.get("tied_embeddings") is not False,
     }
     return common | _family(work, arch, settings)
+
+
+def _encoder_decoder(arch: Case, settings: Case, vocab: int, tokens: int) -> dict[str, Any]:
+    """T5 of Megatron-LM: layer norms, biases and learned positions, as BART has them."""
+    rates = ("dropout", "attention_dropout")
+    return {
+        "model_type": "bart",
+        "d_model": arch["hidden"],
+        "encoder_layers": arch["encoder_layers"],
+        "decoder_layers": arch["decoder_layers"],
+        "encoder_attention_heads": arch["heads"],
+        "decoder_attention_heads": arch["heads"],
+        "encoder_ffn_dim": arch["ffn"],
+        "decoder_ffn_dim": arch["ffn"],
+        "vocab_size": vocab + int(settings.get("extra_ids") or 0),
+        "max_position_embeddings": tokens,
+        "activation_function": "gelu",
+        "tie_word_embeddings": True,
+        "activation_dropout": 0.0,
+    } | dict.fromkeys(rates, 0.1)
 
 
 def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:

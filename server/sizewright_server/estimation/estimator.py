@@ -184,7 +184,10 @@ class PreparedWorkload:
     def _offloaded_checkpoints(self, layout: Layout) -> int:
         """Bytes of block inputs that a rank's checkpointing puts into host memory."""
         run = self.workload.run
-        if not isinstance(run, Training) or not run.checkpoint_policy.offload:
+        offloads = isinstance(run, Training) and (
+            run.checkpoint_policy.offload or layout.offload_activations
+        )
+        if not isinstance(run, Training) or not offloads:
             return 0
         types = state_widths(run, layout.sharding).types
         width = types.weight if types.autocast else types.compute

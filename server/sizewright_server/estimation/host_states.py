@@ -11,6 +11,10 @@ from sizewright_server.estimation.workload import CheckpointSave, Training, Work
 
 #: A gradient in host memory, where the optimizer steps there (DeepSpeed's and FSDP's are fp32).
 OFFLOADED_GRADIENT_BYTES = 4
+#: Page-locked buffers through which states travel to NVMe (DeepSpeed's offload_config.py:
+#: buffer_count 4 and 5, buffer_size 1e8 elements).
+NVME_OPTIMIZER_BYTES = 4 * 10**8 * 4
+NVME_PARAMETER_BYTES = 5 * 10**8 * 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,11 @@ def _offloaded(layout: Layout, parameters: int, states_width: float) -> int:
     """A rank's fp32 weights, states and gradients that the optimizer keeps on the host.
 
     DeepSpeed's own estimate (runtime/zero/stage3.py) counts 16 B a parameter for Adam, and 2 more
-    for parameters that are offloaded too; on NVMe only buffers stay, which are not counted here.
+    for parameters that are offloaded too; on NVMe only buffers stay.
     """
-    if layout.offload not in ("optimizer", "optimizer-and-parameters"):
+    if layout.offload.startswith("nvme"):
+        return NVME_OPTIMIZER_BYTES + NVME_PARAMETER_BYTES * ("parameters" in layout.offload)
+    if layout.offload == "none":
         return 0
     each = FP32 + states_width + OFFLOADED_GRADIENT_BYTES
     if layout.offload == "optimizer-and-parameters" and layout.sharding == "deepspeed":

@@ -19,7 +19,15 @@ STAGES_OF = {
 }
 FSDP = ("fsdp1", "fsdp2")
 #: Segments that `megatron.py` describes.
-MEGATRON_SEGMENTS = {"embedding", "block", "head"}
+MEGATRON_SEGMENTS = {
+    "embedding",
+    "block",
+    "head",
+    "encoder-embedding",
+    "encoder-end",
+    "decoder-embedding",
+    "decoder-head",
+}
 
 #: A wrong field, and what is wrong with it.
 Finding = tuple[str, str]
@@ -45,24 +53,17 @@ def check_layout(
 ) -> None:
     """Raises UnsupportedWorkload with every way in which an explicit layout contradicts the model,
     the run, its library or itself."""
-    wrong = [*_tensor(architecture, layout), *_stages(layout), *_not_built(layout)]
+    wrong = [*_tensor(architecture, layout), *_stages(layout)]
     if isinstance(run, Inference):
         wrong += _inference(layout)
     else:
         wrong += _pipeline(architecture, layout, run)
         wrong += _context(architecture, layout, run)
         wrong += _experts(architecture, layout)
-        wrong += _offload(layout)
+        wrong += _offload(layout, run)
         wrong += _megatron(architecture, layout, run)
     if wrong:
         raise UnsupportedWorkload(*(Violation(f"{field}.{name}", text) for name, text in wrong))
-
-
-def _not_built(layout: Layout) -> Iterator[Finding]:
-    asked = {"offload_activations": layout.offload_activations}
-    for name, wanted in asked.items():
-        if wanted:
-            yield name, "is not built yet"
 
 
 def pipeline_layers(architecture: Architecture) -> int:
@@ -171,7 +172,9 @@ def _experts(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
         yield "ep", "expert parallelism does not compose with fsdp1; use fsdp2"
 
 
-def _offload(layout: Layout) -> Iterator[Finding]:
+def _offload(layout: Layout, training: Training) -> Iterator[Finding]:
+    if layout.offload_activations and training.checkpointing == "none":
+        yield "offload_activations", "offloads the inputs of checkpointed blocks; none are"
     if layout.offload == "none":
         return
     target, library = layout.offload, layout.sharding
@@ -197,13 +200,16 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     unknown = sorted(kinds - MEGATRON_SEGMENTS)
     if unknown:
         yield "implementation", f"Megatron-LM's {', '.join(unknown)} layers are not described"
+    stacks = len({run.sizes.stack for run in architecture.runs}) > 1
+    if stacks and layout.sequence_parallel:
+        yield "sequence_parallel", "is not described for an encoder and a decoder in Megatron-LM"
     if any(run.style.latent for run in architecture.runs):
         yield "implementation", "Megatron-LM's latent attention is not described"
     if training.adapter is not None:
         yield "implementation", "adapters are not described with Megatron-LM's layers"
     if training.precision not in ("bf16", "fp16", "bf16-mixed", "fp16-mixed"):
         yield "implementation", f"Megatron-LM keeps 16-bit weights here, not {training.precision}"
-    if architecture.head.kind not in ("causal-lm", "masked-lm"):
+    if architecture.head.kind not in ("causal-lm", "masked-lm", "seq2seq-lm"):
         yield "implementation", f"Megatron-LM has no {architecture.head.kind} head here"
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sizewright_server.estimation import megatron
+from sizewright_server.estimation import megatron, megatron_heads, megatron_stacks
 from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
 from sizewright_server.estimation.heads import (
@@ -41,9 +41,19 @@ LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
     "patches": lambda style, _head, mode: lower_patch_embedding(style, mode),
     "block": lambda style, _head, mode: Block(style, mode).lower(),
     "head": lower_head,
-    "megatron-embedding": lambda style, _head, mode: megatron.lower_embedding(style, mode),
+    "megatron-embedding": lambda style, _head, mode: megatron_heads.lower_embedding(style, mode),
     "megatron-block": lambda style, _head, mode: megatron.lower_block(style, mode),
-    "megatron-head": megatron.lower_head,
+    "megatron-head": megatron_heads.lower_head,
+    "megatron-encoder-embedding": lambda style, _head, mode: (
+        megatron_stacks.lower_encoder_embedding(style, mode)
+    ),
+    "megatron-encoder-end": lambda style, _head, mode: megatron_stacks.lower_encoder_end(
+        style, mode
+    ),
+    "megatron-decoder-embedding": lambda style, _head, mode: (
+        megatron_stacks.lower_decoder_embedding(style, mode)
+    ),
+    "megatron-decoder-head": megatron_stacks.lower_decoder_head,
     "encoder-embedding": lower_encoder_embedding,
     "encoder-end": lower_encoder_end,
     "decoder-embedding": lower_decoder_embedding,

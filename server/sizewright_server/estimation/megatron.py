@@ -12,14 +12,15 @@ stream on one rank; VP: the padded vocabulary's share.
 
 from __future__ import annotations
 
-from sizewright_server.estimation.architecture import HeadStyle, Style
+from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.megatron_experts import mixture
 from sizewright_server.estimation.mode import WHOLE, Mode
-from sizewright_server.estimation.ops import FP32, INT64, Ops
+from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.pointwise import BOOL
 from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
+from sizewright_server.estimation.transformer import STATES
 
 
 class Layers:
@@ -230,65 +231,28 @@ class Layers:
 
 
 def lower_block(style: Style, mode: Mode) -> Tape:
-    """One layer: norm, attention, sum; norm, feed-forward, sum."""
+    """One layer: norm, attention, sum (twice in a decoder of two stacks); norm, MLP, sum."""
     layers = Layers(style, mode, "block")
-    x = layers.tape.input(mode.stream, layers.width, needs_grad=True)
-    with layers.tape.within("norm"):
-        normed = layers.norm(x)
-    attended = layers.attention(normed)
-    with layers.tape.within("residual"):
-        middle = layers.dropout_add(attended, x)
-    with layers.tape.within("norm"):
-        normed = layers.norm(middle)
-    out = layers.feed_forward(normed)
-    with layers.tape.within("residual"):
-        out = layers.dropout_add(out, middle)
-    layers.tape.finish(out)
-    return layers.tape
-
-
-def lower_embedding(style: Style, mode: Mode) -> Tape:
-    """Word, position and type tables, their sum in the layout of the layers, and dropout."""
-    layers = Layers(style, mode, "embedding")
-    tape, ops = layers.tape, layers.ops
-    out = ops.embedding(("B", "S"), ops.weight(("VP", "E")), "E")
-    if style.positions == "learned":
-        out = ops.add(out, ops.embedding(("one", "S"), ops.weight(("P", "E")), "E"))
-    if style.token_types:
-        out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", "E")), "E"))
-    out = ops.copy(out, mode.stream)
-    if mode.hidden_dropout:
-        out = ops.dropout(out, 1.0)
-    tape.finish(out)
-    return tape
-
-
-def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
-    """Final norm, logits over the rank's share of the vocabulary, and the loss in place."""
-    layers = Layers(style, mode, "head")
     tape = layers.tape
     x = tape.input(mode.stream, layers.width, needs_grad=True)
     with tape.within("norm"):
-        out = layers.norm(x)
-    if head.transform:
-        dense = layers.column(out, "E", bias=True)
-        out = layers.norm(layers.activate(dense, "E"))
-    logits = layers.column(out, "VP", bias=head.bias)
-    with tape.within("loss"):
-        tape.finish(_loss(layers, logits))
+        normed = layers.norm(x)
+    middle = _summed(layers, layers.attention(normed), x)
+    if style.cross_attention:
+        shape = ("B", "X", "H")
+        if style.last:
+            memory = tape.borrow_last(STATES, shape, layers.width)
+        else:
+            memory = tape.borrow(STATES, shape, layers.width, needs_grad=True)
+        with tape.within("norm"):
+            normed = layers.norm(middle)
+        middle = _summed(layers, layers.attention(normed, memory), middle)
+    with tape.within("norm"):
+        normed = layers.norm(middle)
+    tape.finish(_summed(layers, layers.feed_forward(normed), middle))
     return tape
 
 
-def _loss(layers: Layers, logits: Value) -> Value:
-    """Softmax, loss and gradient share the fp32 copy of the logits."""
-    tape = layers.tape
-    wide = layers.ops.cast(logits, FP32)
-    labels = tape.value(("B", "S"), INT64, needs_grad=False)
-    tape.record((logits, wide), (labels,))
-    loss = tape.value((1,), FP32, needs_grad=True)
-
-    def backward(run: Backward) -> None:
-        if run.take(loss) is not None:
-            run.give(wide, run.like(wide))
-
-    return layers.ops.custom((wide, labels), loss, backward=backward)
+def _summed(layers: Layers, x: Value, residual: Value) -> Value:
+    with layers.tape.within("residual"):
+        return layers.dropout_add(x, residual)

@@ -72,10 +72,15 @@ class TrainingPasses(TrainingSetup):
         checkpointed = self._is_checkpointed(segment)
         return segment.program.checkpointed if checkpointed else segment.program.forward
 
+    @property
+    def _offloads_inputs(self) -> bool:
+        """Inputs of checkpointed blocks wait in host memory."""
+        return self.training.checkpoint_policy.offload or self.layout.offload_activations
+
     @cached_property
     def _left_for_host(self) -> Column:
         """Bytes of a checkpointed block's input that wait in host memory for its backward pass."""
-        if not (self.training.checkpoint_policy.offload and self._recomputes):
+        if not (self._offloads_inputs and self._recomputes):
             return np.zeros_like(self.dp)
         width = residual_itemsize(self.architecture.style, self._mode())
         return round_up(elements(("B", "S", "H"), self.dims) * width)
@@ -112,7 +117,7 @@ class TrainingPasses(TrainingSetup):
 
     def _after_part(self, segment: Segment) -> str:
         """Where what stays of an instance counts: inputs gone to the host, or gradients."""
-        leaves = self._is_checkpointed(segment) and self.training.checkpoint_policy.offload
+        leaves = self._is_checkpointed(segment) and self._offloads_inputs
         return "hidden-states" if leaves else "reduced-or-gathered"
 
     def _fetched(self, segment: Segment) -> Column:

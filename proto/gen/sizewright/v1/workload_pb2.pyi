@@ -1233,7 +1233,7 @@ class ExplicitParallelism(_message.Message):
     PyTorch's default, which is off.
     """
     offload_activations: _builtins.bool
-    """Saved activations wait in page-locked host memory for the backward pass."""
+    """Inputs of checkpointed blocks wait in page-locked host memory for the backward pass."""
     offload_share: _builtins.float
     """Share of the optimizer state that leaves the GPU under "optimizer"; 0 means all of it."""
     @_builtins.property

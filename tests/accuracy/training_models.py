@@ -48,7 +48,9 @@ def model_source(work: Case) -> ModelSource:
 
 def _preset(name: str) -> dict[str, Any] | None:
     plain = re.sub(r"\s*\(.*\)$", "", name).strip()
-    for candidate in (plain, ALIASES.get(plain.lower(), "")):
+    # A tuned model has the shape of the one it was tuned from.
+    base = re.sub(r"-(Chat|Instruct|Base|it|hf|Embedding)(-.*)?$", "", plain, flags=re.IGNORECASE)
+    for candidate in (plain, ALIASES.get(plain.lower(), ""), base, f"{base}-Base"):
         try:
             return dict(find_preset(candidate).config)
         except UnknownPreset:

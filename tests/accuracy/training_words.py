@@ -129,6 +129,27 @@ METHODS: dict[str, AdapterMethod] = {
     "ptuning": "p-tuning",
     "prompt_encoder": "p-tuning",
     "qlora": "lora",
+    # Methods that are not built, as the one that saves the same: copies of inputs (LoRA), whole
+    # weights (LoKr), turned inputs (OFT, BOFT), scaled outputs (IA3), tokens before the others.
+    "bone": "lora",
+    "miss": "lora",
+    "randlora": "lora",
+    "vblora": "vera",
+    "delora": "lora",
+    "gralora": "lora",
+    "lily": "lora",
+    "fourierft": "lokr",
+    "waveft": "lokr",
+    "shira": "lokr",
+    "c3a": "oft",
+    "hra": "boft",
+    "psoft": "oft",
+    "road": "ia3",
+    "cpt": "prompt-tuning",
+    "adaptionprompt": "prefix-tuning",
+    "adaption_prompt": "prefix-tuning",
+    "trainabletokens": "prompt-tuning",
+    "trainable_tokens": "prompt-tuning",
 }
 
 

@@ -92,7 +92,9 @@ class Attention:
     def _scores(self) -> Scores:
         mode, style = self.mode, self.style
         masked = mode.padded or (style.sliding and mode.windowed and style.causal)
-        masked = masked or mode.cache == "static" or style.always_masked
+        # Keys that are more than the queries need a mask, where a prefix is before them.
+        masked = masked or style.always_masked or has_prefix(mode.types)
+        masked = masked or mode.cache == "static"
         return Scores("C", masked=masked, causal=style.causal, bias=self._bias())
 
     def _bias(self) -> Value | None:

@@ -82,6 +82,15 @@ def test_the_peak_of_an_adapter_is_what_peft_allocates(
     assert peak_bytes(run) == pytest.approx(traced, rel=0.011)
 
 
+@pytest.mark.parametrize(
+    ("method", "traced"), [("prompt-tuning", 375_774_720), ("prefix-tuning", 384_312_320)]
+)
+def test_virtual_tokens_are_tokens_of_every_layer(method: Any, traced: int) -> None:
+    """Before a sample's own, or before its keys alone; 20 of them, traced as the others."""
+    run = training(Adapter(method, virtual_tokens=20))
+    assert peak_bytes(run) == pytest.approx(traced, rel=0.011)
+
+
 def test_lora_counts_its_trained_parameters_to_the_unit() -> None:
     run = training(lora(rank=16))
     prepared = prepare(Workload(ModelSource(LLAMA), run))

@@ -26,6 +26,7 @@ from sizewright_server.estimation.pipeline import positions, stage_index
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.reserved import reserved, reserved_shares
+from sizewright_server.estimation.run_checks import check_size, check_trains
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.timeline import PhasePeak, run_timeline
@@ -35,8 +36,6 @@ from sizewright_server.estimation.workload import Inference, Layout, Training, W
 
 __all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violation", "prepare"]
 
-#: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
-LARGEST_BYTES = 2**60
 #: Tensors too small to be listed, whatever the run: two segments of the small pool.
 SMALL_BYTES = 2 * 2**21
 #: Column sets and explained estimates kept per workload.
@@ -227,8 +226,10 @@ def prepare(workload: Workload) -> PreparedWorkload:
     if run.layout is not None:
         kind = "training" if isinstance(run, Training) else "inference"
         check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
-    _check_size(architecture, run)
-    return PreparedWorkload(workload, architecture)
+    check_size(architecture, run)
+    prepared = PreparedWorkload(workload, architecture)
+    check_trains(run, prepared.trainable_parameter_count)
+    return prepared
 
 
 def count_parameters(
@@ -299,27 +300,3 @@ def _groups(layouts: Sequence[Layout]) -> list[list[int]]:
 
 def _precision(run: Training | Inference) -> str:
     return run.precision if isinstance(run, Training) else run.weight_dtype
-
-
-def _check_size(architecture: Architecture, run: Training | Inference) -> None:
-    """Refuses what would overflow 64-bit arithmetic: far beyond any machine."""
-    sizes = architecture.sizes
-    training = isinstance(run, Training)
-    batch = run.micro_batch if isinstance(run, Training) else run.batch
-    tokens = run.seq_len if isinstance(run, Training) else run.input_tokens + run.new_tokens
-    widest = max(sizes.vocab, sizes.ffn, sizes.hidden)
-    if run.attention == "eager":
-        widest = max(widest, sizes.heads * tokens)
-    # Some tens of tensors of the widest kind in every layer bound what a pass holds.
-    bound = batch * tokens * widest * max(sizes.layers, 1) * 64
-    weights = sizes.layers * sizes.hidden * (sizes.ffn + 4 * sizes.hidden) * 64
-    if bound + weights < LARGEST_BYTES:
-        return
-    field = "workload.training.micro_batch" if training else "workload.inference.batch"
-    raise UnsupportedWorkload(
-        Violation(
-            field,
-            f"{batch:,} x {tokens:,} tokens need more than {LARGEST_BYTES:,} bytes; "
-            "lower the batch or the sequence length",
-        )
-    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sizewright_server.estimation.adapter_targets import adapter_targets, default_rank
-from sizewright_server.estimation.estimator import prepare
+from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.workload import (
@@ -128,3 +128,9 @@ def test_peft_defaults_are_known() -> None:
     assert adapter_targets((), "lora") >= {"q", "v"}
     assert adapter_targets(("c_attn",), "lora") >= {"qkv", "q", "k", "v"}
     assert default_rank("oft") == 32
+
+
+def test_an_adapter_that_finds_nothing_to_adapt_is_refused() -> None:
+    run = training(Adapter("lora", 8, frozenset({"gate-up"})))
+    with pytest.raises(UnsupportedWorkload, match="no linear layers of the kinds gate-up"):
+        prepare(Workload(ModelSource(LLAMA), run))

@@ -1,0 +1,48 @@
+"""What a run must satisfy once its model is known; layouts have their own checks."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.workload import Inference, Training
+
+#: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
+LARGEST_BYTES = 2**60
+
+
+def check_size(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload for what would overflow 64-bit arithmetic: far beyond any
+    machine."""
+    sizes = architecture.sizes
+    training = isinstance(run, Training)
+    batch = run.micro_batch if isinstance(run, Training) else run.batch
+    tokens = run.seq_len if isinstance(run, Training) else run.input_tokens + run.new_tokens
+    widest = max(sizes.vocab, sizes.ffn, sizes.hidden)
+    if run.attention == "eager":
+        widest = max(widest, sizes.heads * tokens)
+    # Some tens of tensors of the widest kind in every layer bound what a pass holds.
+    bound = batch * tokens * widest * max(sizes.layers, 1) * 64
+    weights = sizes.layers * sizes.hidden * (sizes.ffn + 4 * sizes.hidden) * 64
+    if bound + weights < LARGEST_BYTES:
+        return
+    field = "workload.training.micro_batch" if training else "workload.inference.batch"
+    raise UnsupportedWorkload(
+        Violation(
+            field,
+            f"{batch:,} x {tokens:,} tokens need more than {LARGEST_BYTES:,} bytes; "
+            "lower the batch or the sequence length",
+        )
+    )
+
+
+def check_trains(run: Training | Inference, trained: int) -> None:
+    """Raises UnsupportedWorkload for an adapter that finds nothing in the model to adapt."""
+    if not isinstance(run, Training) or run.adapter is None or trained:
+        return
+    names = ", ".join(sorted(run.adapter.targets))
+    raise UnsupportedWorkload(
+        Violation(
+            "workload.training.adapter.targets",
+            f"the model has no linear layers of the kinds {names}; 'all-linear' finds those it has",
+        )
+    )

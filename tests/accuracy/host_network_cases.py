@@ -14,12 +14,8 @@ from sizewright_server.estimation.classical.frames import (
     estimate_parquet,
 )
 from sizewright_server.estimation.classical.language_model import estimate_language_model
-from sizewright_server.estimation.classical.network import (
-    NetworkJob,
-    estimate_checkpoint,
-    estimate_loader,
-    estimate_torch,
-)
+from sizewright_server.estimation.classical.loading import estimate_checkpoint, estimate_loader
+from sizewright_server.estimation.classical.network import NetworkJob, estimate_torch
 from sizewright_server.estimation.classical.network_stages import network_of
 from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.keras.cpu import estimate_cpu

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from sizewright_server.estimation.classical.constants import constant
+from sizewright_server.estimation.classical.estimate import host_estimate
 from sizewright_server.estimation.classical.language_model import estimate_language_model
+from sizewright_server.estimation.classical.loading import (
+    loaded_parts,
+    loader_parts,
+    saved_parts,
+)
 from sizewright_server.estimation.classical.network import NetworkJob, estimate_torch
 from sizewright_server.estimation.classical.network_stages import Network
-from sizewright_server.estimation.classical.parts import part
+from sizewright_server.estimation.classical.parts import Moment
 from sizewright_server.estimation.classical.prepared import PreparedHost
-from sizewright_server.estimation.host_data import copied_on_write, sample_bytes
+from sizewright_server.estimation.host_data import sample_bytes
 from sizewright_server.estimation.memory import MemoryEstimate, Part
 from sizewright_server.estimation.workload import (
     Dataset,
@@ -47,51 +52,59 @@ class PreparedCpu(PreparedHost[CpuWorkload]):
 
 
 def estimate_cpu_network(work: CpuWorkload) -> MemoryEstimate:
-    """Peak of the process. Raises UnsupportedWorkload."""
+    """Peak of the process, its checkpoints with it. Raises UnsupportedWorkload."""
     run = work.run
     data = 0
     if work.dataset is not None and work.dataset.container in ("in-memory", "objects"):
         data = work.dataset.rows * (sample_bytes(work.dataset) + LABEL_BYTES)
-    beside = (*_loaders(work), *_copied(work))
     if isinstance(work.model, ModelSource):
-        return estimate_language_model(work.model, run, data_bytes=data, beside=beside)
+        made = estimate_language_model(work.model, run, data_bytes=data, beside=_loaders(work))
+        return with_checkpoints(made, work.host)
     training = isinstance(run, Training)
-    return estimate_torch(
-        NetworkJob(
-            "torch",
-            work.model,
-            run.micro_batch if isinstance(run, Training) else run.batch,
-            training,
-            run.optimizer.name if isinstance(run, Training) else "sgd",
-            isinstance(run, Training) and run.optimizer.step == "foreach",
-            isinstance(run, Training) and run.precision != "fp32",
-            data,
-        ),
-        beside=beside,
+    job = NetworkJob(
+        "torch",
+        work.model,
+        run.micro_batch if isinstance(run, Training) else run.batch,
+        training,
+        run.optimizer.name if isinstance(run, Training) else "sgd",
+        isinstance(run, Training) and run.optimizer.step == "foreach",
+        isinstance(run, Training) and run.precision != "fp32",
+        data,
     )
+    made = estimate_torch(job, beside=_loaders(work))
+    # A list of layers has no checkpoint it starts from.
+    return with_checkpoints(made, replace(work.host, checkpoint_load="random-init"))
+
+
+def with_checkpoints(estimate: MemoryEstimate, host: HostConditions) -> MemoryEstimate:
+    """The estimate with the checkpoint's way into the model, and with saving one after a step."""
+    pool = estimate.pool("host")
+    moments = [Moment(phase.name, phase.parts) for phase in pool.phases]
+    kept = ("parameters", "optimizer-state")
+    held = {p.name: p for moment in moments for p in moment.parts if p.name in kept}
+    weights = held["parameters"].size.best_bytes
+    load = moments[0]
+    moments[0] = Moment(load.name, (*load.parts, *loaded_parts(host.checkpoint_load, weights)))
+    trained = any(moment.name == "optimizer-step" for moment in moments)
+    if trained and host.checkpoint_save != "none":
+        size = sum(part.size.best_bytes for part in held.values())
+        states = tuple(part for name, part in held.items() if name != "parameters")
+        moments.append(Moment("save", (*load.parts, *states, *saved_parts(size))))
+    made = host_estimate(tuple(moments), estimate.architecture, pool.scope)
+    return replace(estimate, pools=made.pools)
 
 
 def _loaders(work: CpuWorkload) -> tuple[Part, ...]:
-    """Loader workers and their batches; None of it is page-locked without a GPU."""
-    host, run = work.host, work.run
-    if not host.loader_workers:
+    """The loader's order, batches and workers; nothing is page-locked without a GPU."""
+    data, host, run = work.dataset, work.host, work.run
+    if data is None or not data.rows:
         return ()
-    key = "loader_worker" if host.worker_start == "fork" else "spawned_worker"
-    count = host.loader_workers
-    workers = constant("process", key).part("loader-workers", "W x pages of a worker", count)
     rows = run.micro_batch if isinstance(run, Training) else run.batch
-    one = sample_bytes(work.dataset) if work.dataset is not None else 0
-    size = rows * one * (2 + count * host.prefetch_factor)
-    numbers = f"(2 + {count} x {host.prefetch_factor}) x {rows * one:,} B"
-    text = "(2 + W x p) x batch, in shared memory"
-    return (workers, part("loader-prefetch", size, text, numbers, "torch DataLoader"))
-
-
-def _copied(work: CpuWorkload) -> tuple[Part, ...]:
-    """Pages of Python objects that forked workers copy when they read them."""
-    data, host = work.dataset, work.host
-    if data is None or data.container != "objects" or not host.loader_workers:
-        return ()
-    if host.worker_start != "fork":
-        return ()
-    return (copied_on_write(data.rows, host.loader_workers),)
+    return loader_parts(
+        data.rows if isinstance(run, Training) else 0,
+        rows * sample_bytes(data),
+        host.loader_workers,
+        host.prefetch_factor,
+        start=host.worker_start,
+        objects=data.container == "objects",
+    )

@@ -1,4 +1,4 @@
-"""Host memory of PyTorch and Keras processes on the CPU: steps, loaders and checkpoints."""
+"""Host memory of a PyTorch process that computes on the CPU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from sizewright_server.estimation.classical.constants import constant
 from sizewright_server.estimation.classical.estimate import host_estimate
 from sizewright_server.estimation.classical.network_stages import F4, Network
 from sizewright_server.estimation.classical.parts import (
-    CODE,
     EXACT,
-    Doubt,
     Moment,
     part,
 )
-from sizewright_server.estimation.host_data import OBJECT_BYTES, copied_on_write
 from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.memory import MemoryEstimate, Part
 from sizewright_server.estimation.optimizers import optimizers
@@ -38,7 +35,6 @@ class NetworkJob:
     foreach: bool = False
     mixed: bool = False
     data_bytes: int = 0
-    pipeline: str = "arrays"
 
 
 def optimizer_states(name: str) -> float:
@@ -151,73 +147,3 @@ def _step(job: NetworkJob) -> Part:
         count = 0
     text = "2 x largest parameter x 4 B, or all of them under foreach"
     return part("step-temporaries", count * F4, text, f"{count:,} x 4 B", TORCH)
-
-
-# -- loaders and checkpoints --------------------------------------------------------------------
-
-
-def estimate_loader(
-    rows: int, columns: int, batch: int, workers: int, prefetch: int, *, objects: bool = False
-) -> MemoryEstimate:
-    """A torch DataLoader over a tensor: forked workers share its pages; batches are in flight.
-
-    The shuffled order is a Python list of ints beside its tensor. `objects` says that every row is
-    a Python object: reading it counts a reference, which copies the page of its head.
-    """
-    width = columns * F4 + (OBJECT_BYTES if objects else 0)
-    parts = [
-        *torch_process(),
-        part("dataset", rows * width, "rows x bytes", f"{rows:,} x {width:,} B", TORCH, EXACT),
-        part("target", rows * 8, "rows x 8 B", f"{rows:,} x 8 B", TORCH, EXACT),
-        *_loader_parts(rows, batch * columns * F4, workers, prefetch),
-        *first_step(training=False),
-        constant("process", "training_loop").part("training-loop", "the optimizer's imports"),
-    ]
-    if workers:
-        each = constant("process", "loader_worker")
-        parts.append(each.part("loader-workers", "workers x pages of their own", workers))
-        if objects:
-            parts.append(copied_on_write(rows, workers))
-    scope = "process tree" if workers else "process"
-    return host_estimate((Moment("epoch", tuple(parts)),), "pytorch loader", scope)
-
-
-def _loader_parts(rows: int, one: int, workers: int, prefetch: int) -> tuple[Part, ...]:
-    """The sampler's order, and the batches in flight, of `one` byte count each."""
-    flying = 2 + workers * prefetch
-    order = "torch/utils/data/sampler.py RandomSampler"
-    loader = "torch/utils/data/dataloader.py"
-    shown = f"{flying} x {one:,} B"
-    return (
-        part("sampler", rows * 48, "tensor 8, list 8 and int 32 a row", f"{rows:,}", order),
-        part("batches", one * flying, "(2 + workers x prefetch) x batch", shown, loader),
-    )
-
-
-def estimate_checkpoint(
-    operation: str, parameters: int, *, mapped: bool, touched: bool, item_bytes: int = F4
-) -> MemoryEstimate:
-    """Saving, loading, or loading into a model, with parameters of `item_bytes`.
-
-    torch.load without mmap reads every tensor into memory; with it, pages arrive when touched and
-    are the page cache's, but count as resident. load_state_dict copies into the model's tensors.
-    """
-    source = "torch/serialization.py"
-    size = parameters * item_bytes
-    numbers = f"{parameters:,} x {item_bytes} B"
-    state = part("state", size, "parameters x bytes", numbers, source, EXACT)
-    pages = part("mapped-state", size, "touched pages of the file", f"{size:,} B", source, EXACT)
-    nothing = part("mapped-state", 0, "no page touched", "0 B", source, Doubt(1, 1, "high"))
-    base = torch_process()
-    moments = {
-        "save": (Moment("save", (*base, state)),),
-        "load": (Moment("load", (*base, (pages if touched else nothing) if mapped else state)),),
-        "load-into": (
-            Moment("model", (*base, state)),
-            Moment("load", (*base, state, pages if mapped else state)),
-        ),
-    }[operation]
-    return host_estimate(moments, f"checkpoint {operation}", "process")
-
-
-__all__ = ["CODE", "NetworkJob", "estimate_checkpoint", "estimate_torch"]

@@ -69,7 +69,7 @@ def _gpu_pool(
     allocated, reserved = _readings(columns)
     if replay and kind_of(group) != "expandable":
         exact = replayed_reserved_bytes(group, allocated.best_bytes)
-        reserved = ByteRange(reserved.low_bytes, exact, max(exact, reserved.high_bytes))
+        reserved = ByteRange(min(reserved.low_bytes, exact), exact, max(exact, reserved.high_bytes))
     runtime = overhead.parts(*prepared.collectives(layout))
     peak_index = max(range(len(columns.phases)), key=lambda i: int(columns.phases[i].peak_bytes[0]))
     phases = tuple(

@@ -198,12 +198,18 @@ class SizingClient(UpkeepCalls):
             page.page_token = answer.next_page_token
 
     def register_machine(
-        self, machine: catalog_pb2.Machine, *, timeout_seconds: float | None = None
+        self,
+        machine: catalog_pb2.Machine,
+        *,
+        validate_only: bool = False,
+        timeout_seconds: float | None = None,
     ) -> catalog_service_pb2.RegisterMachineResponse:
-        """Registers an owned machine, in the place of one of that name."""
+        """Registers an owned machine, in the place of one of that name; or only checks it."""
         return self._transport.call(
             _CATALOG + "RegisterMachine",
-            catalog_service_pb2.RegisterMachineRequest(machine=machine),
+            catalog_service_pb2.RegisterMachineRequest(
+                machine=machine, validate_only=validate_only
+            ),
             catalog_service_pb2.RegisterMachineResponse,
             self._timeout(timeout_seconds),
         )

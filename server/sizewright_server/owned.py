@@ -46,7 +46,7 @@ def list_machines(app: Sizing, request: pb.ListMachinesRequest) -> Message:
 
 
 def register_machine(app: Sizing, request: pb.RegisterMachineRequest) -> Message:
-    """Keeps a machine, in the place of one of that name."""
+    """Keeps a machine, in the place of one of that name; or says what it would be."""
     problems: list[Violation] = []
     machine = read_machine(request.machine, "machine", problems)
     if request.machine.name == LOCAL:
@@ -59,6 +59,8 @@ def register_machine(app: Sizing, request: pb.RegisterMachineRequest) -> Message
     replaced = machine.name in names
     if not replaced and len(names) >= MOST_MACHINES:
         raise RequestInvalid([Violation("machine", f"{MOST_MACHINES} are registered already")])
+    if request.validate_only:
+        return pb.RegisterMachineResponse(machine=machine_message(machine), replaced=replaced)
     with _stored(app, home) as store:
         store.put_document(MACHINES, machine.name, machine_document(machine))
     return pb.RegisterMachineResponse(machine=machine_message(machine), replaced=replaced)

@@ -189,3 +189,40 @@ def test_machines_are_added_listed_checked_and_removed_from_the_command_line(
         assert removed.exit_code == 0
         again = RUNNER.invoke(app, ["machine", "remove", "lab", *there])
         assert again.exit_code == 4
+
+
+def test_of_a_file_with_a_wrong_machine_none_is_registered(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "machines.yaml"
+    file.write_text("machines: [dgx-h100, {name: odd, model: dgx-h1}]\n")
+    with running(home=home) as server:
+        there = ["--server", target_of(server)]
+        done = RUNNER.invoke(app, ["machine", "add", str(file), *there])
+        assert done.exit_code == 4
+        assert "machine.model" in done.stderr
+        assert "registered" not in done.stderr
+        with SizingClient.connect(target_of(server)) as client:
+            assert names(client) == []
+
+
+def test_a_machine_can_be_checked_without_being_kept(kept: SizingClient) -> None:
+    answer = kept.register_machine(LAB, validate_only=True)
+    assert answer.machine.accelerators.count == 8
+    assert names(kept) == []
+
+
+def test_everything_that_is_wrong_is_named_at_once(kept: SizingClient) -> None:
+    machine = pb.Machine(name="lab box", vcpus=-3)
+    machine.accelerators.device, machine.accelerators.count = "RTX-9999", 2
+    machine.ownership.purchase_price_nanos_usd = DOLLAR
+    machine.ownership.utilization = 1.3
+    with pytest.raises(InvalidRequestError) as error:
+        kept.register_machine(machine)
+    assert {violation.field.removeprefix("machine.") for violation in error.value.violations} == {
+        "name",
+        "vcpus",
+        "cpu_architecture",
+        "host_memory.nominal_bytes",
+        "accelerators.device",
+        "ownership.lifetime_years",
+        "ownership.utilization",
+    }

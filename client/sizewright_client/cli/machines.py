@@ -93,6 +93,10 @@ def add(
     machines = load_machines(file) if file is not None else [_of_model(model, name, count, cost)]
     made = []
     with Connection(server, token_file, tls, ca_file, timeout).open() as client:
+        if len(machines) > 1:
+            # All are checked before the first is kept: a wrong one leaves nothing half done.
+            for machine in machines:
+                client.register_machine(machine, validate_only=True)
         for machine in machines:
             answer = client.register_machine(machine)
             made.append(answer.machine)

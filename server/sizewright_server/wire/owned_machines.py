@@ -20,6 +20,8 @@ from sizewright_server.estimation.problems import Violation
 from sizewright_server.wire import models
 from sizewright_server.wire.violations import echoed, from_pydantic
 
+NO_LIFETIME = "is required with a purchase price: the years it is written off over"
+
 
 def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> Machine | None:
     """A machine; None when something is wrong, which is then in `problems`.
@@ -30,7 +32,9 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
     model = _model(message, path, found)
     section = _section(message, model, path, found)
     devices = None
-    if section is not None and section.accelerators is not None:
+    if section is None:
+        _also(message, path, found)
+    elif section.accelerators is not None:
         devices = _devices(message, section.accelerators, model, path, found)
     owned = _ownership(message, section, model, path, found)
     problems += _told(message, found, path) if message.model and model is None else found
@@ -56,6 +60,16 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
         model=message.model,
         ownership=owned,
     )
+
+
+def _also(message: pb.Machine, path: str, found: list[Violation]) -> None:
+    """What is wrong beside wrong numbers, so that everything is named at once."""
+    given = message.accelerators
+    if given.device and find_device(given.device) is None:
+        _described(given, f"{path}.accelerators", found)
+    owned = message.ownership
+    if owned.purchase_price_nanos_usd > 0 and not owned.lifetime_years:
+        found.append(Violation(f"{path}.ownership.lifetime_years", NO_LIFETIME))
 
 
 def _told(message: pb.Machine, found: list[Violation], path: str) -> list[Violation]:
@@ -244,8 +258,7 @@ def _ownership(
     # A machine that was registered comes back with both; they say the same then.
     owned = Ownership(**given.model_dump())
     if given.purchase_price_nanos_usd and not given.lifetime_years:
-        words = "is required with a purchase price: the years it is written off over"
-        found.append(Violation(f"{where}.lifetime_years", words))
+        found.append(Violation(f"{where}.lifetime_years", NO_LIFETIME))
         return None
     if message.ownership.power_watts and not given.electricity_per_kwh_nanos_usd:
         words = "is required with power_watts: the price of a kWh"

@@ -19,6 +19,7 @@ from tests.bench.in_process import recommend_figures, step_figures
 from tests.bench.peers import peer_figures
 from tests.bench.refreshes import refresh_figures
 from tests.bench.served import served_figures
+from tests.bench.serving import serving_figures
 
 from sizewright_server.service import bundled_sizing
 
@@ -57,6 +58,7 @@ def measured(calls: int, seconds: float) -> tuple[list[Figure], list[str]]:
     app = bundled_sizing()
     asked = recommend_figures(app, calls)
     figures = [*asked, *step_figures(app, calls), *classical_figures()]
+    figures += serving_figures()
     figures += [*command_figures(), *catalog_figures()]
     missing = []
     with tempfile.TemporaryDirectory() as name:

@@ -70,6 +70,14 @@ class HuggingFace:
         ]
         return [(name, size) for name, size in parts if size]
 
+    def weight_bytes(self, stage: int) -> int:
+        """Bytes of a stage's weights, which do not depend on batch or length."""
+        key = ("weights", self.setup.layout, stage)
+        known = self.setup.tables.numbers
+        if key not in known:
+            known[key] = sum(n for _, n in self.weights(stage))
+        return known[key]
+
     def cache_bytes(self, stage: int, tokens: int) -> int:
         """The cache of a stage's layers for every sequence at `tokens` tokens."""
         tp, size = self.setup.layout.tp, self.setup.itemsize

@@ -70,8 +70,7 @@ def allocated(engine: HuggingFace, stage: int) -> ByteRange:
 
     The low bound leaves the prefill's activations out: prompts may be run in chunks.
     """
-    weights = engine.weights(stage)
-    held = _weight_range(engine, sum(n for _, n in weights))
+    held = _weight_range(engine, engine.weight_bytes(stage))
     less, more = _doubt(engine, MOVING_DOUBT)
     sizes = []
     for moment in engine.moments(stage):
@@ -99,7 +98,7 @@ def _weight_range(engine: HuggingFace, size: int) -> ByteRange:
 def reserved(engine: HuggingFace, stage: int) -> ByteRange:
     """What the caching allocator holds: more than is live by a share of what comes and goes."""
     live = allocated(engine, stage)
-    held = sum(n for _, n in engine.weights(stage))
+    held = engine.weight_bytes(stage)
     if engine.run.cache == "static":
         held += engine.cache_bytes(stage, engine.run.cache_tokens or engine.run.tokens)
     _, usual, most = reserved_shares()["inference"]
@@ -184,29 +183,44 @@ def _largest_each(size: Callable[[int], ByteRange], top: int, most: int) -> tupl
         return known[n]
 
     return (
-        _largest(lambda n: at(n).high_bytes, top, most),
-        _largest(lambda n: at(n).best_bytes, top, most),
-        _largest(lambda n: at(n).low_bytes, top, most),
+        largest_below(lambda n: at(n).high_bytes, top, most),
+        largest_below(lambda n: at(n).best_bytes, top, most),
+        largest_below(lambda n: at(n).low_bytes, top, most),
     )
 
 
-def _largest(size: Callable[[int], int], top: int, most: int) -> int:
-    """Secants from below and above, then halves: the size grows with the number, nearly in line."""
+#: A number near 1 whose size says how fast sizes grow.
+NEAR = 64
+
+
+def largest_below(size: Callable[[int], int], top: int, most: int) -> int:
+    """The largest number whose size is at most `top`: by lines between a fit and a misfit.
+
+    Sizes grow with the number, in lines with few kinks, so a line through the bracket's ends lands
+    close; every third step halves the bracket, whatever the kinks.
+    """
     if size(1) > top:
         return 0
-    low, high = 1, most + 1
-    guess = 64
-    for step in range(64):
+    low, step = 1, 0
+    high = 2 + (top - size(1)) * (NEAR - 1) // max(1, size(NEAR) - size(1))
+    while high < most and size(high) <= top:
+        low, high = high, 2 * high
+    if high >= most:
+        if size(most) <= top:
+            return most
+        high = most
+    while high - low > 1:
+        step += 1
+        rise = size(high) - size(low)
+        guess = low + (top - size(low)) * (high - low) // max(1, rise)
+        if step % 3 == 0:
+            guess = (low + high) // 2
         guess = min(max(guess, low + 1), high - 1)
-        if high - low <= 1:
-            break
         if size(guess) <= top:
             low = guess
+            guess = min(low + 1, high)
+            if guess < high and size(guess) > top:
+                high = guess
         else:
             high = guess
-        slope = max(1, (size(guess) - size(1)) // max(1, guess - 1))
-        line = 1 + (top - size(1)) // slope
-        guess = line if step < 6 and low < line < high else (low + high) // 2
-        if step < 6 and line == low:
-            guess = low + 1
     return low

@@ -56,6 +56,8 @@ class Tables:
         self._weights: dict[int, WeightTable] = {}
         self._counts: dict[tuple[int, int], CacheCounts] = {}
         self._stages: dict[Hashable, Stage] = {}
+        #: Sums that neither batch nor length changes, by what they are of.
+        self.numbers: dict[Hashable, int] = {}
 
     def weights(self, tp: int, *, padded: bool) -> WeightTable:
         """The weights; `padded` as MXFP4 kernels hold experts on `tp` ranks."""

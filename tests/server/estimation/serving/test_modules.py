@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.runtime import device_overhead
+from sizewright_server.estimation.serving.modules import largest_below
 from sizewright_server.estimation.serving.prepared import PreparedServing
 from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Layout, ModelSource
@@ -84,3 +87,22 @@ def test_latents_are_cached_expanded() -> None:
     made = parts("deepseek-ai/DeepSeek-V2-Lite", input_tokens=100)
 
     assert made["kv-cache"] == 100 * 27 * 16 * (128 + 64 + 128) * 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    slopes=st.lists(st.integers(1, 10**7), min_size=1, max_size=3),
+    fixed=st.integers(0, 10**9),
+    room=st.integers(0, 10**12),
+)
+def test_the_largest_that_fits_fits_and_one_more_does_not(
+    slopes: list[int], fixed: int, room: int
+) -> None:
+    def size(n: int) -> int:
+        return fixed + max(slope * max(0, n - 100 * i) for i, slope in enumerate(slopes))
+
+    most = 2**24
+    found = largest_below(size, fixed + room, most)
+
+    assert found == 0 or size(found) <= fixed + room
+    assert found == most or size(found + 1) > fixed + room

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -20,16 +20,24 @@ from sizewright_catalog.published import (
     PublishedError,
     VersionEntry,
     read_published,
-    record_of,
     write_published,
 )
 from sizewright_catalog.snapshot import replacing
+from sizewright_catalog.store.statements import (
+    KEPT_VERSIONS,
+    RecordedChange,
+    entry_columns,
+    published,
+    put,
+    put_record,
+    recorded,
+    swap,
+)
 from sizewright_catalog.store.tables import (
     CURRENT,
     DOCUMENTS,
     METADATA,
     PRICE_CHANGES,
-    PROVIDERS,
     VERSIONS,
 )
 
@@ -40,27 +48,12 @@ DAMAGED = ("not a database", "malformed", "disk image")
 READS_ONLY = "sizewright_reads_only"
 #: Rows written in one statement.
 CHUNK = 5000
-#: Versions that are kept as files, the one served among them.
-KEPT_VERSIONS = 8
 #: Price changes that are kept, oldest lost first: some 300 MB of SQLite.
 KEPT_CHANGES = 2_000_000
 
 
 class StoreError(Exception):
     """A store that cannot be opened, read or written: gone, locked, full, damaged."""
-
-
-class VersionConflict(Exception):
-    """Another version took its place since this one was begun: merge anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedChange:
-    """A price change and the version that brought it."""
-
-    id: int
-    entry: VersionEntry
-    change: PriceChange
 
 
 class Store:
@@ -98,7 +91,7 @@ class Store:
     def read(self) -> Published:
         """All that readers need, as the store has it."""
         with self._reading() as connection:
-            return _published(connection)
+            return published(connection)
 
     def publish(self) -> Published:
         """Brings the home's published file, and the version files it names, up to date."""
@@ -112,7 +105,7 @@ class Store:
     def record(self, record: ProviderRecord) -> None:
         """Writes how a provider's refreshes go."""
         with self._writing() as connection:
-            _put_record(connection, record)
+            put_record(connection, record)
 
     def commit(
         self,
@@ -128,10 +121,10 @@ class Store:
         """
         content = self.home.version(entry.version).read_bytes() if self.shared else None
         with self._writing() as connection:
-            _swap(connection, entry.sequence)
+            swap(connection, entry.sequence)
             connection.execute(sa.insert(VERSIONS).values(**asdict(entry), content=content))
             if record is not None:
-                _put_record(connection, record)
+                put_record(connection, record)
             rows = ({**asdict(change), "sequence": entry.sequence} for change in changes)
             while chunk := list(islice(rows, CHUNK)):
                 connection.execute(sa.insert(PRICE_CHANGES), chunk)
@@ -139,7 +132,7 @@ class Store:
     def put_document(self, kind: str, name: str, document: dict[str, Any]) -> None:
         """Writes a document, in the place of one of the same kind and name, and publishes it."""
         with self._writing() as connection:
-            _put(connection, DOCUMENTS, {"kind": kind, "name": name}, {"document": document})
+            put(connection, DOCUMENTS, {"kind": kind, "name": name}, {"document": document})
         self.publish()
 
     def delete_document(self, kind: str, name: str) -> bool:
@@ -163,7 +156,7 @@ class Store:
         """The changes of a type's prices, newest first, those older than `before_id`."""
         changes = PRICE_CHANGES.c
         query = (
-            sa.select(PRICE_CHANGES, *_entry_columns())
+            sa.select(PRICE_CHANGES, *entry_columns())
             .join(VERSIONS, VERSIONS.c.sequence == changes.sequence)
             .where(changes.provider == provider, changes.type == type_name)
             .order_by(changes.id.desc())
@@ -176,7 +169,7 @@ class Store:
         if before_id is not None:
             query = query.where(changes.id < before_id)
         with self._reading() as connection:
-            return [_recorded(row) for row in connection.execute(query).mappings()]
+            return [recorded(row) for row in connection.execute(query).mappings()]
 
     def prune(self) -> None:
         """Forgets the oldest versions and price changes, and deletes files nobody names.
@@ -215,11 +208,11 @@ class Store:
             for entry in published.versions:
                 connection.execute(sa.insert(VERSIONS).values(**asdict(entry)))
             for record in published.providers.values():
-                _put_record(connection, record)
+                put_record(connection, record)
             for kind, documents in published.documents.items():
                 for name, document in documents.items():
                     key = {"kind": kind, "name": name}
-                    _put(connection, DOCUMENTS, key, {"document": document})
+                    put(connection, DOCUMENTS, key, {"document": document})
 
     def _materialise(self, entry: VersionEntry) -> None:
         """Writes the file of a version that another home brought into a shared store."""
@@ -277,54 +270,3 @@ def _engine(url: str) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
-
-
-def _swap(connection: sa.Connection, sequence: int) -> None:
-    """Moves the pointer from the sequence before this one. Raises VersionConflict."""
-    if sequence == 1 and connection.scalar(sa.select(CURRENT.c.sequence)) is None:
-        connection.execute(sa.insert(CURRENT).values(id=1, sequence=0))
-    moved = connection.execute(
-        sa.update(CURRENT).where(CURRENT.c.sequence == sequence - 1).values(sequence=sequence)
-    )
-    if moved.rowcount != 1:
-        raise VersionConflict(f"version {sequence} is not the next one")
-
-
-def _published(connection: sa.Connection) -> Published:
-    newest = VERSIONS.c.sequence.desc()
-    query = sa.select(*_entry_columns()).order_by(newest).limit(KEPT_VERSIONS)
-    documents: dict[str, dict[str, Any]] = {}
-    for kind, name, document in connection.execute(sa.select(DOCUMENTS)):
-        documents.setdefault(kind, {})[name] = document
-    return Published(
-        sequence=connection.scalar(sa.select(CURRENT.c.sequence)) or 0,
-        versions=tuple(VersionEntry(*row) for row in connection.execute(query)),
-        providers={
-            name: record_of(record) for name, record in connection.execute(sa.select(PROVIDERS))
-        },
-        documents=documents,
-    )
-
-
-def _entry_columns() -> list[sa.Column[Any]]:
-    return [VERSIONS.c[name] for name in VersionEntry.__dataclass_fields__]
-
-
-def _put_record(connection: sa.Connection, record: ProviderRecord) -> None:
-    _put(connection, PROVIDERS, {"name": record.name}, {"record": asdict(record)})
-
-
-def _put(
-    connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]
-) -> None:
-    """Writes a row in the place of one with the same key, on every database alike."""
-    chosen = sa.and_(*(table.c[name] == value for name, value in key.items()))
-    if not connection.execute(sa.update(table).where(chosen).values(**values)).rowcount:
-        connection.execute(sa.insert(table).values(**key, **values))
-
-
-def _recorded(row: Any) -> RecordedChange:
-    names = VersionEntry.__dataclass_fields__
-    entry = VersionEntry(**{name: row[name] for name in names})
-    change = PriceChange(**{name: row[name] for name in PriceChange.__dataclass_fields__})
-    return RecordedChange(row["id"], entry, change)

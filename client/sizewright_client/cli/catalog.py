@@ -21,7 +21,18 @@ from sizewright_client.cli.options import (
     TokenFileOption,
 )
 
-_STATUS_COLUMNS = ("provider", "offer_count", "instance_type_count", "estimated_offer_count")
+_STATUS_COLUMNS = (
+    "provider",
+    "offer_count",
+    "instance_type_count",
+    "estimated_offer_count",
+    "refresh_state",
+    "age",
+    "last_success_time",
+    "failure_count",
+    "last_error",
+    "next_try_time",
+)
 _TYPE_COLUMNS = (
     "name",
     "vcpus",

@@ -776,7 +776,7 @@ class ProviderStatus(_message.Message):
     last_error: _builtins.str
     """What went wrong last; stays after a success, so that one can look it up."""
     failure_count: _builtins.int
-    """Refreshes that failed since the last success."""
+    """Refreshes in a row that failed, or in which a scope did."""
     @_builtins.property
     def oldest_price_time(self) -> _timestamp_pb2.Timestamp:
         """Oldest price."""

@@ -7,8 +7,10 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2
 from sizewright_client.render.figures import exact_dollars
@@ -177,7 +179,17 @@ def _short(enum: Any, number: int) -> str:
 
 
 def _at(message: Message, path: str) -> Any:
+    """The field at a path as a cell: times as ISO, lengths of time in seconds, enums by name."""
     value: Any = message
     for name in path.split("."):
-        value = getattr(value, name)
+        holder, value = value, getattr(value, name)
+    field = holder.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence and not holder.HasField(name):
+        return ""
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    if isinstance(value, Duration):
+        return value.ToJsonString().removesuffix("s")
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
     return value

@@ -52,6 +52,7 @@ def test_what_was_refreshed_is_listed_compared_and_told_of(run: Run, source: Sou
     diff = run("diff", "-o", "json")
     history = run("history", "standin/g.h100.8", "--region", "east-1", "--purchase", "spot")
     versions = run("versions")
+    cells = run("history", "standin/g.h100.8", "--region", "east-1", "--limit", "1", "-o", "csv")
 
     assert (first.returncode, second.returncode) == (0, 0)
     assert "144 offers of 24 types\n  144 new\n" in first.stdout
@@ -62,6 +63,10 @@ def test_what_was_refreshed_is_listed_compared_and_told_of(run: Run, source: Sou
     assert "g.h100.8" in listed.stdout
     assert json.loads(diff.stdout)["after"] == events[-1]["version"]
     assert "20.74  31.10  +50 %  g.h100.8 east-1 spot" in history.stdout
+    row = dict(zip(*(line.split(",") for line in cells.stdout.splitlines()), strict=True))
+    assert row["change_time"].startswith("20")
+    assert row["change_time"].endswith("Z")
+    assert (row["before_nanos"], row["kind"]) != ("", "1")
     assert versions.stdout.count("refresh of standin") == 2
     for page in (first, history, versions):
         assert all(len(line) <= 80 for line in page.stdout.splitlines())

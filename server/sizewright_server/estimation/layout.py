@@ -7,6 +7,7 @@ where the default is not what people run with.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 Sharding: TypeAlias = Literal["ddp", "deepspeed", "fsdp1", "fsdp2", "megatron"]
@@ -101,6 +102,7 @@ class Layout:
         return self.shard_size or self.dp * self.cp
 
 
+@lru_cache(maxsize=65_536)
 def structure(layout: Layout) -> Layout:
     """The layout with its sizes taken away: layouts with the same share one schedule."""
     return replace(

@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 
 from sizewright_catalog.values import Machine
-from sizewright_server.estimation.preparation import prepare_any
+from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.devices import lacks, native_features
@@ -88,6 +88,8 @@ class Planning:
         self.search = Search(self.competitors.kinds, question.constraints, self.competitors.wanted)
         self.base = Variant(question.prepared)
         self._rankings: dict[tuple[bool, int], Ranking] = {}
+        self._variants: dict[tuple[Applied, ...], Variant | None] = {}
+        self._features: dict[tuple[str, ...], Mask] = {}
         self._try_base()
         self.fitting = int(self._ranking().allowed.sum())
 
@@ -100,21 +102,19 @@ class Planning:
         beyond: dict[tuple[Applied | None, int], Mask] = {}
         most: dict[Applied | None, int] = {}
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
-            try:
-                variant = Variant(self.question.prepare(workload), steps)
-            except UnsupportedWorkload:
-                continue  # A combination that this model cannot take.
-            hours = self._hours(variant)
-            supported = self._supported(variant) & self.competitors.wanted
+            supported = self._supported(workload) & self.competitors.wanted
             moved = next((step for step in steps if step.name in SEVERAL), None)
             strongest = most.setdefault(moved, len(steps))
             for nodes in range(1, self.question.constraints.max_nodes + 1):
                 far = beyond.setdefault((moved, nodes), np.zeros_like(supported))
                 only = supported & self._can_improve(nodes) & ~far
-                if only.any():
-                    nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
-                    if len(steps) == strongest:
-                        far |= self._beyond_reach(nearest)
+                variant = self._prepared(workload, steps) if only.any() else None
+                if variant is None:
+                    continue
+                hours = self._hours(variant)
+                nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
+                if len(steps) == strongest:
+                    far |= self._beyond_reach(nearest)
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""
@@ -209,11 +209,23 @@ class Planning:
         beyond: Mask = nearest.found & lacks_much
         return beyond
 
-    def _supported(self, variant: Variant) -> Mask:
-        """Kinds whose device has what a variant asks for."""
-        features = native_features(variant.prepared.workload)
-        devices = [kind.device for kind in self.competitors.kinds.kinds]
-        return np.array([d is None or not lacks(d, features) for d in devices], dtype=np.bool_)
+    def _prepared(self, workload: AnyWorkload, steps: tuple[Applied, ...]) -> Variant | None:
+        """The changed workload; None for a combination that this model cannot take."""
+        if steps not in self._variants:
+            try:
+                self._variants[steps] = Variant(self.question.prepare(workload), steps)
+            except UnsupportedWorkload:
+                self._variants[steps] = None
+        return self._variants[steps]
+
+    def _supported(self, workload: AnyWorkload) -> Mask:
+        """Kinds whose device has what a changed workload asks for."""
+        features = native_features(workload)
+        if features not in self._features:
+            devices = [kind.device for kind in self.competitors.kinds.kinds]
+            able = [d is None or not lacks(d, features) for d in devices]
+            self._features[features] = np.array(able, dtype=np.bool_)
+        return self._features[features]
 
     def _hours(self, variant: Variant) -> Hours | None:
         return None if self.question.hours is None else self.question.hours(variant)

@@ -63,7 +63,8 @@ def host_states(
         largest_saved=rank_saved // max(1, states + 1) if layout.sharding == "deepspeed" else 0,
         gathers=save in ("full", "full-weights") and shards * ways > 1,
         save=save,
-        offloaded=_offloaded(layout, trainable // (shards * ways), state_width(kind, FP32)),
+        offloaded=_offloaded(layout, trainable // (shards * ways), state_width(kind, FP32))
+        + _paged(kind, trainable // (shards * ways)),
     )
 
 
@@ -76,6 +77,11 @@ def state_width(kind: OptimizerKind, width: int) -> float:
         elif rule.of in ("elements", "kronecker"):
             total += rule.count * (rule.bytes or width)
     return total
+
+
+def _paged(kind: OptimizerKind, parameters: int) -> int:
+    """States in unified memory, which has its home on the host."""
+    return int(parameters * state_width(kind, FP32)) if kind.paged else 0
 
 
 def _offloaded(layout: Layout, parameters: int, states_width: float) -> int:

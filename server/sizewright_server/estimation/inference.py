@@ -125,7 +125,7 @@ class InferenceGroup:
         dims = self.dims_of.of(self.architecture.sizes)
         return zero, 4 * round_up(elements(("B", "V"), dims) * FP32)
 
-    def resident_numbers(self, parameters: int) -> list[tuple[str, int, str]]:
+    def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
         width, tp = self.mode.types.weight, int(self.tp[0])
         return [

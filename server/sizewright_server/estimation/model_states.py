@@ -106,8 +106,13 @@ class ModelStates:
         return -(-largest // ways) * itemsize
 
     def optimizer(self, optimizer: Optimizer) -> Column:
-        """State tensors, and the master copy where there is one."""
+        """State tensors, and the master copy where there is one.
+
+        Paged states are in unified memory, which PyTorch's allocator does not count.
+        """
         kind, width = optimizers()[optimizer.name], self.widths.state
+        if kind.paged:
+            return np.zeros_like(self.layouts.dp)
         size: Column = np.zeros_like(self.layouts.dp)
         if kind.whole_states is not None:
             item = kind.states[0].bytes or width if kind.states else width

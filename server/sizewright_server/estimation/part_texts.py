@@ -47,6 +47,8 @@ def resident_parts(prepared: PreparedWorkload, group: TrainingGroup | InferenceG
             PART_TEXTS[name].source,
             PART_TEXTS[name].confidence,
         )
-        for name, size, numbers in group.resident_numbers(prepared.parameter_count)
+        for name, size, numbers in group.resident_numbers(
+            prepared.parameter_count, prepared.trainable_parameter_count
+        )
         if size
     ]

@@ -27,6 +27,8 @@ SMALL_SEGMENT = 2 * MIB
 MEDIUM_REQUEST = 10 * MIB
 MEDIUM_SEGMENT = 20 * MIB
 GRANULE = 2 * MIB
+#: A replay whose own peak is this near to the schedule's has all that the schedule has.
+SAME = 0.01
 
 
 class CachingAllocator:
@@ -132,7 +134,9 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
         elif allocated > peak:
             peak = allocated
     reserved = computing.reserved_bytes + gathering.reserved_bytes
-    if not expansion.cut:
+    # Copies of the weights, projected states and offloaded inputs are not in the requests.
+    complete = abs(peak - allocated_bytes) <= SAME * allocated_bytes
+    if complete and not expansion.cut:
         return reserved
     return allocated_bytes + max(0, reserved - peak + expansion.waiting_bytes())
 

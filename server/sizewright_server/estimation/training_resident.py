@@ -11,7 +11,7 @@ from sizewright_server.estimation.exchanges import expert_bytes, imbalance
 from sizewright_server.estimation.inputs import input_bytes
 from sizewright_server.estimation.modeling import modeling_code
 from sizewright_server.estimation.ops import INT64
-from sizewright_server.estimation.optimizers import optimizers
+from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.pipeline import chunks_in_flight
 from sizewright_server.estimation.profile import Column, elements, round_up, walk
 from sizewright_server.estimation.states import ITEMSIZES, buffer_elements
@@ -145,26 +145,25 @@ class ResidentGroup(TrainingPasses):
         waiting: Column = np.where(self.parallel.pp > 1, total, 0)
         return waiting
 
-    def resident_numbers(self, parameters: int) -> list[tuple[str, int, str]]:
+    def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
         widths, parallel = self.widths, self.parallel
         whole = int(self.tp[0]) * int(parallel.pp[0])
         ways = [f"over {int(parallel.ways(stage)[0]) * whole}" for stage in (1, 2, 3)]
         kind = optimizers()[self.training.optimizer.name]
-        per_parameter = (kind.whole_states or 0) * widths.state + widths.master
         resident = self.resident
         batch = f"2 x {self.training.rows} x {self.training.seq_len} x {INT64} B"
         return [
-            ("weights", int(resident.weights[0]), f"{parameters:,} x {widths.stored} B {ways[2]}"),
+            ("weights", int(resident.weights[0]), self._weight_numbers(parameters, trained, ways)),
             (
                 "optimizer-state",
                 int(resident.optimizer[0]),
-                f"{parameters:,} x {per_parameter} B {ways[0]}",
+                self._state_numbers(kind, trained, ways),
             ),
             (
                 "gradients-kept",
                 int(resident.gradients_kept[0]),
-                f"{parameters:,} x {widths.gradient} B {ways[1]}",
+                f"{trained:,} x {widths.gradient} B {ways[1]}",
             ),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
             ("inputs", int(resident.inputs[0]), batch),
@@ -182,6 +181,27 @@ class ResidentGroup(TrainingPasses):
                 f"{int(resident.workspaces[0]):,} B",
             ),
         ]
+
+    def _weight_numbers(self, parameters: int, trained: int, ways: list[str]) -> str:
+        """Frozen weights in their format, and what trains beside them."""
+        widths, base = self.widths, self.training.base_weights
+        if self.training.adapter is None:
+            return f"{parameters:,} x {widths.stored} B {ways[2]}"
+        frozen = f"{parameters - trained:,} frozen"
+        if widths.types.quantized is not None and base is not None:
+            frozen += f", linear layers in {base.format}, the rest"
+        return f"{frozen} x {widths.stored} B, {trained:,} trained x {widths.trained} B {ways[2]}"
+
+    def _state_numbers(self, kind: OptimizerKind, trained: int, ways: list[str]) -> str:
+        """States of whole tensors by their bytes; others by what is kept of a tensor."""
+        name, widths = self.training.optimizer.name, self.widths
+        if kind.paged:
+            return f"{name}: in unified memory, not counted on the GPU"
+        if kind.whole_states is None:
+            kinds = ", ".join(f"{rule.count} x {rule.of}" for rule in kind.states)
+            return f"{trained:,} trained, {name} keeps {kinds} {ways[0]}"
+        item = kind.states[0].bytes or widths.state if kind.states else widths.state
+        return f"{trained:,} x {kind.whole_states * item + widths.master} B {ways[0]}"
 
     def _chunks(self) -> Column:
         """Chunks of which the stage holds saved activations, the running one counted."""

@@ -209,7 +209,7 @@ def test_litgpts_recipes_allocate_what_they_report(
         base_weights=BaseWeights(base, quantized_head=nf4, keeps_inputs=nf4),
     )
     found = readings(run, find_preset(preset).config).allocated
-    assert found.best_bytes == pytest.approx(published, rel=0.05)
+    assert found.best_bytes == pytest.approx(published, rel=0.06)
     assert found.low_bytes <= published <= found.high_bytes
 
 
@@ -264,3 +264,19 @@ def test_packed_rows_need_a_mask_unless_the_kernel_takes_lengths() -> None:
     flash = replace(packed, attention="flash-attention-2")
     assert moving_at_loss(packed) > moving_at_loss(training())
     assert moving_at_loss(flash) <= moving_at_loss(training())
+
+
+def test_paged_states_are_in_host_memory_and_not_among_the_tensors() -> None:
+    assert states_bytes("paged-adamw-8bit") == 0
+    run = training(optimizer=Optimizer("paged-adamw", "for-loop"))
+    prepared = prepare(Workload(ModelSource(CONFIG), run))
+    assert prepared.host_states(Layout()).offloaded == pytest.approx(8 * COUNT, rel=1e-3)
+
+
+def test_copies_that_are_not_replayed_are_reserved_all_the_same() -> None:
+    run = training(preference=Preference("dpo", "model"), states=StateTypes(moving_average="bf16"))
+    prepared = prepare(Workload(ModelSource(CONFIG), run))
+    found = prepared.estimate(Layout(), 1, device_overhead(None, None), replay=True)
+    gpu = found.pool("gpu").gpu
+    assert gpu is not None
+    assert gpu.reserved.best_bytes >= gpu.allocated.best_bytes

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.architecture import Architecture, Sizes
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns, highest
 from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.explain import explain
@@ -236,9 +236,14 @@ def count_parameters(
     architecture: Architecture, segments: Sequence[Segment], dims: Dims, *, trained: bool = False
 ) -> int:
     """Parameters of the whole model, tied tensors once; with `trained` only those that train."""
-    total = sum(
-        s.count * int(parameter_count(s, dims.of(s.sizes), trained=trained)[0]) for s in segments
-    )
+    counted: dict[tuple[int, Sizes], int] = {}
+    total = 0
+    for segment in segments:
+        key = (id(segment.program), segment.sizes)
+        if key not in counted:
+            made = parameter_count(segment, dims.of(segment.sizes), trained=trained)
+            counted[key] = int(made[0])
+        total += segment.count * counted[key]
     if trained and not all(p.trained for p in segments[0].program.parameters[:1]):
         return total
     return total - int(tied_count(architecture, dims.of(segments[0].sizes))[0])

@@ -31,14 +31,16 @@ def runs_of(rule: str | None, config: Config, style: Style, sizes: Sizes) -> tup
         return (Run("block", "block", "block", sizes.layers, style, sizes),)
     layers = RULES[rule](config, sizes)
     runs: list[Run] = []
+    own: dict[str, tuple[Style, Sizes]] = {}
     for layer, group in groupby(layers, key=lambda layer: (layer.name, dict(layer.sizes))):
         members = list(group)
         first = members[0]
-        own_style = replace(style, **first.style)
-        changed: dict[str, Any] = dict(first.sizes)
-        own_sizes = replace(sizes, **changed)
+        key = repr(first)
+        if key not in own:
+            changed: dict[str, Any] = dict(first.sizes)
+            own[key] = (replace(style, **first.style), replace(sizes, **changed))
         name = f"{layer[0]}-{len(runs)}" if len(runs) else layer[0]
-        runs.append(Run(name, "block", "block", len(members), own_style, own_sizes))
+        runs.append(Run(name, "block", "block", len(members), *own[key]))
     return tuple(runs)
 
 

@@ -15,7 +15,14 @@ import numpy as np
 
 from sizewright_server.estimation import megatron, megatron_heads, megatron_stacks
 from sizewright_server.estimation.adapters import has_prompt
-from sizewright_server.estimation.architecture import Architecture, HeadStyle, Role, Sizes, Style
+from sizewright_server.estimation.architecture import (
+    Architecture,
+    HeadStyle,
+    Role,
+    Run,
+    Sizes,
+    Style,
+)
 from sizewright_server.estimation.heads import (
     lower_embedding,
     lower_head,
@@ -84,9 +91,9 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
 
     `mode` is completed from each run's own sizes and from `tokens`, the most that attention sees.
     """
-    segments = []
+    segments: list[Segment] = []
     learns = mode.types.trains("embeddings") or has_prompt(mode.types) or mode.learns_inputs
-    for run in architecture.runs:
+    for run in _joined(architecture.runs, tokens):
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count
         name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"
@@ -106,6 +113,25 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
             )
         segments.append(Segment(run.name, run.role, program, count - whole, run.sizes))
     return tuple(segments)
+
+
+@lru_cache(maxsize=256)
+def _joined(runs: tuple[Run, ...], tokens: int) -> tuple[Run, ...]:
+    """The runs, where those that differ only in a window longer than the text are one."""
+    joined: list[Run] = []
+    for run in runs:
+        if run.sizes.window > tokens:
+            run = replace(run, sizes=replace(run.sizes, window=0))
+        last = joined[-1] if joined else run
+        if run.role == "block" and joined and _alike(last, run):
+            joined[-1] = replace(last, count=last.count + run.count)
+        else:
+            joined.append(run)
+    return tuple(joined)
+
+
+def _alike(one: Run, other: Run) -> bool:
+    return (one.style, one.sizes, one.lowering) == (other.style, other.sizes, other.lowering)
 
 
 def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewright_server.estimation.architecture import Architecture, Role
+from sizewright_server.estimation.architecture import Architecture, Role, Sizes
 from sizewright_server.estimation.lowering import TIED_HEADS, Dims, Segment
 from sizewright_server.estimation.optimizers import (
     OptimizerKind,
@@ -43,7 +43,12 @@ class ModelStates:
         self.layouts, self.widths = layouts, widths
         self.segments, self.counts = tuple(segments), tuple(counts)
         count = len(layouts.dp)
-        self._tensors = [_table(s, dims.of(s.sizes), count) for s in segments]
+        tables: dict[tuple[int, Sizes], TensorTable] = {}
+        for segment in segments:
+            key = (id(segment.program), segment.sizes)
+            if key not in tables:
+                tables[key] = _table(segment, dims.of(segment.sizes), count)
+        self._tensors = [tables[id(s.program), s.sizes] for s in segments]
         self._trained = [segment.program.trained for segment in segments]
         self._experts = [_expert_rows(segment) for segment in segments]
         head = architecture.head

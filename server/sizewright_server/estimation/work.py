@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.lowering import Dims, Segment
 from sizewright_server.estimation.profile import elements
 
@@ -37,11 +38,15 @@ def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: boo
     """The work of a sample. An embedding is a look-up; of experts only the chosen ones run."""
     active, scores, kv, layers, hidden = 0, 0.0, 0, 0, 0
     seen = 0.5 if causal else 1.0
+    counted: dict[tuple[int, Sizes], int] = {}
     for segment in segments:
         sizes = segment.sizes
         hidden = max(hidden, sizes.hidden)
         if segment.role != "embedding":
-            active += segment.count * _active_parameters(segment, dims)
+            key = (id(segment.program), sizes)
+            if key not in counted:
+                counted[key] = _active_parameters(segment, dims)
+            active += segment.count * counted[key]
         if segment.role == "block":
             layers += segment.count
             width = sizes.heads * sizes.head_dim

@@ -21,7 +21,7 @@ from sizewright_server.estimation.memory import (
 from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
 from sizewright_server.estimation.pipeline import stage_index
 from sizewright_server.estimation.replay import replayed_reserved_bytes
-from sizewright_server.estimation.reserved import kind_of, left_by_lengths
+from sizewright_server.estimation.reserved import around_replay, kind_of, left_by_lengths
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak
 from sizewright_server.estimation.training import TrainingGroup
@@ -69,7 +69,7 @@ def _gpu_pool(
     allocated, reserved = _readings(columns)
     if replay and kind_of(group) != "expandable":
         exact = replayed_reserved_bytes(group, allocated.best_bytes)
-        reserved = ByteRange(min(reserved.low_bytes, exact), exact, max(exact, reserved.high_bytes))
+        reserved = around_replay(group, exact, allocated, reserved)
     runtime = overhead.parts(*prepared.collectives(layout))
     peak_index = max(range(len(columns.phases)), key=lambda i: int(columns.phases[i].peak_bytes[0]))
     phases = tuple(

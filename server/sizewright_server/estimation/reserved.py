@@ -16,11 +16,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.modeling import training_loop
 from sizewright_server.estimation.profile import Column, walk
+from sizewright_server.estimation.techniques import Kernels
 from sizewright_server.estimation.training import TrainingGroup
 
 if TYPE_CHECKING:
     from sizewright_server.estimation.inference import InferenceGroup
+
+#: A segment for tensors of 1 to 10 MiB: one more or less decides the error of a tiny model.
+LARGE_SEGMENT_BYTES = 20 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,37 @@ def reserved(
     share = reserved_shares()[kind_of(group)]
     return Reserved(
         best + (moving * share[1]).astype(np.int64), upper + (moving * share[2]).astype(np.int64)
+    )
+
+
+def around_replay(
+    group: TrainingGroup | InferenceGroup, exact: int, allocated: ByteRange, expected: ByteRange
+) -> ByteRange:
+    """The interval around what a replay of the allocator found.
+
+    It is narrow where nothing but the model's own code takes part in the step; elsewhere it is
+    that of a run which is not replayed.
+    """
+    if not _is_plain(group):
+        return ByteRange(min(exact, expected.low_bytes), exact, max(exact, expected.high_bytes))
+    low, _, high = reserved_shares()["replayed"]
+    least = max(allocated.low_bytes, int(exact * (1 - low)))
+    most = max(allocated.high_bytes, int(exact * (1 + high)) + LARGE_SEGMENT_BYTES)
+    return ByteRange(min(exact, least), exact, most)
+
+
+def _is_plain(group: TrainingGroup | InferenceGroup) -> bool:
+    """One GPU, and only the model's own code: no Trainer, no adapter, no other kernel."""
+    if not isinstance(group, TrainingGroup):
+        return int(group.tp[0]) == 1
+    run = group.training
+    return (
+        group.layout.gpus == 1
+        and training_loop(run) == "plain"
+        and run.adapter is None
+        and run.base_weights is None
+        and not run.variable_lengths
+        and run.kernels == Kernels()
     )
 
 

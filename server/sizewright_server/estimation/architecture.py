@@ -102,6 +102,8 @@ class Style:
     router_normalises: bool = True
     #: The chosen experts' scores are cast to the hidden states' type.
     router_casts: bool = False
+    #: Every expert runs on every token, whose copy is scaled by the router's score (Llama 4).
+    dense_experts: bool = False
     expert_bias: bool = False
     expert_gate: Literal["plain", "clamped"] = "plain"
     shared_expert: Literal["none", "plain", "gated"] = "none"

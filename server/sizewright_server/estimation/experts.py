@@ -17,10 +17,14 @@ from sizewright_server.estimation.ops import FP32, INT64, Ops
 from sizewright_server.estimation.tape import Shape, Value
 
 ROWS: Shape = ("B", "S", "XK")
+#: Every token once for each expert.
+COPIES: Shape = ("NL", "B", "S")
 
 
 def sparse_feed_forward(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     """Router, experts and, where there is one, the shared expert."""
+    if style.dense_experts:
+        return _every_expert(ops, style, mode, x)
     scores = _route(ops, style, x)
     if style.shared_expert != "none" and style.shared_expert_first:
         shared = _shared(ops, style, mode, x)
@@ -57,6 +61,57 @@ def _route(ops: Ops, style: Style, x: Value) -> Value:
     if style.router_normalises:
         chosen = ops.unary(chosen, saves="input")
     return ops.cast(chosen, x.itemsize) if style.router_casts else chosen
+
+
+def _every_expert(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """Llama 4: a copy of every token for each expert, scaled by a score that is mostly 0."""
+    tape = ops.tape
+    logits = ops.linear(x, "N", ops.weight(("N", "H")), None)
+    index = tape.value(ROWS, INT64, needs_grad=False)
+    spread = tape.value(logits.shape, logits.itemsize, needs_grad=logits.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(spread) is not None:
+            run.give(logits, run.like(logits))
+
+    tape.record((logits,), (index, spread), saves=(index,), backward=backward)
+    scores = ops.cast(ops.unary(ops.cast(spread, FP32), saves="output"), logits.itemsize)
+    copies = _copied(ops, x)
+    scaled = ops.multiply(copies, tape.view(scores, (*COPIES, 1)))
+    both = grouped(ops, scaled, "FX2", ops.weight(("NL", "H", "FX2")))
+    gate, up = split(tape, both, ("FX", "FX"))
+    inner = ops.multiply(up, activate(ops, style, gate))
+    down = grouped(ops, inner, "H", ops.weight(("NL", "FX", "H")))
+    shared = _shared(ops, style, mode, x)
+    summed = _sum_of_experts(ops, down, x.shape)
+    tape.hold(x, logits, scores, scaled, down)
+    return _added_in_place(ops, shared, summed)
+
+
+def _copied(ops: Ops, x: Value) -> Value:
+    """`x.repeat`: backward adds the copies' gradients up."""
+    out = ops.tape.value((*COPIES, "H"), x.itemsize, needs_grad=x.needs_grad)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            run.give(x, run.like(x))
+
+    ops.tape.record((x,), (out,), backward=backward)
+    return out
+
+
+def _added_in_place(ops: Ops, x: Value, more: Value) -> Value:
+    """`x.add_(more)`."""
+
+    def backward(run: Backward) -> None:
+        grad = run.take(out)
+        if grad is not None:
+            run.give(more, grad)
+            run.give(x, grad)
+
+    out = Value(x.storage, x.shape, x.itemsize, x.needs_grad)
+    ops.tape.record((x, more), (out,), backward=backward)
+    return out
 
 
 def _router_bias(ops: Ops, style: Style) -> Value | None:
@@ -138,16 +193,7 @@ def gather(ops: Ops, x: Value, shape: Shape, index: Value) -> Value:
 def add_rows(ops: Ops, x: Value, bias: Value) -> Value:
     """`x.add_(bias[expert_of_row])`: the gathered bias lives while the experts run."""
     rows = gather(ops, bias, x.shape, ops.tape.external(ROWS, INT64))
-
-    def backward(run: Backward) -> None:
-        grad = run.take(out)
-        if grad is not None:
-            run.give(rows, grad)
-            run.give(x, grad)
-
-    out = Value(x.storage, x.shape, x.itemsize, x.needs_grad)
-    ops.tape.record((x, rows), (out,), backward=backward)
-    return out
+    return _added_in_place(ops, x, rows)
 
 
 def _sum_of_experts(ops: Ops, x: Value, shape: Shape) -> Value:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sizewright_client.request_file import load_request
 from sizewright_client.safetensors_files import read_model
@@ -150,3 +153,17 @@ def test_a_request_names_a_folder_and_its_configuration_comes_along(tmp_path: Pa
     assert json.loads(model.hf_config.json) == {"model_type": "llama"}
     assert sum(tensor.stored_bytes for tensor in model.tensors) == 160
     assert {tensor.dtype for tensor in model.tensors} == {"bf16", "f32"}
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=200), length=st.integers(0, 2**64 - 1))
+def test_no_content_at_all_does_more_than_be_refused(
+    tmp_path: Path, content: bytes, length: int
+) -> None:
+    path = tmp_path / "model.safetensors"
+    for start in (struct.pack("<Q", length), struct.pack("<Q", len(content)), b""):
+        path.write_bytes(start + content)
+        with suppress(ValueError):
+            read_model("model.safetensors", tmp_path)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+
+#: Objects made before the collector looks for cycles. By default it would look hundreds of times
+#: while modules are imported and a catalog is read, none of which leaves any.
+COLLECT_AFTER = 50_000
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    gc.set_threshold(COLLECT_AFTER)
     try:
         from sizewright_client.cli.app import app
 

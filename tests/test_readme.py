@@ -71,7 +71,7 @@ def test_every_link_and_make_target_of_a_page_exists(page: Path) -> None:
 
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / link).exists(), link
-    for target in re.findall(r"\bmake ([a-z-]+)\b", text):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)\b", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

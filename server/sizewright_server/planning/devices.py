@@ -107,6 +107,6 @@ def overhead_of(device: Device) -> DeviceOverhead:
 @cache
 def served_on(device: Device) -> ServingDevice:
     """A device as a serving engine sees it."""
-    total = device.driver_total_bytes or device.nominal_bytes
+    total = device.driver_total_bytes or device.usable_bytes or device.nominal_bytes
     capability = float(device.compute_capability) if device.vendor == "nvidia" else 0.0
     return serving_device(device.name, device.vendor, total, device.link_gb_per_second, capability)

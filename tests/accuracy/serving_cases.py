@@ -254,5 +254,6 @@ def serving_reading(target: dict[str, Any], estimate: MemoryEstimate) -> ByteRan
         raise Unmapped("nothing runs on a GPU")
     if target["scope"] == "sum_gpus" and seen.all_gpus is not None:
         return seen.all_gpus
-    readings = {"allocated": gpu.allocated, "active": gpu.allocated, "reserved": gpu.reserved}
+    live = seen.allocated or gpu.allocated
+    readings = {"allocated": live, "active": live, "reserved": gpu.reserved}
     return readings.get(target["reading"], gpu.device)

@@ -161,6 +161,21 @@ def test_the_smallest_machine_for_a_wanted_concurrency_is_found(client: SizingCl
         assert plan.estimate.pools[0].peak.best_bytes == gpu.peak.best_bytes
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "transformers"])
+def test_a_check_and_its_estimate_say_the_same_peak(client: SizingClient, engine: str) -> None:
+    request = sizing_service_pb2.CheckFitRequest(
+        workload=served(
+            engine=engine, weight_dtype="awq-int4", parallelism={"explicit": {"tp": 4}}
+        ),
+        instance_type="providers/aws/instanceTypes/g5.12xlarge",
+    )
+
+    response = client.check_fit(request)
+
+    peaks = {pool.pool: pool.peak.best_bytes for pool in response.pools}
+    assert peaks == {pool.pool: pool.peak.best_bytes for pool in response.estimate.pools}
+
+
 def test_a_check_says_the_largest_batch_and_length_that_fit(client: SizingClient) -> None:
     request = sizing_service_pb2.CheckFitRequest(
         workload=served(new_tokens=128),

@@ -141,6 +141,7 @@ def view(setup: Setup, device: ServingDevice, version: str, context: ByteRange) 
         block_bytes=max(1, per_token // max(1, setup.run.batch)),
         needed_cache=needed,
         least_gpu=reserved(engine, stage) + context,
+        allocated=allocated(engine, stage),
         all_gpus=all_gpus(engine),
     )
     return _with_limits(made, setup, device, context, stage) if device.total.best_bytes else made

@@ -15,7 +15,6 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
 )
-from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.serving import host, modules, pooled
 from sizewright_server.estimation.serving.huggingface import HuggingFace
@@ -108,10 +107,12 @@ class PreparedServing:
             for row, bound in enumerate(BOUNDS):
                 gpu[row, i] = getattr(size, bound)
                 rank[row, i], node[row, i] = _highest(made, bound)
-        nothing = np.zeros(count, dtype=np.int64)
-        rows: list[Column] = [*gpu, *rank, *node]
-        rows += [nothing, nothing]
-        return LayoutColumns(*rows)
+        # Communicators are in the figures of engines with a pool, and apart from modules' own.
+        apart = self.workload.run.engine not in POOLED
+        talks = np.array([int(apart and layout.tp > 1) for layout in layouts], dtype=np.int64)
+        group = talks * np.array([layout.tp for layout in layouts], dtype=np.int64)
+        columns = [*gpu, *rank, *node, talks, group]
+        return LayoutColumns(*columns)
 
     def least_reserved(self, layout: Layout) -> ByteRange:
         """The least a GPU needs beside its context and library workspaces.
@@ -199,8 +200,8 @@ class PreparedServing:
     def _modules(
         self, setup: Setup, device: ServingDevice, overhead: DeviceOverhead
     ) -> tuple[PoolEstimate, ServingView]:
-        """The GPU pool of transformers and PyTorch."""
-        engine = HuggingFace(setup, device)
+        """The GPU pool of transformers and PyTorch, as plans see it; the view is the device's."""
+        engine = HuggingFace(setup)
         stage = modules.worst_stage(engine)
         allocated, reserved = modules.allocated(engine, stage), modules.reserved(engine, stage)
         context = overhead.total(int(setup.layout.tp > 1), setup.layout.tp)

@@ -33,6 +33,8 @@ class ServingView:
     block_bytes: int
     needed_cache: ByteRange
     least_gpu: ByteRange
+    #: The allocator's peak on the fullest GPU of this kind; None where an engine has a pool.
+    allocated: ByteRange | None = None
     #: Allocated peaks of all GPUs of a replica together; None where an engine has a pool.
     all_gpus: ByteRange | None = None
     engine_use: ByteRange | None = None

@@ -6,7 +6,7 @@ The shares are data (`data/doubts.json`), each with its source.
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ def _table() -> dict[str, tuple[float, float]]:
     }
 
 
+@lru_cache(maxsize=256)
 def doubt_shares(run: Training) -> tuple[float, float]:
     """Shares of the moving bytes that a run may hold less, and more."""
     base, kernels = run.base_weights, run.kernels

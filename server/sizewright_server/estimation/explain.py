@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.composition import Composition, compose
@@ -72,8 +73,9 @@ def _gpu_pool(
         reserved = around_replay(group, exact, allocated, reserved)
     runtime = overhead.parts(*prepared.collectives(layout))
     peak_index = max(range(len(columns.phases)), key=lambda i: int(columns.phases[i].peak_bytes[0]))
+    there = resident_parts(prepared, group)
     phases = tuple(
-        _phase(prepared, group, phase, reserved if i == peak_index else None, runtime)
+        _phase(there, group, phase, reserved if i == peak_index else None, runtime)
         for i, phase in enumerate(columns.phases)
         if int(phase.peak_bytes[0])
     )
@@ -138,7 +140,7 @@ def _scope(layout: Layout, group: TrainingGroup | InferenceGroup) -> str:
 
 
 def _phase(
-    prepared: PreparedWorkload,
+    there: Sequence[Part],
     group: TrainingGroup | InferenceGroup,
     peak: PhasePeak,
     reserved: ByteRange | None,
@@ -147,10 +149,9 @@ def _phase(
     """One phase; `reserved` is given for the highest, whose slack makes up the pool's peak."""
     less, more = (int(column[0]) for column in phase_doubt(group, peak))
     best = int(peak.peak_bytes[0])
-    there = resident_parts(prepared, group)
     if peak.phase == "load":
         there = [part for part in there if part.name == "weights"]
-    parts = [*there, *_moving(prepared, group, peak)]
+    parts = [*there, *_moving(group, peak)]
     rest = best - _total(tuple(parts)).best_bytes
     if rest:
         parts.append(_named("other", rest, f"{rest:,} B"))
@@ -169,9 +170,7 @@ def _phase(
     return Phase(peak.phase, _total(kept), kept)
 
 
-def _moving(
-    prepared: PreparedWorkload, group: TrainingGroup | InferenceGroup, peak: PhasePeak
-) -> list[Part]:
+def _moving(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> list[Part]:
     """What comes and goes within the step, grouped: activations, gradients, caches, buffers."""
     segments = {segment.name: segment for segment in group.segments}
     found = compose(peak, group.all_stages, segments)

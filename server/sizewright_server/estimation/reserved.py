@@ -19,6 +19,7 @@ import numpy as np
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.modeling import training_loop
 from sizewright_server.estimation.profile import Column, walk
+from sizewright_server.estimation.sharding import FsdpWorkingSet
 from sizewright_server.estimation.techniques import Kernels
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -63,9 +64,16 @@ def reserved(
 ) -> Reserved:
     """Bytes the allocator holds; `moving` are those that come and go in a step."""
     share = reserved_shares()[kind_of(group)]
-    return Reserved(
-        best + (moving * share[1]).astype(np.int64), upper + (moving * share[2]).astype(np.int64)
-    )
+    high = upper + (moving * share[2]).astype(np.int64) + _wrapped(group)
+    return Reserved(best + (moving * share[1]).astype(np.int64), high)
+
+
+def _wrapped(group: TrainingGroup | InferenceGroup) -> Column | int:
+    """Blocks that FSDP may leave cached from wrapping: each unit is whole before it is sharded."""
+    if not isinstance(group, TrainingGroup) or not isinstance(group.working, FsdpWorkingSet):
+        return 0
+    whole: Column = group.working.root + np.max(group.working.units, axis=0)
+    return whole
 
 
 def around_replay(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sizewright_server.estimation.classical.job import FitJob, Table
+from sizewright_server.estimation.classical.outputs import output_of
 from sizewright_server.estimation.classical.parts import (
     SKLEARN,
     Moment,
@@ -15,7 +16,7 @@ from sizewright_server.estimation.classical.parts import (
     heaviest,
     part,
 )
-from sizewright_server.estimation.classical.preprocessing import output_of, output_part
+from sizewright_server.estimation.classical.preprocessing import output_part
 from sizewright_server.estimation.classical.registry import estimator, steps_of
 from sizewright_server.estimation.classical.trees import loky_parts
 from sizewright_server.estimation.memory import ByteRange, Part

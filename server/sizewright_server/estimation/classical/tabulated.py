@@ -12,8 +12,9 @@ from sizewright_server.estimation.classical.linear import (
     rows_part,
     taken_bytes,
 )
+from sizewright_server.estimation.classical.outputs import is_transformer
 from sizewright_server.estimation.classical.parts import SKLEARN, Steps, fit_of
-from sizewright_server.estimation.classical.preprocessing import is_transformer, output_part
+from sizewright_server.estimation.classical.preprocessing import output_part
 from sizewright_server.estimation.classical.registry import estimator
 from sizewright_server.estimation.memory import Part
 

@@ -200,7 +200,9 @@ class PreparedWorkload:
         for layout in layouts:
             # All that the host's states depend on.
             ways = layout.shard_ranks if layout.zero else 1, layout.tp * layout.pp
-            key = (*ways, layout.sharding, layout.offload, layout.offload_share)
+            key: tuple[object, ...] = (*ways, layout.sharding, layout.offload, layout.offload_share)
+            if self._offloaded_checkpoints(layout):
+                key = (*key, layout.pp, layout.cp)
             if key not in made:
                 states = self.host_states(layout)
                 made[key] = host_bounds(host_phases(self.workload, states))
@@ -271,13 +273,14 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
     lower = np.maximum(lower - small, np.minimum(lower, resident))
     upper = np.max([at + more for at, _, more in doubts], axis=0) + small
     held = reserved(group, best, upper, dynamic)
+    ahead = 0 if isinstance(group, InferenceGroup) else group.working.ahead_of_time()
     return GpuColumns(
         phases=tuple(peaks),
         allocated_low=lower,
         allocated_best=best,
         allocated_high=upper,
         reserved_best=held.best,
-        reserved_high=held.high,
+        reserved_high=held.high + ahead,
     )
 
 

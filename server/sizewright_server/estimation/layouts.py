@@ -37,7 +37,8 @@ def legal_sizes(architecture: Architecture, run: Training | Inference) -> LegalS
     cp: tuple[int, ...] = (1,)
     if run.seq_len >= LONG_SEQUENCE and run.attention != "eager":
         cp = tuple(c for c in _powers(run.seq_len // 2) if run.seq_len % (2 * c) == 0)
-    ep = (1,)
+    experts = max(r.sizes.experts for r in architecture.runs)
+    ep = tuple(e for e in _powers(experts) if experts % e == 0) if experts else (1,)
     return LegalSizes(tp, _powers(most), cp, ep)
 
 

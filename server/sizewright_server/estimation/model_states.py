@@ -51,6 +51,7 @@ class ModelStates:
         self._tensors = [tables[id(s.program), s.sizes] for s in segments]
         self._trained = [segment.program.trained for segment in segments]
         self._experts = [_expert_rows(segment) for segment in segments]
+        self._has_experts = any(rows.any() for rows in self._experts)
         head = architecture.head
         tied = head.tied and head.kind in TIED_HEADS
         table = elements(("V", "E"), dims.of(segments[0].sizes))
@@ -66,9 +67,9 @@ class ModelStates:
 
     def _ways(self, number: int, rows: NDArray[Any], stage: int) -> Column:
         """Over how many ranks a segment's tensors are split: a row each where they differ."""
-        experts = self._experts[number][rows]
-        if not experts.any():
+        if not self._has_experts:
             return self.layouts.ways(stage)
+        experts = self._experts[number][rows]
         own, others = self.layouts.ways(stage, expert=True), self.layouts.ways(stage)
         return np.where(experts[:, None], own, others)
 

@@ -82,10 +82,14 @@ def around_replay(
     """The interval around what a replay of the allocator found.
 
     It is narrow where nothing but the model's own code takes part in the step; elsewhere it is
-    that of a run which is not replayed.
+    that of a run which is not replayed, with the doubt of the tensors and of other streams' pools.
     """
     if not _is_plain(group):
-        return ByteRange(min(exact, expected.low_bytes), exact, max(exact, expected.high_bytes))
+        more = allocated.high_bytes - allocated.best_bytes
+        if isinstance(group, TrainingGroup):
+            more += int(group.working.ahead_of_time()[0])
+        most = max(exact + more, expected.high_bytes)
+        return ByteRange(min(exact, expected.low_bytes), exact, most)
     low, _, high = reserved_shares()["replayed"]
     least = max(allocated.low_bytes, int(exact * (1 - low)))
     most = max(allocated.high_bytes, int(exact * (1 + high)) + LARGE_SEGMENT_BYTES)

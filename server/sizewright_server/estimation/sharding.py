@@ -55,6 +55,10 @@ class WorkingSet:
         )
         return Buffers(size, self.nothing, self.nothing)
 
+    def ahead_of_time(self) -> Column:
+        """What the pool of another stream may hold beyond what is gathered at a time."""
+        return self.nothing
+
     def forward(self, index: int) -> Column:
         """Held while a segment runs forward."""
         return self.nothing
@@ -192,6 +196,11 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
 
     Without `limit_all_gathers` the CPU runs ahead and several units may be gathered at once.
     """
+
+    def ahead_of_time(self) -> Column:
+        """Buffers whose frees wait for the computing stream, the root's twice while it is made."""
+        ahead: Column = self.root + 2 * np.max(self.units, axis=0)
+        return ahead
 
     def forward(self, index: int) -> Column:
         """Two units in flight: the one that computes and the next."""

@@ -395,3 +395,19 @@ def test_each_parallel_dimension_has_a_communicator() -> None:
     assert prepared.collectives(Layout(dp=8))[0] == 1
     assert prepared.collectives(Layout(dp=4, tp=2, pp=2))[0] == 3
     assert prepared.collectives(Layout(dp=16, zero=3, sharding="fsdp2", shard_size=8))[0] == 2
+
+
+def test_a_mixture_is_tried_with_its_experts_shared_out() -> None:
+    run = Training("bf16-mixed", Optimizer("adamw"), 1, 2048)
+    prepared = prepare(Workload(ModelSource(MIXTRAL), run))
+    layouts = prepared.layouts_for(8, 8)
+    columns = prepared.columns(layouts)
+
+    shared = [row for row, layout in enumerate(layouts) if layout.ep == 8 and layout.tp == 1]
+    whole = [
+        row for row, layout in enumerate(layouts) if layout == replace(layouts[shared[0]], ep=1)
+    ]
+    assert {layout.ep for layout in layouts} == {1, 2, 4, 8}
+    assert int(columns.gpu_reserved_low_bytes[shared[0]]) < int(
+        columns.gpu_reserved_low_bytes[whole[0]]
+    )

@@ -9,8 +9,11 @@ import pytest
 from running_server import example
 from sizewright.v1 import catalog_pb2 as pb
 from sizewright.v1 import plan_pb2, sizing_service_pb2
+from sizewright_catalog.owned.library import MachineModel, models
 from sizewright_client import SizingClient
 from sizewright_client.errors import InvalidRequestError
+from sizewright_server.estimation.problems import Violation
+from sizewright_server.wire.owned_machines import read_machine
 
 GIB = 2**30
 DOLLAR = 10**9
@@ -107,6 +110,23 @@ def test_memory_that_is_shared_is_counted_once(client: SizingClient) -> None:
     enough = max(gpu.high_bytes, host.high_bytes)
     assert check(enough, unified=False).verdict == plan_pb2.VERDICT_FITS
     assert check(enough, unified=True).verdict != plan_pb2.VERDICT_FITS
+
+
+@pytest.mark.parametrize("model", models().values(), ids=list(models()))
+def test_a_machine_of_every_model_is_what_the_library_says(model: MachineModel) -> None:
+    problems: list[Violation] = []
+    message = pb.Machine(name=f"machines/{model.name}", model=model.name)
+    read = read_machine(message, "machine", problems)
+    assert problems == []
+    assert read == model.machine
+
+
+def test_a_machine_with_shared_memory_can_have_more_of_it_than_its_model() -> None:
+    message = pb.Machine(name="machines/a", model="mac-studio-m2-ultra-64gb")
+    message.host_memory.nominal_bytes = 192 * GIB
+    read = read_machine(message, "machine", [])
+    assert read is not None
+    assert read.gpu_usable_bytes == 144 * GIB
 
 
 def test_a_model_that_is_not_known_is_answered_with_near_ones(client: SizingClient) -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from sizewright.v1 import catalog_pb2 as pb
 from sizewright_catalog.capacity import (
+    apple_working_set_bytes,
     bare_metal_visible_bytes,
     gpu_reserve_bytes,
     operating_system_bytes,
@@ -35,7 +36,7 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
     if section is None:
         _also(message, path, found)
     elif section.accelerators is not None:
-        devices = _devices(message, section.accelerators, model, path, found)
+        devices = _devices(message, section, section.accelerators, model, path, found)
     owned = _ownership(message, section, model, path, found)
     problems += _told(message, found, path) if message.model and model is None else found
     if section is None or found:
@@ -175,6 +176,7 @@ class _Devices:
 
 def _devices(
     message: pb.Machine,
+    machine: models.MachineSection,
     section: models.MachineDevicesSection,
     model: MachineModel | None,
     path: str,
@@ -199,12 +201,28 @@ def _devices(
         words = f"{section.usable_bytes} is more than the driver's total, {total}"
         found.append(Violation(f"{where}.usable_bytes", words))
         return None
-    usable = section.usable_bytes or _left(device, section, total)
-    if unified and not section.usable_bytes and not section.driver_total_bytes:
-        usable = model.machine.gpu_usable_bytes if model else message.host_memory.usable_bytes
+    if section.usable_bytes:
+        usable = section.usable_bytes
+    elif unified and not section.driver_total_bytes:
+        usable = _shared(message, machine, model, device)
+    else:
+        usable = _left(device, section, total)
     if section.driver_total_bytes:
         device = replace(device, driver_total_bytes=int(total / section.slice))
     return _Devices(device, usable)
+
+
+def _shared(
+    message: pb.Machine,
+    machine: models.MachineSection,
+    model: MachineModel | None,
+    device: Device,
+) -> int:
+    """What a GPU can have of the memory it has in common with the host."""
+    usable, _ = _host(message, machine, model)
+    if device.vendor != "apple":
+        return usable
+    return min(usable, apple_working_set_bytes(machine.host_memory.nominal_bytes))
 
 
 def _left(device: Device, section: models.MachineDevicesSection, total: int) -> int:

@@ -12,6 +12,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.architecture import Sizes
+from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.tape import Value
 from sizewright_server.estimation.techniques import Adapter
 
@@ -218,7 +219,7 @@ def _through_delta(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Val
     halves = [ops.tape.value(w.shape, ops.types.trained, needs_grad=False) for _ in range(2)]
     delta = ops.tape.value(w.shape, ops.types.trained, needs_grad=True)
 
-    def backward(run):  # type: ignore[no-untyped-def]
+    def backward(run: Backward) -> None:
         if run.take(delta) is not None:
             for _ in range(3):
                 run.like(delta)
@@ -250,7 +251,7 @@ def _rotated(ops: Ops, x: Value, *, butterfly: bool) -> Value:
             wide = ops.cast(x, ops.types.trained)
             turned = ops.tape.value(x.shape, wide.itemsize, needs_grad=True)
 
-            def backward(run):  # type: ignore[no-untyped-def]
+            def backward(run: Backward) -> None:
                 if run.take(turned) is not None:
                     run.give(wide, run.like(wide))
                     run.give(blocks, run.like(blocks))
@@ -264,7 +265,7 @@ def _rotated(ops: Ops, x: Value, *, butterfly: bool) -> Value:
         kept = [ops.tape.value((inner, inner), x.itemsize, needs_grad=False) for _ in range(2)]
         rotation = ops.tape.value((inner, inner), x.itemsize, needs_grad=True)
 
-        def turn(run):  # type: ignore[no-untyped-def]
+        def turn(run: Backward) -> None:
             if run.take(rotation) is not None:
                 run.like(rotation)
                 run.new(rotation.shape, FP32)

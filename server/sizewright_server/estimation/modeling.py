@@ -81,9 +81,11 @@ def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:
 def loss_kernel(training: Training) -> LossKernel:
     """The kernel asked for, or the modelling code's own.
 
-    Preference tuning takes log-probabilities in the logits' own type (trl's selective_log_softmax).
+    Preference tuning takes log-probabilities in the logits' own type (trl's selective_log_softmax);
+    a model compiled as a whole computes its loss without fp32 copies.
     """
-    if training.preference is not None and training.kernels.loss is None:
+    whole = training.kernels.compile == "model"
+    if (whole or training.preference is not None) and training.kernels.loss is None:
         return "native"
     return training.kernels.loss or modeling_code(training.modeling_code).loss
 

@@ -71,8 +71,14 @@ def test_every_link_and_make_target_of_a_page_exists(page: Path) -> None:
 
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / link).exists(), link
-    for target in re.findall(r"(?:^|`)make ([a-z-]+)\b", text, re.MULTILINE):
+    for target in re.findall(r"[`$] ?make ([a-z-]+)\b", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert [page.name for page in PAGES[1:] if f"(docs/{page.name}" not in text] == []
 
 
 def test_the_exit_codes_of_the_docs_are_those_of_the_command() -> None:

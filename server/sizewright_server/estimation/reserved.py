@@ -85,10 +85,10 @@ def around_replay(
     that of a run which is not replayed, with the doubt of the tensors and of other streams' pools.
     """
     if not _is_plain(group):
-        more = allocated.high_bytes - allocated.best_bytes
+        ahead = 0
         if isinstance(group, TrainingGroup):
-            more += int(group.working.ahead_of_time()[0])
-        most = max(exact + more, expected.high_bytes)
+            ahead = int(group.working.ahead_of_time()[0])
+        most = max(exact + ahead, expected.high_bytes)
         return ByteRange(min(exact, expected.low_bytes), exact, most)
     low, _, high = reserved_shares()["replayed"]
     least = max(allocated.low_bytes, int(exact * (1 - low)))

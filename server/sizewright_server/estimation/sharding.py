@@ -198,8 +198,8 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
     """
 
     def ahead_of_time(self) -> Column:
-        """Buffers whose frees wait for the computing stream, the root's twice while it is made."""
-        ahead: Column = self.root + 2 * np.max(self.units, axis=0)
+        """A unit whose free waits for the computing stream, and the root twice while it is made."""
+        ahead: Column = self.root + np.max(self.units, axis=0)
         return ahead
 
     def forward(self, index: int) -> Column:

@@ -148,7 +148,10 @@ class ResidentGroup(TrainingPasses):
     def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
         widths, parallel = self.widths, self.parallel
-        whole = int(self.tp[0]) * int(parallel.pp[0])
+        whole = int(self.tp[0])
+        if int(parallel.pp[0]) > 1:
+            # What the stage holds, each tensor-parallel rank a part of it.
+            parameters = int(self.states.total(1)[0]) * whole
         ways = [f"over {int(parallel.ways(stage)[0]) * whole}" for stage in (1, 2, 3)]
         kind = optimizers()[self.training.optimizer.name]
         resident = self.resident
@@ -215,4 +218,4 @@ class ResidentGroup(TrainingPasses):
 
     def _flight_numbers(self) -> str:
         chunks, own = int(self._chunks()[0]), int(self.parallel.virtual[0])
-        return f"{chunks} chunks in flight of {own} per rank"
+        return f"chunks in flight: {chunks}; chunks of the model on a rank: {own}"

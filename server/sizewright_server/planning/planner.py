@@ -30,7 +30,7 @@ from sizewright_server.planning.ranking import Ranking
 from sizewright_server.planning.search import NOTHING_TRIED, Mask, Picks, Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
-from sizewright_server.planning.variants import SEVERAL, Combination, Prepare, Variant
+from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker
 from sizewright_server.planning.words import memory_rejection, miss_of, notices_of
 
 #: What leaving techniques out can save of a node's larger pool (held by a test).
@@ -96,25 +96,23 @@ class Planning:
     def try_variants(self) -> None:
         """Brings in each combination of techniques where it can still change the list.
 
-        The strongest comes first; of those that leave the same things on the GPU, the others are
-        tried on the kinds that it did not leave beyond reach.
+        The strongest come first; one with fewer of the same techniques is not tried on kinds that
+        they left beyond reach.
         """
-        beyond: dict[tuple[Applied | None, int], Mask] = {}
-        most: dict[Applied | None, int] = {}
+        beyond: list[tuple[tuple[Applied, ...], int, Mask]] = []
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
             supported = self._supported(workload) & self.competitors.wanted
-            moved = next((step for step in steps if step.name in SEVERAL), None)
-            strongest = most.setdefault(moved, len(steps))
             for nodes in range(1, self.question.constraints.max_nodes + 1):
-                far = beyond.setdefault((moved, nodes), np.zeros_like(supported))
-                only = supported & self._can_improve(nodes) & ~far
+                only = supported & self._can_improve(nodes)
+                for stronger, count, far in beyond:
+                    if count == nodes and weaker(steps, stronger):
+                        only = only & ~far
                 variant = self._prepared(workload, steps) if only.any() else None
                 if variant is None:
                     continue
                 hours = self._hours(variant)
                 nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
-                if len(steps) == strongest:
-                    far |= self._beyond_reach(nearest)
+                beyond.append((steps, nodes, self._beyond_reach(nearest)))
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""

@@ -71,6 +71,13 @@ def combine(workload: AnyWorkload, picked: Sequence[tuple[str, int]]) -> Combina
     return made, tuple(steps)
 
 
+def weaker(steps: Sequence[Applied], than: Sequence[Applied]) -> bool:
+    """Whether a combination is another with some techniques left out, but for those that move
+    memory from one pool to another."""
+    left_out = set(than) - set(steps)
+    return set(steps) <= set(than) and not any(step.name in SEVERAL for step in left_out)
+
+
 def single_steps(workload: AnyWorkload) -> Iterator[Combination]:
     """Every technique alone, in each of its forms, mildest first."""
     for name in figures():

@@ -84,7 +84,7 @@ def every_combination(workload: Workload, techniques: list[str]) -> list[Combina
     return list({steps: (changed, steps) for changed, steps in made if steps}.values())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(workloads, constraint_sets, allowed, st.sampled_from([1, 5]))
 def test_the_list_is_the_cheapest_of_all_that_fits(
     workload: Workload, constraints: Constraints, techniques: list[str], most: int

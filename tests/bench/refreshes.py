@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,8 @@ from sizewright_server.servicer import dispatch
 
 MIB = 2**20
 LOADS = 15
-#: Seconds of calls without a refresh, before and after it.
-IDLE_SECONDS = 15.0
+#: How long the refresh runs, and is stopped, in turn; and calls after it, in seconds.
+HALF_SECONDS, TAKEN_UP_SECONDS = 0.5, 3.0
 METHOD = "/sizewright.v1.SizingService/Recommend"
 EXTRA = "SIZEWRIGHT_EXTRA_PROVIDERS"
 
@@ -75,16 +77,27 @@ def _refreshed(home: Home, rise: str) -> dict[str, float]:
 
 
 def _reader_figure(home: Home) -> Figure:
-    """Calls one after the other in this process, while a refresh runs beside it and while not."""
+    """Calls one after the other in this process while a refresh runs beside it.
+
+    The refresh is stopped every other half second: both kinds of calls see the same neighbours.
+    """
     live = LiveCatalog.of_home(home, None)
     request = load_request(str(EXAMPLE))
-    idle = _latencies(live, request, _for(IDLE_SECONDS))
     os.environ[EXTRA] = "large=tests.bench.large_provider:Large"
     os.environ["SIZEWRIGHT_LARGE_RISE"] = "0.02"
     process = RefreshProcess(home, Large.name)
     ended: list[Event] = []
-    busy = _latencies(live, request, _until_done(process, ended))
-    idle += _latencies(live, request, _for(IDLE_SECONDS))
+    listener = threading.Thread(target=lambda: ended.extend(_last(process)))
+    listener.start()
+    idle: list[float] = []
+    busy = _latencies(live, request, HALF_SECONDS)
+    while listener.is_alive():
+        _signal(process, signal.SIGSTOP)
+        idle += _latencies(live, request, HALF_SECONDS)
+        _signal(process, signal.SIGCONT)
+        busy += _latencies(live, request, HALF_SECONDS)
+    # The new version is taken up now, beside these calls.
+    busy += _latencies(live, request, TAKEN_UP_SECONDS)
     live.close()
     if not ended or ended[-1].stage != "done":
         raise RuntimeError(f"the refresh did not go in: {ended[-1:]}")
@@ -101,38 +114,29 @@ def _reader_figure(home: Home) -> Figure:
             "during_median_ms": 1e3 * float(np.median(busy)),
             "during_calls": float(len(busy)),
         },
-        basis="the same Recommend again and again, the new version taken up within the run",
+        basis="one Recommend again and again; idle is the same run with the refresh stopped",
     )
 
 
 def _latencies(
-    live: LiveCatalog,
-    request: sizing_service_pb2.RecommendRequest,
-    going: Callable[[], bool],
+    live: LiveCatalog, request: sizing_service_pb2.RecommendRequest, seconds: float
 ) -> list[float]:
-    dispatch(live.app, METHOD, request)
-    found = []
-    while going():
+    found, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
         started = time.perf_counter()
         dispatch(live.app, METHOD, request)
         found.append(time.perf_counter() - started)
     return found
 
 
-def _for(seconds: float) -> Callable[[], bool]:
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() < until
+def _signal(process: RefreshProcess, number: signal.Signals) -> None:
+    """To a process that may have ended just now."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
 
 
-def _until_done(process: RefreshProcess, ended: list[Event]) -> Callable[[], bool]:
-    import threading
-
-    def listen() -> None:
-        ended.extend(event for event in process.events() if event.is_last)
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    return listener.is_alive
+def _last(process: RefreshProcess) -> list[Event]:
+    return [event for event in process.events() if event.is_last]
 
 
 def _version(home: Home) -> str:

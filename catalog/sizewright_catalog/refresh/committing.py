@@ -68,6 +68,8 @@ class Committing:
         complete = not fetched.failed and not fetched.filtered
         whole = WHOLE in fetched.scopes
         arrays = next_version(fresh, verdict, last, complete=complete, whole=whole)
+        # Its copies of the last good rows are as large as all that came; nothing needs them now.
+        last = last.without_rows()
         difference = Difference(base.catalog.arrays, arrays)
         quarantine = Quarantine()
         quarantine.add(fetched.quarantine)

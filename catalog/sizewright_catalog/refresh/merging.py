@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class LastGood:
             select(catalog.arrays, offers, types),
             select(catalog.arrays, ~offers, ~types),
         )
+
+    def without_rows(self) -> LastGood:
+        """The version alone, without the copies of its rows."""
+        return replace(self, mine={}, others={})
 
     def type_row(self, name: str) -> TypeRow | None:
         """The last good row of a type, for when it does not come; None where there is none."""
@@ -107,7 +111,7 @@ def next_version(
     everything = np.ones(len(keys), dtype=np.bool_)
     kept_types = np.ones(len(old_keys), dtype=np.bool_)
     stay = np.array([key in held for key in old_keys], dtype=np.bool_)
-    kept = select(last.mine, verdict.kept, kept_types)
+    kept = dict(select(last.mine, verdict.kept, kept_types))
     if complete:
         came = set(keys)
         gone = np.array([key not in came for key in old_keys], dtype=np.bool_)

@@ -264,13 +264,19 @@ def test_wrong_fields_are_named_with_what_would_be_right(
 def test_a_keras_request_without_its_model_says_what_is_missing(
     client: SizingClient, tmp_path: Path
 ) -> None:
-    text = keras(tmp_path, model="{preset: meta-llama/Llama-3.2-1B}", backend="jax")
+    wrong = "{precision: fp64, optimizer: adamx, micro_batch: 64}"
+    text = keras(tmp_path, model="{preset: meta-llama/Llama-3.2-1B}", backend="jax", training=wrong)
 
     with pytest.raises(SizingError) as refused:
         estimated(client, text, tmp_path)
 
     fields = [violation.field for violation in refused.value.violations]
-    assert fields == ["workload.backend", "workload.model.keras"]
+    assert fields == [
+        "workload.backend",
+        "workload.training.precision",
+        "workload.training.optimizer.name",
+        "workload.model.keras",
+    ]
 
 
 def test_a_container_limit_keeps_a_job_off_machines_that_would_hold_it(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
 from sizewright_server.estimation.host_states import state_width
@@ -26,16 +26,8 @@ class KerasTrainingSection(Section):
     """`training` of a Keras model."""
 
     precision: Literal["fp32", "fp16-mixed", "bf16-mixed"]
-    optimizer: str
     micro_batch: Count
     seq_len: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
-
-    @field_validator("optimizer")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in optimizers():
-            raise ValueError(one_of("optimizer", name, sorted(optimizers())))
-        return name
 
 
 class KerasInferenceSection(Section):
@@ -123,15 +115,19 @@ class KerasReader:
             self._unused(given, "training", ("activation_checkpointing", "adapter"))
             values: dict[str, Any] = {
                 "precision": given.precision,
-                "optimizer": given.optimizer.name,
                 "micro_batch": given.micro_batch,
                 "seq_len": given.seq_len,
             }
             read = self._section("training", KerasTrainingSection, values)
+            name = given.optimizer.name
+            if name not in optimizers():
+                words = one_of("optimizer", name, sorted(optimizers()))
+                self._wrong("training.optimizer.name", words)
+                return None
             if read is None:
                 return None
             mixed = read.precision != "fp32"
-            return _Run(True, read.micro_batch, read.seq_len, read.optimizer, mixed)
+            return _Run(True, read.micro_batch, read.seq_len, name, mixed)
         if kind == "inference":
             wanted = message.inference
             self._unused(wanted, "inference", ("engine", "new_tokens", "kv_dtype", "cache"))

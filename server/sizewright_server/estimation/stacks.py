@@ -59,8 +59,9 @@ def lower_encoder_end(style: Style, _head: HeadStyle, mode: Mode) -> Tape:
     tape.hold(x)
     close_frame(tape, style, mode, ENCODER)
     tape.lend(STATES, out)
-    if mode.training:
+    if mode.training and mode.loop == "trainer":
         tape.release_in_backward(out)
+    # Elsewhere the model's output, which has these states too, lives until the step is over.
     return tape
 
 

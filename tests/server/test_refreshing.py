@@ -205,7 +205,7 @@ def test_histories_come_in_pages(client_of_home: SizingClient, standing: Standin
         instance_type="providers/standin/instanceTypes/c.1", page_size=5
     )
 
-    found = [(one.change_time.seconds, one.offer) for one in client_of_home.price_changes(request)]
+    found = [one.SerializeToString() for one in client_of_home.price_changes(request)]
 
     assert len(found) == len(set(found)) == 12
 

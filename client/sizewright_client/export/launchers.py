@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sizewright.v1 import workload_pb2
+from sizewright.v1 import estimate_pb2, workload_pb2
 from sizewright_client.export.selection import ExportError, Selection
 
 #: How the libraries call our precisions: torch autocast, and a whole model of one type.
@@ -18,7 +18,10 @@ MIXED = {"bf16-mixed": "bf16", "fp16-mixed": "fp16"}
 def torchrun(selection: Selection) -> str:
     """A `torchrun` command with the plan's nodes and ranks."""
     nodes = selection.plan.node_count
-    words = ["torchrun", f"--nnodes={nodes}", f"--nproc-per-node={_ranks(selection)}"]
+    work = selection.workload
+    expandable = work.WhichOneof("run") == "training" and work.training.expandable_segments
+    words = ["PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"] if expandable else []
+    words += ["torchrun", f"--nnodes={nodes}", f"--nproc-per-node={_ranks(selection)}"]
     if nodes > 1:
         words += ["--rdzv-backend=c10d", "--rdzv-endpoint=$HEAD_NODE:29500"]
     else:
@@ -44,7 +47,7 @@ def accelerate(selection: Selection) -> str:
         values["distributed_type"] = "FSDP"
         values["fsdp_config"] = {
             "fsdp_version": 2 if layout.implementation == "fsdp2" else 1,
-            "fsdp_reshard_after_forward": not layout.keep_gathered_after_forward,
+            **_resharding(layout),
             "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
             "fsdp_activation_checkpointing": _checkpoints(run),
         }
@@ -53,6 +56,7 @@ def accelerate(selection: Selection) -> str:
         values["deepspeed_config"] = {
             "zero_stage": layout.zero,
             "gradient_accumulation_steps": max(run.gradient_accumulation_steps, 1),
+            **_accelerate_offload(layout),
         }
     text: str = yaml.safe_dump(values, sort_keys=False)
     return text
@@ -72,7 +76,7 @@ def deepspeed(selection: Selection) -> str:
         "train_micro_batch_size_per_gpu": run.micro_batch,
         "gradient_accumulation_steps": steps,
         "train_batch_size": run.micro_batch * steps * layout.dp,
-        "zero_optimization": {"stage": layout.zero},
+        "zero_optimization": {"stage": layout.zero, **_deepspeed_offload(layout)},
     }
     kind = run.precision.removesuffix("-mixed")
     if kind in ("bf16", "fp16"):
@@ -99,9 +103,67 @@ def vllm(selection: Selection) -> str:
         words.append(f"--gpu-memory-utilization={serving.gpu_memory_utilization:g}")
     if serving.max_num_batched_tokens:
         words.append(f"--max-num-batched-tokens={serving.max_num_batched_tokens}")
+    words += _number_types(run)
     if serving.enforce_eager:
         words.append("--enforce-eager")
     return " \\\n  ".join(shlex.quote(word) for word in words) + "\n"
+
+
+#: Formats of weights that vLLM makes as it loads 16-bit ones; the others are stored so.
+QUANTIZED_ON_LOAD = ("fp8",)
+TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def _number_types(run: workload_pb2.Inference) -> list[str]:
+    words = []
+    if run.weight_dtype in TORCH_NAMES:
+        words.append(f"--dtype={TORCH_NAMES[run.weight_dtype]}")
+    elif run.weight_dtype in QUANTIZED_ON_LOAD:
+        words.append(f"--quantization={run.weight_dtype}")
+    if run.kv_dtype.startswith("fp8"):
+        words.append("--kv-cache-dtype=fp8")
+    return words
+
+
+def _resharding(layout: estimate_pb2.Layout) -> dict[str, Any]:
+    """FSDP2 takes a flag; FSDP1 a strategy, by name."""
+    keeps = layout.keep_gathered_after_forward or layout.zero < 3
+    if layout.implementation == "fsdp2":
+        return {"fsdp_reshard_after_forward": not keeps}
+    return {"fsdp_sharding_strategy": "SHARD_GRAD_OP" if keeps else "FULL_SHARD"}
+
+
+#: Where DeepSpeed puts the optimizer and the parameters: `device`s of its two offloads.
+OFFLOADED = {
+    "optimizer": ("cpu", None),
+    "optimizer-and-parameters": ("cpu", "cpu"),
+    "nvme": ("nvme", None),
+    "nvme-with-parameters": ("nvme", "nvme"),
+}
+#: Where the files of an offload to NVMe go; replace it by your own.
+NVME_PATH = "/local_nvme"
+
+
+def _offloads(layout: estimate_pb2.Layout) -> dict[str, str]:
+    names = ("offload_optimizer", "offload_param")
+    devices = OFFLOADED.get(layout.offload, (None, None))
+    return {name: device for name, device in zip(names, devices, strict=True) if device}
+
+
+def _deepspeed_offload(layout: estimate_pb2.Layout) -> dict[str, Any]:
+    return {
+        name: {"device": device, **({"nvme_path": NVME_PATH} if device == "nvme" else {})}
+        for name, device in _offloads(layout).items()
+    }
+
+
+def _accelerate_offload(layout: estimate_pb2.Layout) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, device in _offloads(layout).items():
+        made[f"{name}_device"] = device
+        if device == "nvme":
+            made[f"{name}_nvme_path"] = NVME_PATH
+    return made
 
 
 def _training(selection: Selection) -> workload_pb2.Training:

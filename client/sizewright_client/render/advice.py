@@ -17,7 +17,7 @@ def put_techniques(page: Page, techniques: Sequence[plan_pb2.Technique]) -> None
     if not techniques:
         return
     page.heading("It changes the request")
-    page.points([f"{_changes(one)}: {one.cost}." for one in techniques])
+    page.points([f"{_changes(one)}. Cost: {one.cost}." for one in techniques])
 
 
 def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
@@ -70,7 +70,7 @@ def _advised(one: plan_pb2.Advice) -> str:
     results = any(technique.changes_results for technique in one.techniques)
     lossy = " Results may differ." if results else ""
     room = f" It takes {' and '.join(saved)}." if saved else ""
-    return f"{one.message}{room} Costs {costs}.{lossy}"
+    return f"{one.message}{room} Cost: {costs}.{lossy}"
 
 
 def _changes(technique: plan_pb2.Technique) -> str:

@@ -99,10 +99,11 @@ def _put_summary(page: Page, response: sizing_service_pb2.RecommendResponse, nam
 def _put_price_doubt(page: Page, first: plan_pb2.Recommendation) -> None:
     """Say before the ranking what it stands on, where that is an old or a worked-out price."""
     price, term = first.offer.price, _TERMS.get(first.offer.term, "")
+    article = "an" if term.startswith("o") else "a"
     doubts = []
     if _is_old(first):
         doubts.append(
-            f"Number 1 ranks by a {term} price of {day(price.effective_time)}, "
+            f"Number 1 ranks by {article} {term} price of {day(price.effective_time)}, "
             f"{age(price.age)}: look it up before you count on it. "
             "--max-price-age 180d ranks newer prices alone."
         )

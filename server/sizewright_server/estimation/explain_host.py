@@ -15,7 +15,13 @@ def explain_host(workload: Workload, states: HostStates, ranks: int) -> PoolEsti
     phases = tuple(_phase(parts, ranks) for parts in described)
     highest = max(phases, key=lambda phase: phase.total.best_bytes)
     peak = ByteRange(*(_bound(described, bound, ranks) for bound in _BOUNDS))
-    return PoolEstimate("host", f"a node with {ranks} ranks", phases, highest.name, peak)
+    return PoolEstimate(
+        "host",
+        f"a node with {ranks} {'rank' if ranks == 1 else 'ranks'}",
+        phases,
+        highest.name,
+        peak,
+    )
 
 
 _BOUNDS = ("low_bytes", "best_bytes", "high_bytes")

@@ -28,7 +28,7 @@ def front(
     chosen = []
     for index in _undominated(points)[:MOST_PLANS].tolist():
         at, nodes = int(points.competitor[index]), int(points.nodes[index])
-        choice = search.choice(search.free[nodes], int(competitors.kind[at]))
+        choice = search.picked(search.free[nodes], int(competitors.kind[at]))
         if competitors.is_offer(at):
             cost = int(competitors.nanos[at]) * nodes
             chosen.append(plan_of(competitors.offer(at), choice, cost, today, constraints))

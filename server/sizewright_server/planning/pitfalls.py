@@ -107,8 +107,8 @@ def _tensor_parallel_over_pcie(it: Situation) -> Iterator[Notice]:
     device = it.target.device
     if it.layout.tp > 1 and device is not None and not device.link_gb_per_second:
         words = (
-            f"Tensor parallelism over {it.layout.tp} {device.name} runs over PCIe, which has no "
-            "direct link: it fits, and it is slow."
+            f"Tensor parallelism over {it.layout.tp} {device.name}, which have no direct link, "
+            "runs over PCIe: it fits, and it is slow."
         )
         yield Notice("tensor-parallel-over-pcie", words)
 

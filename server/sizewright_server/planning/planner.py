@@ -71,7 +71,10 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
         nearest_miss=planning.nearest_miss(),
         considered_offer_count=index.catalog.offer_count + len(question.machines),
         fitting_offer_count=planning.fitting,
-        notices=notices_of(plans, planning.cheapest_tight_nanos()),
+        notices=notices_of(
+            plans,
+            planning.cheapest_tight_nanos() if question.objective == "cost-per-hour" else None,
+        ),
         pareto=planning.pareto(),
     )
 

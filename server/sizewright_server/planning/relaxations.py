@@ -9,6 +9,7 @@ from typing import Any
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.objectives import in_words, value_of
 from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.words import dollars
@@ -49,14 +50,19 @@ def relaxations(
         after = _fitting(recommend(replace(question, constraints=looser, max_results=1), index))
         if after is None:
             continue
-        cost = after.cost_per_hour_nanos_usd
+        aim = question.objective
+        value = value_of(aim, after)
+        reached = in_words(aim, value)
         if before is None:
-            words = f"Without {name!r} it fits, from {dollars(cost)} an hour."
-            found.append((cost, Notice("constraint-prevents-fit", words)))
-        elif cost < before.cost_per_hour_nanos_usd:
-            saved = dollars(before.cost_per_hour_nanos_usd - cost)
-            words = f"Without {name!r} the cheapest plan costs {dollars(cost)}, {saved} less."
-            found.append((cost, Notice("constraint-costs", words)))
+            words = f"Without {name!r} it fits, from {reached}."
+            found.append((value, Notice("constraint-prevents-fit", words)))
+        elif value < value_of(aim, before):
+            verb = "takes" if aim == "time" else "costs"
+            words = (
+                f"Without {name!r} the best plan {verb} {reached} in place of "
+                f"{in_words(aim, value_of(aim, before))}."
+            )
+            found.append((value, Notice("constraint-costs", words)))
     found.sort(key=lambda pair: pair[0])
     return tuple(notice for _, notice in found[:MOST_NOTICES])
 

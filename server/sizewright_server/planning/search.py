@@ -119,16 +119,25 @@ class Search:
 
     def choice(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers. Of the layouts that fit as well, the fastest is taken."""
+        number, nodes, row = self._of(picks, kind)
         # Many offers are of one kind of node.
-        key = (int(picks.variant[kind]), int(picks.nodes[kind]), int(picks.row[kind]), kind)
+        key = (number, nodes, row, kind)
         made = self._choices.get(key)
         if made is None:
-            made = self._choices[key] = self._choice(*key)
+            fastest = self._fastest(self._needs[number, nodes], number, nodes, kind, row)
+            made = self._choices[key] = self._choice(number, nodes, fastest, kind)
         return made
 
-    def _choice(self, number: int, nodes: int, picked: int, kind: int) -> Choice:
+    def picked(self, picks: Picks, kind: int) -> Choice:
+        """A pick with its numbers, under the very layout that was picked."""
+        return self._choice(*self._of(picks, kind), kind)
+
+    @staticmethod
+    def _of(picks: Picks, kind: int) -> tuple[int, int, int]:
+        return int(picks.variant[kind]), int(picks.nodes[kind]), int(picks.row[kind])
+
+    def _choice(self, number: int, nodes: int, row: int, kind: int) -> Choice:
         needs, node = self._needs[number, nodes], self.kinds.kinds[kind]
-        row = self._fastest(needs, number, nodes, kind, picked)
         layout = needs.layouts[row]
         hours = self._hours[number]
         return Choice(

@@ -177,3 +177,56 @@ def test_a_rank_the_answer_does_not_have_is_refused() -> None:
 
     with pytest.raises(ExportError, match="the answer has 0 plans; there is no number 3"):
         select(request, sizing_service_pb2.RecommendResponse(), 3)
+
+
+def test_what_the_plan_offloads_is_offloaded_by_deepspeed_and_by_accelerate(
+    tmp_path: Path,
+) -> None:
+    text = on(SFT, "aws").replace("max_nodes: 2", "max_nodes: 1")
+    selection = plan_of(text + "techniques: [optimizer-offload]\n", tmp_path)
+    selection.plan.layout.offload = "nvme-with-parameters"
+
+    zero = json.loads(written(selection, Form.DEEPSPEED))["zero_optimization"]
+    config = yaml.safe_load(written(selection, Form.ACCELERATE))["deepspeed_config"]
+
+    assert zero["offload_optimizer"]["device"] == zero["offload_param"]["device"] == "nvme"
+    assert config["offload_optimizer_device"] == config["offload_param_device"] == "nvme"
+    selection.plan.layout.offload = "optimizer"
+    zero = json.loads(written(selection, Form.DEEPSPEED))["zero_optimization"]
+    assert zero["offload_optimizer"] == {"device": "cpu"}
+    assert "offload_param" not in zero
+
+
+def test_accelerate_takes_a_strategy_for_fsdp1_and_a_flag_for_fsdp2(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+    layout = selection.plan.layout
+    layout.zero = 3
+
+    layout.implementation = "fsdp1"
+    first = yaml.safe_load(written(selection, Form.ACCELERATE))["fsdp_config"]
+    layout.implementation = "fsdp2"
+    second = yaml.safe_load(written(selection, Form.ACCELERATE))["fsdp_config"]
+
+    assert first["fsdp_sharding_strategy"] == "FULL_SHARD"
+    assert "fsdp_reshard_after_forward" not in first
+    assert second["fsdp_reshard_after_forward"] is True
+
+
+def test_vllm_is_told_the_types_of_weights_and_cache(tmp_path: Path) -> None:
+    selection = plan_of(CHAT, tmp_path)
+    run = selection.workload.inference
+    run.weight_dtype, run.kv_dtype = "fp8", "fp8"
+
+    words = written(selection, Form.VLLM).replace("\\\n", " ").split()
+
+    assert "--quantization=fp8" in words
+    assert "--kv-cache-dtype=fp8" in words
+
+
+def test_torchrun_sets_the_allocator_that_was_estimated(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+    selection.workload.training.expandable_segments = True
+
+    command = written(selection, Form.TORCHRUN)
+
+    assert command.startswith("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True torchrun ")

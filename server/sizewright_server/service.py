@@ -51,7 +51,7 @@ from sizewright_server.planning.plan import (
     PlanningResult,
     worst,
 )
-from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.planner import KeptSearches, Question, recommend
 from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import strongest
@@ -117,6 +117,8 @@ class Sizing:
         self.problems = problems + unread
         self.index = OfferIndex(self.catalog)
         self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
+        #: By the same keys; of one catalog version, as prices and kinds of node are.
+        self._searches: dict[bytes, KeptSearches] = {}
         self._lock = threading.Lock()
 
     @property
@@ -191,6 +193,7 @@ class Sizing:
             question.objective,
             tuple(strongest(question.workload, question.techniques)),
             hours_of(question.job),
+            kept=self._searches_of(question.key),
         )
         gpu = uses_gpu(question.workload)
         index = self.index if gpu else self.host_index
@@ -236,6 +239,11 @@ class Sizing:
         changes = changes_that_fit(prepared, prepare_any, target, nodes, asked, choice.layout)
         return replace(made, limits=found, advice=changes)
 
+    def _searches_of(self, key: bytes) -> KeptSearches:
+        """What was searched for a workload that is still remembered."""
+        with self._lock:
+            return self._searches.setdefault(key, {}) if key in self._seen else {}
+
     def _prepare(self, workload: AnyWorkload, key: bytes) -> AnyPrepared:
         """The prepared workload, one already seen where there is one."""
         with self._lock:
@@ -247,7 +255,8 @@ class Sizing:
         with self._lock:
             self._seen[key] = made
             if len(self._seen) > SEEN_WORKLOADS:
-                self._seen.popitem(last=False)
+                oldest, _ = self._seen.popitem(last=False)
+                self._searches.pop(oldest, None)
         return made
 
     @staticmethod

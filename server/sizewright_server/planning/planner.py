@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from sizewright_server.planning.devices import lacks, native_features
 from sizewright_server.planning.eligibility import eligible
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.kinds import KindColumns
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.pareto import front
 from sizewright_server.planning.plan import (
@@ -39,11 +41,20 @@ REACH = 0.5
 FIRST_RUN = 4
 
 
+#: Searches kept of one workload: each for other limits on memory, nodes or GPUs.
+MOST_KEPT = 8
+#: Searches by what shapes them.
+KeptSearches: TypeAlias = dict[
+    tuple[KindColumns, float, tuple[int, int], tuple[int, int | None]], Search
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked of the planner. `combinations` are the techniques it may use (`strongest`).
 
-    `hours` tells the hours of a variant's job; None where no job is stated.
+    `hours` tells the hours of a variant's job; None where no job is stated. `kept` holds what was
+    searched for the same prepared workload before.
     """
 
     prepared: Prepared
@@ -55,6 +66,7 @@ class Question:
     combinations: tuple[Combination, ...] = ()
     hours: Callable[[Variant], Hours] | None = None
     prepare: Prepare = prepare_any
+    kept: KeptSearches | None = None
 
 
 def recommend(question: Question, index: OfferIndex) -> PlanningResult:
@@ -88,12 +100,11 @@ class Planning:
         positions, self.rejected = eligible(index, question.constraints, features, question.today)
         workload = question.prepared.workload
         self.competitors = Competitors(index, positions, workload, question.machines)
-        self.search = Search(self.competitors.kinds, question.constraints, self.competitors.wanted)
         self.base = Variant(question.prepared)
         self._rankings: dict[tuple[bool, int], Ranking] = {}
         self._variants: dict[tuple[Applied, ...], Variant | None] = {}
         self._features: dict[tuple[str, ...], Mask] = {}
-        self._try_base()
+        self.search = self._searched()
         self.fitting = int(self._ranking().allowed.sum())
 
     def try_variants(self) -> None:
@@ -172,21 +183,41 @@ class Planning:
         offer = self.competitors.offer(at)
         return miss_of(offer, self.search.choice(near, kind), int(near.score[kind]))
 
-    def _try_base(self) -> None:
-        """The request as it stands, on every node count that can matter."""
+    def _searched(self) -> Search:
+        """The search over the request as it stands; one kept from before where it serves.
+
+        Only limits on memory, nodes and GPUs shape a search. One over more kinds of node serves
+        as well: what it found of the others is nobody's.
+        """
+        asked, question, competitors = self.question.constraints, self.question, self.competitors
+        kept = question.kept
+        if kept is None or question.machines or question.combinations or question.hours:
+            return self._search_of(competitors.wanted)
+        nodes, gpus = (asked.min_nodes, asked.max_nodes), (asked.min_gpus, asked.max_gpus)
+        key = (competitors.kinds, asked.headroom, nodes, gpus)
+        found = kept.get(key)
+        if found is None or (competitors.wanted & ~found.wanted).any():
+            wanted = competitors.wanted if found is None else competitors.wanted | found.wanted
+            found = self._search_of(wanted)
+            if len(kept) >= MOST_KEPT:
+                kept.pop(next(iter(kept)), None)
+            kept[key] = found
+        return found
+
+    def _search_of(self, wanted: Mask) -> Search:
+        """Every layout of the request as it stands, on every node count that can matter."""
+        search = Search(self.competitors.kinds, self.question.constraints, wanted)
         hours = self._hours(self.base)
         most, start, length = self.question.constraints.max_nodes, 1, FIRST_RUN
         while start <= most:
             run = range(start, min(start + length, most + 1))
-            only = self._undecided() if start > 1 and hours is None else None
-            if only is not None and not only.any():
+            # More of a kind of node that fits already only costs more.
+            only = ~search.first_fit().found if start > 1 and hours is None else None
+            if only is not None and not (only & wanted).any():
                 break
-            self.search.add(0, self.base, run, only=only, hours=hours)
+            search.add(0, self.base, run, only=only, hours=hours)
             start, length = start + length, length * 2
-
-    def _undecided(self) -> Mask:
-        """Kinds that do not fit on fewer nodes."""
-        return ~self.search.first_fit().found
+        return search
 
     def _can_improve(self, nodes: int) -> Mask:
         """Kinds that on so many nodes could still enter the list.
@@ -238,7 +269,9 @@ class Planning:
             levels = self.search.tight if tight else self.search.fits
             objective = self.question.objective
             today = self.question.today
-            made = Ranking(self.search, levels, self.competitors, objective, today)
+            made = Ranking(
+                self.search, levels, self.competitors, objective, today, self.question.constraints
+            )
             self._rankings[state] = made
         return self._rankings[state]
 

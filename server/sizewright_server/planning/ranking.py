@@ -11,7 +11,7 @@ from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.kinds import NodeKind
-from sizewright_server.planning.plan import Objective, Plan
+from sizewright_server.planning.plan import Constraints, Objective, Plan
 from sizewright_server.planning.search import Choice, Floats, Picks, Search
 from sizewright_server.planning.words import machine_plan_of, plan_of
 
@@ -30,11 +30,12 @@ class Ranking:
         competitors: Competitors,
         objective: Objective,
         today: date,
+        constraints: Constraints,
     ) -> None:
         self._search, self._levels, self._competitors = search, levels, competitors
-        self._today = today
+        self._today, self._constraints = today, constraints
         self._objective: Objective = objective
-        budget = search.constraints.max_cost_per_hour_nanos_usd
+        budget = constraints.max_cost_per_hour_nanos_usd
         best = self._best_of_kinds()
         self.nodes: Column = best.nodes[competitors.kind]
         self.in_memory = self.nodes > 0
@@ -112,7 +113,7 @@ class Ranking:
         if self._competitors.is_offer(at):
             offer = self._competitors.offer(at)
             cost = int(self.cost_nanos[at])
-            return plan_of(offer, choice, cost, self._today, self._search.constraints)
+            return plan_of(offer, choice, cost, self._today, self._constraints)
         return machine_plan_of(self._competitors.machine(at), choice)
 
 

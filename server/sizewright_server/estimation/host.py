@@ -6,6 +6,7 @@ Symbols: R ranks on the node, W loader workers per rank, p batches each prepares
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -68,11 +69,17 @@ def host_phases(workload: Workload, states: HostStates) -> tuple[HostParts, ...]
 
 def host_bounds(phases: tuple[HostParts, ...]) -> list[int]:
     """Low, best and high of a rank's needs, then of what a node has once, over all phases."""
-    return [
-        max(sum(getattr(part.size, bound) for part in getattr(phase, which)) for phase in phases)
-        for which in ("per_rank", "per_node")
-        for bound in ("low_bytes", "best_bytes", "high_bytes")
-    ]
+    ranks = [_total(phase.per_rank) for phase in phases]
+    nodes = [_total(phase.per_node) for phase in phases]
+    return [max(column) for totals in (ranks, nodes) for column in zip(*totals, strict=True)]
+
+
+def _total(parts: Iterable[Part]) -> tuple[int, int, int]:
+    low = best = high = 0
+    for part in parts:
+        size = part.size
+        low, best, high = low + size.low_bytes, best + size.best_bytes, high + size.high_bytes
+    return low, best, high
 
 
 def _worker(workload: Workload) -> ByteRange:
@@ -181,6 +188,7 @@ def _entry_size(key: str) -> ByteRange:
     return ByteRange(*(int(entry[k]) * MIB for k in _BOUNDS))
 
 
+@cache
 def entry_part(key: str, name: str, formula: str) -> Part:
     """A measured figure of `data/host.json` as a part."""
     entry = _table()[key]

@@ -150,11 +150,13 @@ class Search:
 
     def _fastest(self, needs: Needs, number: int, nodes: int, kind: int, row: int) -> int:
         """The row of the fastest layout that fits; `row` itself where it does not fit."""
+        candidates = next(c for c in needs.candidates if c.rows.start <= row < c.rows.stop)
+        if candidates.rows.stop - candidates.rows.start == 1:
+            return row
         speed, node = speed_of(self._variants[number]), self.kinds.kinds[kind]
         if speed is None:
             return row
         which = np.array([kind])
-        candidates = next(c for c in needs.candidates if c.rows.start <= row < c.rows.stop)
         lack, _ = self._lack(self._peaks(needs, candidates, which, HIGH), which)
         first: int = candidates.rows.start
         fitting = [int(at) for at in np.nonzero(lack[:, 0] <= 0)[0]]

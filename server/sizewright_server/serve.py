@@ -23,10 +23,10 @@ from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.overrides import OverridesError
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.calls import Calls
+from sizewright_server.engines import overrides_of
 from sizewright_server.logs import log_to_stderr
 from sizewright_server.refreshing.live import LiveCatalog
 from sizewright_server.refreshing.upkeep import home_of, kept_fresh
-from sizewright_server.service import overrides_of
 from sizewright_server.servicer import CATALOG, MAX_ANSWER_BYTES, SIZING
 from sizewright_server.settings import ServerSettings
 from sizewright_server.tokens import TokenFileError, Tokens, read_tokens

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sizewright_catalog.catalog import Catalog
-from sizewright_catalog.home import Home, default_home
+from sizewright_catalog.home import Home
 from sizewright_catalog.published import (
     Published,
     PublishedError,
     Served,
     read_published,
-    serve_from,
 )
 from sizewright_catalog.values import Device, InstanceType, Machine
-from sizewright_server.estimation.keras.workload import KerasWorkload
+from sizewright_server.asked_layout import asked_layout
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
-from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
+from sizewright_server.estimation.preparation import AnyPrepared, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.serving.prepared import PreparedServing
-from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
-from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
+from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.advice import advise, changes_that_fit
 from sizewright_server.planning.devices import (
     overhead_of,
@@ -51,19 +45,16 @@ from sizewright_server.planning.plan import (
     PlanningResult,
     worst,
 )
-from sizewright_server.planning.planner import KeptSearches, Question, recommend
+from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import strongest
 from sizewright_server.planning.words import reasons_of
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
+from sizewright_server.remembered import Remembered
 
 if TYPE_CHECKING:
     from sizewright_catalog.overrides import Overrides
-
-DEFAULT_GPUS_PER_NODE = 8
-#: Prepared workloads kept: a few hundred KiB each.
-SEEN_WORKLOADS = 128
 
 
 def utc_today() -> date:
@@ -116,10 +107,7 @@ class Sizing:
         self.machines, unread = _registered(self.published)
         self.problems = problems + unread
         self.index = OfferIndex(self.catalog)
-        self._seen: OrderedDict[bytes, AnyPrepared] = OrderedDict()
-        #: By the same keys; of one catalog version, as prices and kinds of node are.
-        self._searches: dict[bytes, KeptSearches] = {}
-        self._lock = threading.Lock()
+        self.remembered = Remembered()
 
     @property
     def is_outdated(self) -> bool:
@@ -155,7 +143,8 @@ class Sizing:
             store_url=self.store_url,
             overrides=self.overrides,
         )
-        made._seen, made._lock, made.previous = self._seen, self._lock, self.catalog
+        made.previous = self.catalog
+        made.remembered = self.remembered.under_another_catalog()
         made.index.prepare_like(self.index)
         if "host_index" in vars(self):
             made.host_index.prepare_like(self.host_index)
@@ -171,8 +160,8 @@ class Sizing:
 
         Raises UnsupportedWorkload.
         """
-        prepared = self._prepare(question.workload, question.key)
-        layout, per_node = _layout(prepared, question)
+        prepared = self.remembered.prepared(question.workload, question.key)
+        layout, per_node = asked_layout(prepared, question)
         device = self._device(question.device)
         overhead = device_overhead(None, None) if device is None else overhead_of(device)
         ranks = min(layout.gpus, per_node)
@@ -183,7 +172,7 @@ class Sizing:
 
     def recommend(self, question: RecommendQuestion) -> Recommended:
         """Plans cheapest first. Raises UnsupportedWorkload."""
-        prepared = self._prepare(question.workload, question.key)
+        prepared = self.remembered.prepared(question.workload, question.key)
         asked = Question(
             prepared,
             question.constraints,
@@ -193,7 +182,7 @@ class Sizing:
             question.objective,
             tuple(strongest(question.workload, question.techniques)),
             hours_of(question.job),
-            kept=self._searches_of(question.key),
+            kept=self.remembered.searches(question.key),
         )
         gpu = uses_gpu(question.workload)
         index = self.index if gpu else self.host_index
@@ -211,7 +200,7 @@ class Sizing:
 
     def check(self, question: CheckQuestion) -> Checked:
         """Whether a workload fits a machine. Raises UnsupportedWorkload."""
-        prepared = self._prepare(question.workload, question.key)
+        prepared = self.remembered.prepared(question.workload, question.key)
         constraints = Constraints(headroom=question.headroom, max_nodes=question.node_count)
         check = check_nodes(prepared, question.target, [question.node_count], constraints)
         if check.choice is None:
@@ -238,26 +227,6 @@ class Sizing:
             return replace(made, limits=found, notices=(*made.notices, *cheaper))
         changes = changes_that_fit(prepared, prepare_any, target, nodes, asked, choice.layout)
         return replace(made, limits=found, advice=changes)
-
-    def _searches_of(self, key: bytes) -> KeptSearches:
-        """What was searched for a workload that is still remembered."""
-        with self._lock:
-            return self._searches.setdefault(key, {}) if key in self._seen else {}
-
-    def _prepare(self, workload: AnyWorkload, key: bytes) -> AnyPrepared:
-        """The prepared workload, one already seen where there is one."""
-        with self._lock:
-            seen = self._seen.get(key)
-            if seen is not None:
-                self._seen.move_to_end(key)
-                return seen
-        made = prepare_any(workload)
-        with self._lock:
-            self._seen[key] = made
-            if len(self._seen) > SEEN_WORKLOADS:
-                oldest, _ = self._seen.popitem(last=False)
-                self._searches.pop(oldest, None)
-        return made
 
     @staticmethod
     def reasons(question: CheckQuestion, made: Checked) -> tuple[str, ...]:
@@ -302,34 +271,6 @@ def _estimate_on(
     return prepared.estimate(layout, target.device_count, overhead)
 
 
-def _layout(prepared: AnyPrepared, question: EstimateQuestion) -> tuple[Layout, int]:
-    """The layout to estimate: the explicit one, else the first for the asked GPUs."""
-    if isinstance(question.workload, KerasWorkload) and question.workload.on_gpu:
-        replicas = question.gpus or question.workload.replicas or 1
-        return Layout(dp=replicas), question.gpus_per_node or DEFAULT_GPUS_PER_NODE
-    if not isinstance(question.workload, Workload | ServingWorkload):
-        return Layout(), 1
-    run = question.workload.run
-    per_node = question.gpus_per_node or DEFAULT_GPUS_PER_NODE
-    gpus = question.gpus or _gpus_of(run)
-    found = prepared.layouts_for(gpus, per_node)
-    if found:
-        return found[0], per_node
-    kind = "training" if isinstance(run, Training) else "inference"
-    words = f"has no layout on {gpus} GPUs with {per_node} a node"
-    raise UnsupportedWorkload(Violation(f"workload.{kind}.parallelism", words))
-
-
-def _gpus_of(run: Training | Inference | ServingRun) -> int:
-    return 1 if run.layout is None else replace(run.layout, dp=max(run.layout.dp, 1)).gpus
-
-
-@lru_cache(maxsize=1)
-def bundled_sizing() -> Sizing:
-    """The engine over the bundled snapshot."""
-    return Sizing(Catalog.load())
-
-
 def _priced(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:
     """The catalog at its owner's private prices."""
     from sizewright_catalog.overrides import apply_overrides
@@ -344,41 +285,3 @@ def _registered(published: Published) -> tuple[tuple[Machine, ...], tuple[str, .
     from sizewright_catalog.owned.documents import read_machines
 
     return read_machines(published.documents)
-
-
-def sizing_of(
-    home: Home, store_url: str | None = None, overrides: Overrides | None = None
-) -> Sizing:
-    """The engine over what a home serves. Raises SnapshotError for a broken installation."""
-    served = serve_from(home)
-    return Sizing(
-        served.catalog,
-        published=served.published,
-        problems=served.problems,
-        home=home,
-        store_url=store_url,
-        overrides=overrides,
-    )
-
-
-def overrides_of(path: Path | None) -> Overrides | None:
-    """The rules of a file of private prices; None without one. Raises OverridesError."""
-    if path is None:
-        return None
-    from sizewright_catalog.overrides import read_overrides
-
-    return read_overrides(path)
-
-
-@lru_cache(maxsize=1)
-def home_sizing() -> Sizing:
-    """The engine over what the user's own home serves: the bundled snapshot until a refresh.
-
-    Raises OverridesError for a file of private prices that cannot be used.
-    """
-    prices = os.environ.get("SIZEWRIGHT_PRICE_OVERRIDES")
-    return sizing_of(
-        default_home(),
-        os.environ.get("SIZEWRIGHT_STORE_URL") or None,
-        overrides_of(Path(prices) if prices else None),
-    )

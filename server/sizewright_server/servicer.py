@@ -19,10 +19,11 @@ from sizewright.v1 import catalog_service_pb2, sizing_service_pb2
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home
 from sizewright_server import failures
+from sizewright_server.engines import home_sizing
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.failures import CallFailed
 from sizewright_server.planning.plan import PoolFit, worst
-from sizewright_server.service import Checked, Sizing, home_sizing
+from sizewright_server.service import Checked, Sizing
 from sizewright_server.wire import catalog as wire_catalog
 from sizewright_server.wire import versions as wire_versions
 from sizewright_server.wire.estimates import estimate_message, warning_messages

@@ -21,7 +21,7 @@ from tests.bench.refreshes import refresh_figures
 from tests.bench.served import served_figures
 from tests.bench.serving import serving_figures
 
-from sizewright_server.service import bundled_sizing
+from sizewright_server.engines import bundled_sizing
 
 LIMITS = (
     "Wall-clock medians on whatever else the machine does: read load_average, and cpu_ms beside "

@@ -17,7 +17,7 @@ from tests.bench.questions import new_workloads, seen_before
 from tests.bench.served import drive, echo
 
 from sizewright_catalog.catalog import Catalog
-from sizewright_server.service import bundled_sizing
+from sizewright_server.engines import bundled_sizing
 
 
 @pytest.mark.parametrize("explicit", [True, False])

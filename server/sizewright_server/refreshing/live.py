@@ -14,7 +14,8 @@ from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.home import Home
 from sizewright_catalog.published import Signature, serve_from, signature
 from sizewright_catalog.snapshot import SnapshotError
-from sizewright_server.service import Sizing, sizing_of
+from sizewright_server.engines import sizing_of
+from sizewright_server.service import Sizing
 
 if TYPE_CHECKING:
     from sizewright_catalog.overrides import Overrides

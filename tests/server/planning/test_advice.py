@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import Layout, ModelSource, Optimizer, Training, Workload
@@ -16,7 +17,6 @@ from sizewright_server.planning.relaxations import relaxations
 from sizewright_server.planning.techniques import forms
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import strongest
-from sizewright_server.service import bundled_sizing
 
 LLAMA = "meta-llama/Meta-Llama-3-8B"
 GIB = 2**30

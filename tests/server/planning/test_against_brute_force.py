@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brute_force import fitting_plans
+from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import ModelSource, Optimizer, Training, Workload
@@ -16,7 +17,6 @@ from sizewright_server.planning.plan import Constraints
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.techniques import figures, forms
 from sizewright_server.planning.variants import Combination, combine, strongest
-from sizewright_server.service import bundled_sizing
 
 TODAY = date(2026, 11, 24)
 PRESETS = (

@@ -6,12 +6,12 @@ from datetime import date
 
 import pytest
 
+from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import ModelSource, Optimizer, Training, Workload
 from sizewright_server.planning.plan import Constraints, Plan
 from sizewright_server.planning.planner import Question, recommend
-from sizewright_server.service import bundled_sizing
 
 LLAMA = "meta-llama/Meta-Llama-3-8B"
 

@@ -146,6 +146,8 @@ def megatron_workload(work: Case) -> Workload:
         raise Unmapped("micro batch or sequence length is not stated")
     if stated.get("zero_stage") and not stated.get("dp") and not work.get("gpus"):
         raise Unmapped("the number of GPUs is not stated, and with it the optimizer's shards")
+    if work.get("lora") or work.get("peft_method") or "lora" in str(work.get("task")).lower():
+        raise Unmapped("adapters in Megatron Core's own layers are not built")
     settings = work.get("settings") or {}
     attention: Attention = "eager" if work.get("attention") == "unfused" else "sdpa"
     run = Training(

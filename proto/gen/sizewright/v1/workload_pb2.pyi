@@ -1302,11 +1302,15 @@ class ZeroBuffers(_message.Message):
     reduce_bucket_size: _builtins.int
     """reduce_bucket_size (DeepSpeed's default is 5e8)."""
     allgather_bucket_size: _builtins.int
-    """allgather_bucket_size (5e8)."""
+    """allgather_bucket_size (5e8). Changes no figure: updated shards are gathered into the parameters
+    themselves, bucket by bucket.
+    """
     prefetch_bucket_size: _builtins.int
     """stage3_prefetch_bucket_size (5e7)."""
     param_persistence_threshold: _builtins.int
-    """stage3_param_persistence_threshold (1e5): smaller parameters are never sharded."""
+    """stage3_param_persistence_threshold (1e5): smaller parameters are never sharded. Not counted:
+    norms and biases are taken as sharded like the rest.
+    """
     max_live_parameters: _builtins.int
     """stage3_max_live_parameters (1e9)."""
     max_reuse_distance: _builtins.int
@@ -1383,16 +1387,18 @@ class FsdpSettings(_message.Message):
     (the blocks, the embedding and the head). Empty means "block".
     """
     forward_prefetch: _builtins.bool
-    """The next unit is gathered while one computes forward (FSDP1 forward_prefetch)."""
+    """The next unit is gathered while one computes forward (FSDP1 forward_prefetch). Not counted: it is
+    issued earlier, within the two units that limit_all_gathers allows.
+    """
     limit_all_gathers: _builtins.bool
     """At most two gathered units are in flight (FSDP1 limit_all_gathers); unset means on."""
     use_orig_params: _builtins.bool
     """Original parameters stay visible (FSDP1 use_orig_params): needed where a unit holds frozen and
-    trained parameters; unset means off.
+    trained parameters; unset means off. Changes no figure: they are views of the flat parameter.
     """
     sync_module_states: _builtins.bool
     """Rank 0 broadcasts the weights at the start (FSDP1 sync_module_states): only that rank reads the
-    checkpoint, and each unit is on the GPU whole before it is sharded.
+    checkpoint, and each unit is on the GPU whole before it is sharded. Not counted.
     """
     backward_prefetch: _builtins.bool
     """The next unit is gathered before a unit's gradients are reduced (FSDP1 backward_prefetch);
@@ -1451,7 +1457,7 @@ class MegatronSettings(_message.Message):
     128.
     """
     fused_cross_entropy: _builtins.bool
-    """cross_entropy_loss_fusion."""
+    """cross_entropy_loss_fusion. Not counted: the loss is that of separate operators."""
     def __init__(
         self,
         *,

@@ -20,6 +20,9 @@ def value_of(objective: Objective, plan: Plan) -> float:
 def in_words(objective: Objective, value: float) -> str:
     """A value, or the difference of two, as people say it."""
     if objective == "time":
-        return f"{value:,.1f} hours" if value >= 1 else f"{60 * value:,.0f} minutes"
+        minutes = 60 * value
+        if minutes < 2:
+            return f"{60 * minutes:.0f} seconds"
+        return f"{minutes:.0f} minutes" if value < 2 else f"{value:,.1f} hours"
     unit = "an hour" if objective == "cost-per-hour" else "for the job"
     return f"{dollars(int(value))} {unit}"

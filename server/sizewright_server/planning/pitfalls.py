@@ -108,7 +108,7 @@ def _tensor_parallel_over_pcie(it: Situation) -> Iterator[Notice]:
     if it.layout.tp > 1 and device is not None and not device.link_gb_per_second:
         words = (
             f"Tensor parallelism over {it.layout.tp} {device.name}, which have no direct link, "
-            "runs over PCIe: it fits, and it is slow."
+            "runs over PCIe, which is slow."
         )
         yield Notice("tensor-parallel-over-pcie", words)
 

@@ -39,8 +39,10 @@ HALF = 2
 WHOLE_NODE = 8
 
 
-#: Its time is in the work itself: a further forward pass.
-COUNTED = "activation-checkpointing"
+#: Their time is in the work itself: passes, the peak of a precision, tokens of a sequence.
+MODELLED = frozenset({"activation-checkpointing", "lora", "mixed-precision", "shorter-sequences"})
+#: The samples of a job or the tokens of one hold the length, also where a speed was measured.
+IN_THE_JOB = frozenset({"shorter-sequences"})
 
 
 @cache
@@ -75,9 +77,11 @@ class ModelledHours:
         work: Work,
         trained_share: float,
         time_factor: tuple[float, float, float],
+        measured_factor: tuple[float, float, float],
     ) -> None:
         self.job, self.run, self.work = job, run, work
-        self.trained_share, self.time_factor = trained_share, time_factor
+        self.trained_share = trained_share
+        self.time_factor, self.measured_factor = time_factor, measured_factor
         samples = job.samples if job.samples is not None else (job.tokens or 0) / self._tokens()
         self.samples = float(samples)
         #: The likely hours of a layout on a device: asked again by every question of a workload.
@@ -113,10 +117,11 @@ class ModelledHours:
         return max(self.work.tokens, 1)
 
     def _hours(self, layout: Layout, kind: NodeKind, at: str) -> float:
-        factor = self.time_factor[{FAST: 0, LIKELY: 1, SLOW: 2}[at]]
+        end = {FAST: 0, LIKELY: 1, SLOW: 2}[at]
         name = kind.device.name if kind.device else ""
         if name in self.job.measured:
             speed = self.job.measured[name] / self._tokens()
+            factor = self.measured_factor[end]
             band = _bands()["measured"][{FAST: SLOW, LIKELY: LIKELY, SLOW: FAST}[at]]
             return float(self.samples / (speed * layout.gpus) * band * factor / SECONDS)
         if kind.device is None or name not in speeds():
@@ -124,7 +129,7 @@ class ModelledHours:
         machine = _Machine(speeds()[name], kind, at)
         training = isinstance(self.run, Training)
         each = self._training(layout, machine) if training else self._inference(layout, machine)
-        return self.samples * each * factor / SECONDS
+        return self.samples * each * self.time_factor[end] / SECONDS
 
     def _training(self, layout: Layout, machine: _Machine) -> float:
         """Seconds per sample of a whole plan."""
@@ -241,5 +246,10 @@ def _hours(job: Job, variant: Variant) -> Hours:
         words = "of this workload is not modelled; state 'runtime_hours' in place of its size"
         raise UnsupportedWorkload(Violation("job", f"the time {words}"))
     trained = prepared.trainable_parameter_count / max(prepared.parameter_count, 1)
-    factor = variant.time_factor_without(COUNTED)
-    return ModelledHours(job, prepared.workload.run, prepared.work, trained, factor)
+    modelled = variant.time_factor_without(MODELLED)
+    if any(step.name == "qlora" for step in variant.steps):
+        # Its figure is against training all weights; the frozen base's pass is modelled.
+        low, best, high = (factor * PASSES / FROZEN_PASSES for factor in modelled)
+        modelled = low, best, high
+    measured = variant.time_factor_without(IN_THE_JOB)
+    return ModelledHours(job, prepared.workload.run, prepared.work, trained, modelled, measured)

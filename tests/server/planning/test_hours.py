@@ -18,6 +18,7 @@ from sizewright_server.estimation.workload import (
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.kinds import NodeKind
+from sizewright_server.planning.techniques import forms
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import Variant
 
@@ -88,3 +89,36 @@ def test_a_device_without_a_peak_for_the_precision_is_never_ranked() -> None:
     _, best, _ = hours(Job(tokens=TOKENS), 1, 4096, "none").of(Layout(), node("V100-32GB"))
 
     assert best == float("inf")
+
+
+def changed_by(technique: str, job: Job) -> float:
+    """The best hours with a technique relative to without."""
+    run = Training(
+        precision="bf16-mixed", optimizer=Optimizer("adamw"), micro_batch=1, seq_len=4096
+    )
+    work = Workload(ModelSource(find_preset(LLAMA_8B).config, preset=LLAMA_8B), run)
+    tell = hours_of(job)
+    assert tell is not None
+    made, applied = forms(technique, work)[-1]
+    at = Layout(), node("H100-SXM")
+    before = tell(Variant(prepare_any(work))).of(*at)[1]
+    return tell(Variant(prepare_any(made), (applied,))).of(*at)[1] / before
+
+
+def test_half_the_length_halves_the_samples_time_and_leaves_that_of_tokens() -> None:
+    assert changed_by("shorter-sequences", Job(tokens=TOKENS)) == pytest.approx(1, abs=0.1)
+    assert changed_by("shorter-sequences", Job(samples=10**6)) == pytest.approx(0.5, abs=0.05)
+
+
+def test_adapters_spare_the_weight_gradients_once_and_not_twice() -> None:
+    # The backward pass of a frozen base is half as long: two passes in place of three.
+    assert changed_by("lora", Job(tokens=TOKENS)) == pytest.approx(2 / 3, abs=0.03)
+    # The figure of QLoRA is against training all weights.
+    assert changed_by("qlora", Job(tokens=TOKENS)) == pytest.approx(1.1, abs=0.05)
+
+
+def test_a_measured_speed_is_of_the_request_as_it_stands() -> None:
+    job = Job(tokens=TOKENS, measured={"H100-SXM": 5000.0})
+
+    assert changed_by("activation-checkpointing", job) == pytest.approx(1.3)
+    assert changed_by("shorter-sequences", job) == pytest.approx(1)

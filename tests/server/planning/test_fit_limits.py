@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from sizewright_catalog.values import InstanceType
+from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import ModelSource, Optimizer, Training, Workload
 from sizewright_server.planning.limits import limits
 from sizewright_server.planning.machines import check_nodes
 from sizewright_server.planning.plan import Constraints, worst
-from sizewright_server.service import bundled_sizing
 
 LLAMA = "meta-llama/Llama-3.2-1B"
 RUN = Training(precision="bf16-mixed", optimizer=Optimizer("adamw"), micro_batch=4, seq_len=1024)

@@ -8,6 +8,7 @@ import pytest
 
 from sizewright_catalog.devices import devices
 from sizewright_catalog.values import InstanceType
+from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import (
@@ -20,7 +21,6 @@ from sizewright_server.estimation.workload import (
 )
 from sizewright_server.planning.pitfalls import Situation, pitfalls
 from sizewright_server.planning.plan import PoolFit
-from sizewright_server.service import bundled_sizing
 
 GPT2 = "openai-community/gpt2"
 GIB = 2**30

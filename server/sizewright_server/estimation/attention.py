@@ -29,6 +29,8 @@ class Attention:
         self.held: list[Value] = []
         #: Names that die when the attention returns.
         self.names: list[Value] = []
+        #: What the sublayer's last projection reads: blocks that norm the sum hold it until then.
+        self.mixed: list[Value] = []
 
     def own(self, x: Value) -> Value:
         """Attention of a stack over itself."""
@@ -134,9 +136,14 @@ class Attention:
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
         mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
+        self.mixed = [mixed]
         inner: Dim = "VA" if style.latent else "A"
+        # BERT's output projection is a module of its own, called when the queries are gone.
+        projected = () if style.order == "post" else (q, k, v)
+        if not projected:
+            self.tape.hold(q, k, v)
         out = self._linear("o", mixed, "H", bias=style.out_bias, inner=inner)
-        self.tape.hold(x, q, k, v, *self.names)
+        self.tape.hold(x, *projected, *self.names)
         if weights is not None:
             self.held.append(weights)
         if not style.attention_out_dropout:

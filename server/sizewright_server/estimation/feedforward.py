@@ -10,9 +10,18 @@ from sizewright_server.estimation.tape import Dim, Tape, Value
 
 
 def feed_forward(
-    ops: Ops, style: Style, mode: Mode, x: Value, width: Dim = "F", joint: Dim = "F2"
+    ops: Ops,
+    style: Style,
+    mode: Mode,
+    x: Value,
+    width: Dim = "F",
+    joint: Dim = "F2",
+    names: list[Value] | None = None,
 ) -> Value:
-    """One MLP of inner width `width`; `joint` is the width of gate and up in one weight."""
+    """One MLP of inner width `width`; `joint` is the width of gate and up in one weight.
+
+    `names` takes what the second projection reads, for a caller that still has a name for it.
+    """
     if not style.gated_mlp:
         inner = activate(ops, style, _up(ops, style, "up", x, width))
     elif style.fused_gate_up:
@@ -31,6 +40,8 @@ def feed_forward(
         inner = ops.dropout(inner, float(mode.hidden_dropout))
     out = ops.linear(inner, "H", ops.weight(("H", width)), _bias(ops, style, "H"), name="down")
     ops.tape.hold(x)
+    if names is not None:
+        names.append(inner)
     return out
 
 

@@ -38,11 +38,15 @@ def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:
         out = ops.scale(out)
     if style.embedding_projection == "lookup":
         out = ops.linear(out, "H", ops.weight(("H", "E")))
-    out = _typed_and_placed(ops, style, out)
+    looked_up = [out]
+    out = _typed_and_placed(ops, style, out, looked_up)
     if style.embedding_projection == "before-norm":
         out = ops.linear(out, "H", ops.weight(("H", "E")))
     if style.embedding_norm:
         out = norm(ops, style, out, (out.shape[-1],))
+    if style.token_types:
+        # BERT's embeddings module has a name for every part of the sum until it returns.
+        ops.tape.hold(*looked_up)
     if mode.sequence_parallel:
         out = ops.reshard(out, (*mode.stream[:-1], out.shape[-1]))
     if style.disentangled != "none":
@@ -55,17 +59,19 @@ def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:
     return out
 
 
-def _typed_and_placed(ops: Ops, style: Style, out: Value) -> Value:
-    """Token types and learned positions added."""
+def _typed_and_placed(ops: Ops, style: Style, out: Value, looked_up: list[Value]) -> Value:
+    """Token types and learned positions added; `looked_up` takes the rows of both."""
     width = out.shape[-1]
     if style.token_types:
-        out = ops.add(out, ops.embedding(("B", "S"), ops.weight(("T", width)), width))
+        looked_up.append(ops.embedding(("B", "S"), ops.weight(("T", width)), width))
+        out = ops.add(out, looked_up[-1])
     if style.positions == "learned":
         rows: Shape = ("B" if style.positions_per_sample else "one", "S")
         table = ops.weight(("P", width))
         if style.fixed_positions:
             table.needs_grad = False
-        out = ops.add(out, ops.embedding(rows, table, width))
+        looked_up.append(ops.embedding(rows, table, width))
+        out = ops.add(out, looked_up[-1])
     return out
 
 

@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.layout import Layout
-from sizewright_server.estimation.replay_events import Expansion, Handle
+from sizewright_server.estimation.replay_events import PARAMETERS, Expansion, Handle
 from sizewright_server.estimation.replay_shards import GATHERED, ShardedExpansion
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -131,6 +131,9 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
             # Released, or made anew while it was there, as torch.cat does with a cache.
             allocator.free(held[0], held[1])
             allocated -= held[2]
+            if handle[0] == PARAMETERS:
+                # A tied head's own table, gone before the run whose peak is compared.
+                peak = allocated
         elif allocated > peak:
             peak = allocated
     reserved = computing.reserved_bytes + gathering.reserved_bytes

@@ -25,7 +25,7 @@ RELEASE = -1
 #: Events of one step that are replayed at most: about 20 ms for two steps.
 MOST_EVENTS = 9000
 #: Segment numbers of handles that belong to no block.
-PARAMETERS, STATES, TEMPORARIES, SHARED = -1, -2, -3, -4
+PARAMETERS, STATES, TEMPORARIES, SHARED, INPUTS = -1, -2, -3, -4, -6
 
 
 class Expansion:
@@ -53,11 +53,38 @@ class Expansion:
             # The head is made with a table of its own, which tying then drops.
             weights.remove(tied)
             yield (PARAMETERS, 0, len(weights)), RELEASE
+        yield from self._inputs()
         if not isinstance(self.group, TrainingGroup):
-            yield from self._passes(self.group.all_stages)
+            yield from self._one_tensor(self._passes(self.group.all_stages))
             return
         yield from self._step(self.group, weights, first=True)
         yield from self._step(self.group, weights, first=False)
+
+    def _inputs(self) -> Iterator[Request]:
+        """The batch, which follows the weights: images need segments of their own."""
+        group = self.group
+        inputs = group.resident.inputs if isinstance(group, TrainingGroup) else group.inputs()
+        if int(inputs[0]):
+            yield (INPUTS, 0, 0), int(inputs[0])
+
+    def _one_tensor(self, requests: Iterator[Request]) -> Iterator[Request]:
+        """Embeddings under the frame's name are the first block's input: one block of memory.
+
+        The schedule counts them apart, as every block's input is freed by the block.
+        """
+        output = self.group.segments[0].program.output_storages[0]
+        read, named = (0, self._last(0), output), (SHARED, self._name("embeddings"), 0)
+        size, joined = 0, False
+        for handle, change in requests:
+            if handle == read and change > 0:
+                size = change
+            if handle == named and change == size > 0:
+                joined = True
+            elif handle == named and joined:
+                joined = False
+                yield read, RELEASE
+            elif handle != read or not joined:
+                yield handle, change
 
     def _step(self, group: TrainingGroup, weights: list[int], *, first: bool) -> Iterator[Request]:
         if group.adding:

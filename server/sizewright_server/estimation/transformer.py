@@ -59,10 +59,17 @@ class Block:
         return self._residual(x, self._scaled(self._mlp(self._norm(x))))
 
     def _post(self, x: Value) -> Value:
-        x = self._norm(self._residual(self._attend(x), x))
+        x = self._normed_sum(self._attend(x), x)
         if self.style.cross_attention:
-            x = self._norm(self._residual(self._across(x), x))
-        return self._norm(self._residual(self._mlp(x), x))
+            x = self._normed_sum(self._across(x), x)
+        return self._normed_sum(self._mlp(x), x)
+
+    def _normed_sum(self, result: Value, x: Value) -> Value:
+        """The norm of the sum; until it is made, BERT's modules name all that it comes from."""
+        normed = self._norm(self._residual(result, x))
+        self.tape.hold(result, *self.attention.mixed, x)
+        self.attention.mixed = []
+        return normed
 
     def _parallel(self, x: Value) -> Value:
         normed = self._norm(x)
@@ -110,7 +117,7 @@ class Block:
             if self.style.experts:
                 out = sparse_feed_forward(self.ops, self.style, self.mode, x)
             else:
-                out = feed_forward(self.ops, self.style, self.mode, x)
+                out = feed_forward(self.ops, self.style, self.mode, x, names=self.attention.mixed)
             return self.ops.dropout(self._split(out), float(self.mode.hidden_dropout))
 
     def _gathered(self, x: Value) -> Value:

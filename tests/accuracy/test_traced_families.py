@@ -26,6 +26,7 @@ FURTHER = {
     "cohere/dec": 0.05,
     "ernie4_5_moe/dec": 0.11,
     "falcon/amp-sdpa": 0.22,  # the attention whose one key-value head is repeated, under autocast
+    "falcon/dec-eager": 0.05,
     "falcon/inf-pad": 0.07,
     "falcon40/inf-pad": 0.04,
     "gpt_bigcode/seqcls": 0.10,

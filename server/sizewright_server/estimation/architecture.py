@@ -73,6 +73,12 @@ class Style:
     holds_attended: bool = False
     #: It keeps a name for what its first norm gave (StableLM).
     holds_normed: bool = False
+    #: The loop over the blocks has a name for what the block before gave, eager attention's
+    #: probabilities among it (`outputs = block(...)`).
+    keeps_outputs: bool = False
+    #: Eager attention has a name for the scores as multiplied, scaled in place, beside the masked
+    #: ones: until the softmax is made (Falcon) or until it returns (BLOOM).
+    names_scores: Literal["no", "softmax", "whole"] = "no"
     embedding_norm: bool = False
     embedding_scale: bool = False
     token_types: bool = False

@@ -139,21 +139,16 @@ def eager_attention(
         q, k = ops.cast(q, FP32), ops.cast(k, FP32)
     # A batched product wants its rows side by side, which heads taken out of a token are not.
     q = ops.contiguous(q)
-    logits = ops.scale(ops.matmul(q, k, square))
-    if style.score_soft_cap:
-        logits = ops.scale(ops.unary(ops.scale(logits), saves="output"))
-    if scores.bias is not None and style.position_bias == "mpnet":
-        logits = ops.add_in_place(logits, scores.bias)
-    elif scores.bias is not None:
-        logits = ops.add(logits, scores.bias)
-    if scores.causal or scores.masked:
-        rows: Dim = "B" if scores.masked else 1
-        mask = tape.external((rows, 1, "S", scores.keys), mode.types.compute)
-        logits = ops.add(logits, mask)
+    product = ops.matmul(q, k, square)
+    # BLOOM scales as it multiplies (`baddbmm`), Falcon in place.
+    logits = product if style.names_scores != "no" else ops.scale(product)
+    logits = _masked_scores(ops, style, mode, logits, scores)
     if style.sinks:
         weights = _softmax_with_sinks(ops, logits, scores.keys)
     else:
         weights = _softmax(ops, style, mode, logits, q)
+    if style.names_scores == "softmax":
+        tape.hold(product)
     if style.eager_fp32_scores:
         weights = ops.cast(weights, v.itemsize)
     tape.hold(logits)
@@ -163,7 +158,24 @@ def eager_attention(
     out = ops.copy(mixed, ("B", "S", scores.mixed))
     if mode.grouped_queries:
         tape.hold(k, v)
+    if style.names_scores == "whole":
+        tape.hold(product, logits)
     return out, weights
+
+
+def _masked_scores(ops: Ops, style: Style, mode: Mode, logits: Value, scores: Scores) -> Value:
+    """Scaled scores with what the family caps and adds."""
+    if style.score_soft_cap:
+        logits = ops.scale(ops.unary(ops.scale(logits), saves="output"))
+    if scores.bias is not None and style.position_bias == "mpnet":
+        logits = ops.add_in_place(logits, scores.bias)
+    elif scores.bias is not None:
+        logits = ops.add(logits, scores.bias)
+    if scores.causal or scores.masked:
+        rows: Dim = "B" if scores.masked else 1
+        mask = ops.tape.external((rows, 1, "S", scores.keys), mode.types.compute)
+        logits = ops.add(logits, mask)
+    return logits
 
 
 def _softmax_with_sinks(ops: Ops, logits: Value, keys: Dim) -> Value:

@@ -41,11 +41,26 @@ class Block:
         stream = residual_itemsize(self.style, self.mode)
         learns = self.mode.training and self.mode.learns_inputs
         x = self.tape.input(self.mode.stream, stream, needs_grad=learns)
+        before = self._outputs_before()
         out = getattr(self, f"_{self.style.order.replace('-', '_')}")(x)
-        self.tape.hold(x, *self.attention.held)
+        self.tape.hold(x, *self.attention.held, *before)
         self.tape.inputs_stay = self.style.keeps_states and not self.mode.training
         self.tape.finish(out, *self.attention.cached)
         return self.tape
+
+    def _outputs_before(self) -> list[Value]:
+        """Probabilities of the block before, which the loop names until this block returns.
+
+        In training autograd has them anyway. A stack of one block is overstated by them.
+        """
+        eager = self.mode.attention == "eager" or self.style.eager_only
+        if self.mode.training or not (eager and self.style.keeps_outputs):
+            return []
+        with self.tape.within("attention"):
+            width = self.mode.types.compute
+            weights = self.tape.value(("B", "NH", "S", "C"), width, needs_grad=False)
+            self.tape.record((), (weights,))
+        return [weights]
 
     # -- wiring ---------------------------------------------------------------------------------
 

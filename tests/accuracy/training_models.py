@@ -11,6 +11,8 @@ from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.workload import Head, ModelSource
 
 HEADS: dict[str, Head] = {"sequence_classification": "sequence-classification"}
+#: Classification tasks that a checkpoint of that head has in its name.
+CLASSIFIERS = re.compile(r"[-_](mnli|xnli|sst-?2|mrpc)\b", re.IGNORECASE)
 #: Names of sources for models that the presets know by another.
 ALIASES = {
     "qwen/qwen3-14b-base": "Qwen/Qwen3-14B",
@@ -40,6 +42,8 @@ def model_source(work: Case) -> ModelSource:
     """A preset, with another head where the run states one. Raises Unmapped."""
     name = str(work.get("model") or "")
     head = HEADS.get(str(work.get("settings", {}).get("head")))
+    if head is None and CLASSIFIERS.search(name):
+        head = "sequence-classification"
     config = _preset(name)
     if config is None:
         config = _config_of_shape(name, work)

@@ -162,6 +162,8 @@ class Style:
     keeps_states: bool = False
     #: Disentangled attention over positions (DeBERTa), with keys and queries shared or not.
     disentangled: Literal["none", "shared", "own"] = "none"
+    #: Tokens under a convolution beside the first block (DeBERTa V2); 0 is none.
+    convolution: int = 0
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
     cache_in_training: bool = True
 

@@ -102,9 +102,16 @@ class ConfigReader:
             fields |= {"rotary": "partial", "heads_first": True}
         if sizes.embedding != sizes.hidden or self.family.get("always_projects"):
             fields["embedding_projection"] = self.family.get("projection", "after-norm")
+        fields["convolution"] = self._convolution()
         if fields.get("latent"):
             fields["latent_queries"] = sizes.query_rank > 0
         return Style(**fields)
+
+    def _convolution(self) -> int:
+        """Tokens under DeBERTa's convolution beside its first block; every channel sees all."""
+        if self._at("conv_kernel_size") and self._at("conv_groups") not in (None, 1):
+            self.problems.append("conv_groups other than 1 is not supported")
+        return self._optional("convolution") or 0
 
     def _activation(self) -> dict[str, Any]:
         if self.family.get("swiglu") and self._at(self.family["swiglu"]):
@@ -322,7 +329,15 @@ class ConfigReader:
 
 #: Sizes that say "none of it" with 0.
 MAY_BE_ZERO = frozenset(
-    {"token_types", "shared_experts", "shared_ffn", "query_rank", "kv_heads", "rotary_dim"}
+    {
+        "convolution",
+        "token_types",
+        "shared_experts",
+        "shared_ffn",
+        "query_rank",
+        "kv_heads",
+        "rotary_dim",
+    }
 )
 
 

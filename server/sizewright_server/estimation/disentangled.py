@@ -53,6 +53,28 @@ def disentangled_attention(ops: Ops, style: Style, mode: Mode, x: Value) -> Valu
     return out
 
 
+def convolved(ops: Ops, style: Style, mode: Mode, x: Value, out: Value) -> Value:
+    """The first block's result, and beside it a convolution over the tokens that went into it.
+
+    Source: DebertaV2Encoder and ConvLayer of transformers 5.23.
+    """
+    tape = ops.tape
+    with tape.within("mlp"):
+        w, b = ops.weight(("H", "H", style.convolution)), ops.weight(("H",))
+        turned = ops.copy(x)
+        made = ops.product(turned, "H", w, b)
+        local = ops.copy(made)
+        local = ops.unary(ops.dropout(local, float(mode.hidden_dropout)))
+        summed = ops.add(out, local)
+        tape.hold(made, local, turned)
+        scale, shift = ops.weight(("H",), module="norms"), ops.weight(("H",), module="norms")
+        normed = ops.layer_norm(summed, scale, shift)
+        # Padding is multiplied away.
+        masked = ops.scale(normed)
+        tape.hold(out, summed, normed)
+    return masked
+
+
 def _relative(ops: Ops, style: Style, mode: Mode) -> Value:
     """The lent embeddings, after a dropout of each block's own."""
     shape, width = ("BUCKETS", "H"), mode.types.weight

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.attention import Attention
+from sizewright_server.estimation.disentangled import convolved
 from sizewright_server.estimation.experts import sparse_feed_forward
 from sizewright_server.estimation.feedforward import feed_forward
 from sizewright_server.estimation.mode import WHOLE, Mode
@@ -43,6 +44,8 @@ class Block:
         x = self.tape.input(self.mode.stream, stream, needs_grad=learns)
         before = self._outputs_before()
         out = getattr(self, f"_{self.style.order.replace('-', '_')}")(x)
+        if self.style.convolution and self.style.first:
+            out = convolved(self.ops, self.style, self.mode, x, out)
         self.tape.hold(x, *self.attention.held, *before)
         self.tape.inputs_stay = self.style.keeps_states and not self.mode.training
         self.tape.finish(out, *self.attention.cached)

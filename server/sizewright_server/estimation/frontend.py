@@ -18,7 +18,7 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.stack_reader import read_runs
 from sizewright_server.estimation.workload import ModelSource
 
-__all__ = ["families", "model_type_of", "read_architecture"]
+__all__ = ["families", "model_type_of", "read_architecture", "takes_images"]
 
 
 @cache
@@ -54,6 +54,11 @@ def read_architecture(
         raise UnsupportedWorkload(Violation(field, str(wrong))) from wrong
     model_type = str(model_type_of(source.config))
     return Architecture(model_type, style, sizes, head, runs, generic)
+
+
+def takes_images(config: dict[str, Any]) -> bool:
+    """Whether a model reads images, whose patches say how long a sample is."""
+    return "image_size" in families().get(str(model_type_of(config)), {}).get("keys", {})
 
 
 def model_type_of(config: dict[str, Any]) -> str | None:

@@ -149,8 +149,8 @@ def _starved(it: Situation) -> Iterator[Notice]:
     if not isinstance(it.workload, Workload) or not isinstance(it.workload.run, Training):
         return
     run, gpu = it.workload.run, it.pool("gpu")
-    if gpu is not None and run.micro_batch * max(run.seq_len, 1) < FEW_TOKENS:
-        tokens = run.micro_batch * run.seq_len
+    tokens = run.micro_batch * run.seq_len
+    if gpu is not None and run.seq_len > 1 and tokens < FEW_TOKENS:
         words = f"{tokens:,} tokens a step leave a GPU mostly idle; a larger batch costs no time."
         if gpu.peak.high_bytes < MOSTLY_FREE * gpu.usable_bytes:
             yield Notice("batch-starves-gpu", words)

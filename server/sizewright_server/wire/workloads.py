@@ -9,12 +9,14 @@ from pydantic import ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
 from sizewright_server.estimation.classical.network_stages import Network
+from sizewright_server.estimation.frontend import takes_images
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.estimation.serving.run import ServingWorkload
 from sizewright_server.estimation.workload import (
     Dataset,
+    HostConditions,
     Inference,
     Layout,
     ModelSource,
@@ -57,18 +59,35 @@ class WorkloadReader:
     def __init__(self, problems: list[Violation], path: str = "workload") -> None:
         self.problems = problems
         self.path = path
-        self.layers_say_shapes = False
+        #: Layers or an image's patches say how long a sample is.
+        self.shapes_are_known = False
 
     def read(self, message: pb.Workload) -> AnyWorkload | None:
         """The workload; None when anything was wrong."""
-        if message.WhichOneof("run") == "fit":
-            return FitReader(self.problems, self.path).read(
-                message, read_host(message.host, self.problems, self.path)
-            )
-        if message.framework in KERAS_FRAMEWORKS:
-            host = read_host(message.host, self.problems, self.path)
-            return KerasReader(self.problems, self.path).read(message, host)
         before = len(self.problems)
+        host = read_host(message.host, self.problems, self.path)
+        if message.WhichOneof("run") == "fit":
+            return FitReader(self.problems, self.path).read(message, host)
+        if message.framework in KERAS_FRAMEWORKS:
+            return KerasReader(self.problems, self.path).read(message, host)
+        self._check_words(message)
+        source = self._model(message.model)
+        if isinstance(source, ModelSource) and takes_images(source.config):
+            self.shapes_are_known = True
+        if message.WhichOneof("run") == "inference" and wants_serving(message.inference):
+            return self._serving(message, self._for_engine(message, source), host, before)
+        run = self._run(message)
+        dataset = self._dataset(message)
+        if len(self.problems) > before or source is None or run is None or host is None:
+            return None
+        if message.accelerator == "cpu":
+            return cpu_workload(message, source, run, dataset, host, self.problems)
+        if isinstance(source, Network):
+            self._wrong("model.layers", "is estimated on the CPU alone; say accelerator 'cpu'")
+            return None
+        return Workload(source, run, name=message.name, dataset=dataset, host=host)
+
+    def _check_words(self, message: pb.Workload) -> None:
         framework = message.framework or "pytorch"
         if framework != "pytorch":
             known = ["pytorch", *KERAS_FRAMEWORKS, *filter(None, FIT_FRAMEWORKS)]
@@ -77,31 +96,19 @@ class WorkloadReader:
             self._wrong("accelerator", one_of("accelerator", message.accelerator, ["gpu", "cpu"]))
         if message.backend:
             self._wrong("backend", "is of framework 'keras' alone")
-        source = self._model(message.model)
-        if message.WhichOneof("run") == "inference" and wants_serving(message.inference):
-            return self._serving(message, self._for_engine(message, source), before)
-        run = self._run(message)
-        dataset = self._dataset(message)
-        host = read_host(message.host, self.problems, self.path)
-        if len(self.problems) > before or source is None or run is None or host is None:
-            return None
-        if message.accelerator == "cpu":
-            return cpu_workload(message, source, run, dataset, host, self.problems)
-        if isinstance(source, Network):
-            words = "a list of layers is estimated on the CPU alone; say accelerator 'cpu'"
-            self._wrong("model.layers", words)
-            return None
-        return Workload(source, run, name=message.name, dataset=dataset, host=host)
 
     def _serving(
-        self, message: pb.Workload, source: ModelSource | None, before: int
+        self,
+        message: pb.Workload,
+        source: ModelSource | None,
+        host: HostConditions | None,
+        before: int,
     ) -> ServingWorkload | None:
         """A workload for a serving engine, or for types and settings only it takes."""
         layout = self._layout(message.inference.parallelism, "inference")
         run = ServingReader(self.problems, self.path).read(
             message.inference, source, message.model, layout, self._draft
         )
-        host = read_host(message.host, self.problems, self.path)
         if len(self.problems) > before or source is None or run is None or host is None:
             return None
         return ServingWorkload(source, run, name=message.name, host=host)
@@ -126,8 +133,6 @@ class WorkloadReader:
             return None
         return source
 
-    # -- model ----------------------------------------------------------------------------------
-
     def _model(self, message: pb.Model, field: str = "model") -> ModelSource | Network | None:
         kind = message.WhichOneof("source")
         if kind is None:
@@ -141,7 +146,7 @@ class WorkloadReader:
         elif kind == "hf_config":
             config = self._config(message.hf_config.json)
         elif kind == "layers":
-            self.layers_say_shapes = True
+            self.shapes_are_known = True
             return read_layers(message.layers, self.problems, self.path)
         elif kind == "safetensors":
             config = self._stored(message.safetensors)
@@ -202,10 +207,8 @@ class WorkloadReader:
         return self._config(message.hf_config.json, "model.safetensors.hf_config")
 
     def _least_length(self, run: pb.Training | pb.Inference) -> int:
-        """What an unstated length means: nothing, but 1 for images and layers with shapes."""
-        return int(run.image_size > 0 or self.layers_say_shapes)
-
-    # -- run ------------------------------------------------------------------------------------
+        """What an unstated length means: 1 for images and layers with shapes, else nothing."""
+        return int(run.image_size > 0 or self.shapes_are_known)
 
     def _run(self, message: pb.Workload) -> Training | Inference | None:
         kind = message.WhichOneof("run")

@@ -1,0 +1,53 @@
+"""What each technique makes of a serving engine's run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
+from sizewright_server.planning.changes import Change, Form, Rule
+
+#: Weights that are not quantised yet.
+PLAIN_WEIGHTS = ("bf16", "fp16", "fp32")
+
+
+def _served(workload: AnyWorkload) -> ServingRun | None:
+    return workload.run if isinstance(workload, ServingWorkload) else None
+
+
+def _with_served(workload: AnyWorkload, field: str, before: str, after: str, **to: Any) -> Form:
+    assert isinstance(workload, ServingWorkload)
+    change = Change(f"workload.inference.{field}", before, after)
+    return replace(workload, run=replace(workload.run, **to)), (change,)
+
+
+def _quantized_cache(workload: AnyWorkload) -> Iterator[Form]:
+    run = _served(workload)
+    if run is not None and run.engine in ("vllm", "sglang") and run.kv_type in PLAIN_WEIGHTS:
+        yield _with_served(workload, "kv_dtype", run.kv_type, "fp8", kv_type="fp8")
+
+
+def _quantized_weights(workload: AnyWorkload) -> Iterator[Form]:
+    run = _served(workload)
+    if run is None or run.weight_type not in PLAIN_WEIGHTS or run.stored is not None:
+        return
+    for format_name in ("fp8", "awq-int4"):
+        yield _with_served(
+            workload, "weight_dtype", run.weight_type, format_name, weight_type=format_name
+        )
+
+
+def _without_graphs(workload: AnyWorkload) -> Iterator[Form]:
+    run = _served(workload)
+    if run is not None and run.engine in ("vllm", "sglang") and not run.eager:
+        yield _with_served(workload, "serving.enforce_eager", "false", "true", eager=True)
+
+
+SERVING: dict[str, Rule] = {
+    "no-cuda-graphs": _without_graphs,
+    "quantized-cache": _quantized_cache,
+    "quantized-weights": _quantized_weights,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
@@ -10,13 +11,14 @@ from sizewright_client.transport import Transport
 _CATALOG = "/sizewright.v1.CatalogService/"
 
 
-class UpkeepCalls:
+class UpkeepCalls(ABC):
     """Refreshes, versions, differences and price histories, as part of `SizingClient`."""
 
     _transport: Transport
 
+    @abstractmethod
     def _timeout(self, timeout_seconds: float | None) -> float:
-        raise NotImplementedError
+        """The time a call may take; None is the client's own."""
 
     def refresh_catalog(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import TypeAlias
@@ -274,8 +274,3 @@ class Planning:
             )
             self._rankings[state] = made
         return self._rankings[state]
-
-
-def cheapest_nanos(plans: Sequence[Plan]) -> int | None:
-    """Cost per hour of the cheapest plan that fits."""
-    return min((p.cost_per_hour_nanos_usd for p in plans if p.verdict == "fits"), default=None)

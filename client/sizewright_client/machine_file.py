@@ -7,16 +7,16 @@ file takes for its own `machines`: sizes with units, dollars, a model instead of
 from __future__ import annotations
 
 from sizewright.v1 import catalog_pb2, sizing_service_pb2
-from sizewright_client.document import (
+from sizewright_client.document import parse_document
+from sizewright_client.message_builder import MessageBuilder
+from sizewright_client.nodes import (
     DocumentError,
     Entry,
     Mapping,
     Node,
     Scalar,
     Sequence,
-    parse_document,
 )
-from sizewright_client.message_builder import MessageBuilder
 from sizewright_client.problems import Problems, RequestFileError
 from sizewright_client.request_file import read_request_text
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from sizewright_client.document import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.field_names import NamedField, fields_by_name, unknown_field
+from sizewright_client.nodes import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.problems import Problems
 from sizewright_client.quantities import count_with_unit
 from sizewright_client.scalar_values import duration_parts, plain_text, value_of

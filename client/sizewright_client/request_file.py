@@ -22,16 +22,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from sizewright.v1 import sizing_service_pb2
-from sizewright_client.document import (
+from sizewright_client.document import parse_document
+from sizewright_client.field_names import fields_by_name
+from sizewright_client.message_builder import MessageBuilder
+from sizewright_client.nodes import (
     DocumentError,
     Entry,
     Mapping,
     Node,
     Scalar,
-    parse_document,
 )
-from sizewright_client.field_names import fields_by_name
-from sizewright_client.message_builder import MessageBuilder
 from sizewright_client.problems import (
     Problem,
     Problems,

@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
-from sizewright_client.document import Scalar
 from sizewright_client.field_names import Unit, unknown_choice
+from sizewright_client.nodes import Scalar
 from sizewright_client.quantities import (
     byte_count,
     nano_dollars,

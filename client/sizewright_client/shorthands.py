@@ -20,8 +20,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
-from sizewright_client.document import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.model_files import read_json_object
+from sizewright_client.nodes import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.quantities import number
 from sizewright_client.safetensors_files import beside, read_model
 

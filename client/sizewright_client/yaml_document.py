@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from sizewright_client.document import (
+from sizewright_client.nodes import (
     DEPTH_LIMIT,
+    TOO_DEEP,
     DocumentError,
     Entry,
     Mapping,
@@ -70,9 +71,7 @@ class _Builder:
 
     def _start(self, is_mapping: bool, line: int) -> None:
         if len(self._open) >= DEPTH_LIMIT:
-            raise DocumentError(
-                f"nested deeper than {DEPTH_LIMIT} levels; a request needs fewer than 10", line
-            )
+            raise DocumentError(TOO_DEEP, line)
         parent = self._open[-1] if self._open else None
         if parent is not None and parent.is_mapping and parent.key is None:
             raise DocumentError("a key must be a plain word, not a mapping or a list", line)

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 from sizewright.v1 import sizing_service_pb2
 from sizewright_client.cli.failures import UsageError
-from sizewright_client.document import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.message_builder import MessageBuilder
+from sizewright_client.nodes import Entry, Mapping, Node, Scalar, Sequence
 from sizewright_client.problems import Problems
 
 Options: TypeAlias = dict[str, str | Values[str] | None]

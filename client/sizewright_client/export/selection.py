@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2, workload_pb2
-from sizewright_client.document import Entry, Mapping, Scalar
 from sizewright_client.message_builder import MessageBuilder
+from sizewright_client.nodes import Entry, Mapping, Scalar
 from sizewright_client.problems import Problems
 
 MIB = 2**20

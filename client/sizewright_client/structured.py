@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2
-from sizewright_client.render.figures import exact_dollars
+from sizewright_catalog.money import exact
 
 _PLAN_COLUMNS = (
     "rank",
@@ -137,7 +137,7 @@ def _plan_row(plan: plan_pb2.Recommendation) -> list[Any]:
     row.append(_short(plan_pb2.Verdict, plan.verdict))
     for wanted in (estimate_pb2.POOL_GPU, estimate_pb2.POOL_HOST):
         row += _pool_cells(plan, wanted)
-    row.append(exact_dollars(plan.cost_per_hour_nanos_usd))
+    row.append(exact(plan.cost_per_hour_nanos_usd))
     if owned:
         return [*row, "", "", "", ""]
     row.append(_short(catalog_pb2.PriceKind, price.kind))

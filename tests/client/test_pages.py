@@ -11,7 +11,8 @@ from sizewright.v1 import catalog_pb2, catalog_service_pb2, plan_pb2
 from sizewright_client.render.catalog import put_machine, put_offers, put_status, put_types
 from sizewright_client.render.check import put_check
 from sizewright_client.render.estimate import put_estimate
-from sizewright_client.render.figures import dollars, gib, parameters, printable, size
+from sizewright_catalog.money import amount, dollars
+from sizewright_client.render.figures import gib, parameters, printable, size
 from sizewright_client.render.page import Glyphs, Page, page_for
 from sizewright_client.render.recommend import put_recommendations
 
@@ -218,11 +219,15 @@ def test_bars_show_every_share_above_nothing() -> None:
         (12_500_000_000, "12.50"),
         (1_234_567_000_000_000, "1,234,567.00"),
         (4_100_000, "0.0041"),
-        (1, "0.0000000010"),
+        (20_000_000, "0.02"),
+        (58_400_000, "0.058"),
+        (1, "0.000000001"),
     ],
 )
 def test_dollars_keep_what_matters_of_small_amounts(nanos: int, shown: str) -> None:
-    assert dollars(nanos) == shown
+    assert amount(nanos) == shown
+    assert dollars(nanos) == f"${shown}"
+    assert dollars(-nanos - 1).startswith("-$")
 
 
 def test_sizes_have_three_significant_digits_and_a_fitting_unit() -> None:

@@ -88,7 +88,8 @@ def _shown(rules: Overrides) -> str:
     from sizewright_catalog.home import default_home
     from sizewright_catalog.overrides.apply import effects
     from sizewright_catalog.published import serve_from
-    from sizewright_client.render.figures import count, dollars, printable
+    from sizewright_catalog.money import dollars
+    from sizewright_client.render.figures import count, printable
 
     catalog, today = serve_from(default_home()).catalog, datetime.now(tz=UTC).date()
     lines = []
@@ -98,6 +99,6 @@ def _shown(rules: Overrides) -> str:
             head += ", not in force today"
         lines.append(head)
         if effect.example:
-            change = f"${dollars(effect.listed_nanos)} to ${dollars(effect.override_nanos)} an hour"
+            change = f"{dollars(effect.listed_nanos)} to {dollars(effect.override_nanos)} an hour"
             lines.append(f"  such as {printable(effect.example)}: {change}")
     return "".join(f"{line}\n" for line in lines or ["no rule"])

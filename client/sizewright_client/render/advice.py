@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sizewright.v1 import catalog_pb2, plan_pb2
-from sizewright_client.render.figures import count, dollars, printable, size
+from sizewright_catalog.money import amount
+from sizewright_client.render.figures import count, printable, size
 from sizewright_client.render.page import Page, grid_of
 
 #: The least that is worth a word.
@@ -28,7 +29,7 @@ def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
     grid = grid_of(("cost", "right"), ("room", "right"), ("machine", "left"), ("name", "left"))
     for plan in plans:
         grid.add_row(
-            dollars(plan.cost_per_hour_nanos_usd),
+            amount(plan.cost_per_hour_nanos_usd),
             f"{100 * plan.free_share:.0f} % free",
             f"{plan.node_count} {page.glyphs.times}",
             printable(_machine(plan)),

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
+from sizewright_catalog.money import amount
 from sizewright_client.render.figures import (
     count,
     day,
-    dollars,
     gib,
     moment,
     printable,
@@ -119,7 +119,7 @@ def put_offers(page: Page, offers: Iterable[catalog_pb2.Offer]) -> None:
     for offer in offers:
         term = catalog_pb2.PurchaseTerm.Name(offer.term).removeprefix("PURCHASE_TERM_")
         grid.add_row(
-            dollars(offer.price.per_hour_nanos_usd),
+            amount(offer.price.per_hour_nanos_usd),
             printable(offer.provider),
             printable(offer.instance_type.type),
             printable(offer.zone or offer.region),

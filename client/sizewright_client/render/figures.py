@@ -1,8 +1,6 @@
-"""Bytes, dollars and ages as people read them. GiB and dollars exist only here."""
+"""Bytes and ages as people read them. GiB exists only here; money is in `sizewright_catalog.money`."""
 
 from __future__ import annotations
-
-from decimal import ROUND_HALF_EVEN, Decimal
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +10,6 @@ from sizewright.v1 import estimate_pb2
 _GIB = 1024**3
 _MIB = 1024**2
 _KIB = 1024
-_NANOS_PER_DOLLAR = 1_000_000_000
 
 
 def gib(size_bytes: int) -> str:
@@ -39,20 +36,6 @@ def interval(span: estimate_pb2.ByteRange) -> str:
     if span.low_bytes == span.high_bytes:
         return size(span.best_bytes)
     return f"{size(span.best_bytes)} ({gib(span.low_bytes)} to {gib(span.high_bytes)})"
-
-
-def dollars(nanos_usd: int) -> str:
-    """Dollars and cents; small amounts keep two significant digits, and zero says so."""
-    value = Decimal(nanos_usd) / _NANOS_PER_DOLLAR
-    if value == 0:
-        return "0.00"
-    places = 2 if abs(value) >= Decimal("0.1") else 1 - value.adjusted()
-    return f"{value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,f}"
-
-
-def exact_dollars(nanos_usd: int) -> str:
-    """Dollars with every digit there is, for machines to read."""
-    return f"{Decimal(nanos_usd) / _NANOS_PER_DOLLAR:f}"
 
 
 def age(span: Duration) -> str:

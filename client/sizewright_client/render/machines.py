@@ -8,7 +8,8 @@ from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
 from sizewright_client.render.catalog import put_machine
-from sizewright_client.render.figures import dollars, gib, printable, size
+from sizewright_catalog.money import amount
+from sizewright_client.render.figures import gib, printable, size
 from sizewright_client.render.page import Page, grid_of
 
 
@@ -30,7 +31,7 @@ def put_machines(page: Page, machines: Sequence[catalog_pb2.Machine]) -> None:
         many = f" ({page.glyphs.times}{machine.count})" if machine.count > 1 else ""
         grid.add_row(
             printable(machine.name.removeprefix("machines/")) + many,
-            dollars(machine.cost_per_hour_nanos_usd),
+            amount(machine.cost_per_hour_nanos_usd),
             str(machine.vcpus),
             gib(machine.host_memory.usable_bytes),
             _gpus(page, machine),

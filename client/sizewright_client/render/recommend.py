@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, estimate_pb2, plan_pb2, sizing_service_pb2
+from sizewright_catalog.money import amount, dollars
 from sizewright_client.render.advice import put_advice, put_pareto, put_techniques
 from sizewright_client.render.estimate import pool_title, put_pool, put_subject, put_warnings
 from sizewright_client.render.explain import put_explanation
-from sizewright_client.render.figures import age, count, day, dollars, gib, printable, size
+from sizewright_client.render.figures import age, count, day, gib, printable, size
 from sizewright_client.render.layout import layout_sizes
 from sizewright_client.render.page import Page, grid_of
 
@@ -153,7 +154,7 @@ def _longest_line(text: Text) -> int:
 
 def _cost(plan: plan_pb2.Recommendation) -> Text:
     """The price, what it buys, what kind of price it is where nobody lists it, and its age."""
-    text = Text(dollars(plan.cost_per_hour_nanos_usd), style="bold")
+    text = Text(amount(plan.cost_per_hour_nanos_usd), style="bold")
     if not plan.HasField("offer"):
         return text.append("\nowned", style="not bold")
     price = plan.offer.price
@@ -227,7 +228,7 @@ def _job_words(plan: plan_pb2.Recommendation) -> list[str]:
     cost = dollars(plan.cost_per_job_nanos_usd)
     return [
         f"The whole job takes {hours.best_hours:,.1f} hours, from {hours.low_hours:,.1f} to "
-        f"{hours.high_hours:,.1f}, and costs {cost} dollars by the best estimate."
+        f"{hours.high_hours:,.1f}, and costs {cost} by the best estimate."
     ]
 
 

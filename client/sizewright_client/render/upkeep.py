@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
-from sizewright_client.render.figures import count, dollars, moment, printable
+from sizewright_catalog.money import amount
+from sizewright_client.render.figures import count, moment, printable
 from sizewright_client.render.page import Page, grid_of
 
 _SHOWN_REASONS = 6
@@ -96,8 +97,8 @@ def _put_changes(
     grid.add_row(*(Text(head, style="dim") for head in heads))
     for one in changes:
         row = [moment(one.change_time)] if with_time else []
-        before = dollars(one.before_nanos) if one.HasField("before_nanos") else "new"
-        after = dollars(one.after_nanos) if one.HasField("after_nanos") else "gone"
+        before = amount(one.before_nanos) if one.HasField("before_nanos") else "new"
+        after = amount(one.after_nanos) if one.HasField("after_nanos") else "gone"
         grid.add_row(*row, before, after, _share(one), printable(_place(one.offer)))
     page.put(grid)
 

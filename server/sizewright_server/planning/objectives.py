@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from sizewright_catalog.money import dollars
 from sizewright_server.planning.plan import Objective, Plan
-from sizewright_server.planning.words import dollars
 
 
 def value_of(objective: Objective, plan: Plan) -> float:

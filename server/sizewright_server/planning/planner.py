@@ -33,7 +33,7 @@ from sizewright_server.planning.search import NOTHING_TRIED, Mask, Picks, Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker
-from sizewright_server.planning.words import memory_rejection, miss_of, notices_of
+from sizewright_server.planning.words import Tight, memory_rejection, miss_of, notices_of
 
 #: What leaving techniques out can save of a node's larger pool (held by a test).
 REACH = 0.5
@@ -85,7 +85,7 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
         fitting_offer_count=planning.fitting,
         notices=notices_of(
             plans,
-            planning.cheapest_tight_nanos() if question.objective == "cost-per-hour" else None,
+            planning.cheapest_tight() if question.objective == "cost-per-hour" else None,
         ),
         pareto=planning.pareto(),
     )
@@ -143,11 +143,17 @@ class Planning:
         """Plans that no other beats in cost, free memory and nodes at once."""
         return front(self.search, self.competitors, self.question.constraints, self.question.today)
 
-    def cheapest_tight_nanos(self) -> int | None:
-        """Cost of the cheapest plan that is tight and does not fit."""
-        tight, fits = self._ranking(tight=True), self._ranking()
-        only = tight.allowed & ~fits.in_memory
-        return int(tight.cost_nanos[only].min()) if only.any() else None
+    def cheapest_tight(self) -> Tight | None:
+        """The cheapest plan that is tight and does not fit."""
+        tight, competitors = self._ranking(tight=True), self.competitors
+        only = np.nonzero(tight.allowed & ~self._ranking().in_memory)[0]
+        if not len(only):
+            return None
+        at = int(only[tight.cost_nanos[only].argmin()])
+        if not competitors.is_offer(at):
+            return Tight(competitors.machine(at).name, 0)
+        kind = competitors.offer(at).instance_type
+        return Tight(f"{kind.provider} {kind.type}", int(tight.cost_nanos[at]))
 
     def rejections(self) -> list[Rejection]:
         """What the eligible offers failed: layouts, memory, budget."""
@@ -155,12 +161,14 @@ class Planning:
         offers = np.arange(len(ranked.allowed)) < self.competitors.offer_count
         kind = self.competitors.kind
         lost = ~ranked.in_memory & offers
-        untried = search.near.score[kind] >= NOTHING_TRIED
+        lacks_bytes = search.near.score[kind]
+        untried, short = lacks_bytes >= NOTHING_TRIED, lacks_bytes > 0
         on_gpu = search.near_on_gpu[kind]
         counts = {
             "layout": lost & untried,
-            "gpu-memory": lost & ~untried & on_gpu,
-            "host-memory": lost & ~untried & ~on_gpu,
+            "gpu-memory": lost & ~untried & short & on_gpu,
+            "host-memory": lost & ~untried & short & ~on_gpu,
+            "speed-unknown": lost & ~short,
             "budget": ranked.in_memory & ~ranked.allowed & offers,
         }
         return [
@@ -174,7 +182,8 @@ class Planning:
         near, count = self.search.near, self.competitors.offer_count
         offered = np.zeros(len(near.score), dtype=np.bool_)
         offered[self.competitors.kind[:count]] = True
-        lost = ~self.search.first_fit().found & (near.score < NOTHING_TRIED) & offered
+        short = (near.score > 0) & (near.score < NOTHING_TRIED)
+        lost = ~self.search.first_fit().found & short & offered
         if not lost.any():
             return None
         kind = int(np.where(lost, near.score, NOTHING_TRIED).argmin())

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from sizewright_catalog.money import dollars
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.objectives import in_words, value_of
 from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
-from sizewright_server.planning.words import dollars
 
 #: Constraints that are lifted, and what they are without.
 LIFTED: dict[str, Any] = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from datetime import date
 
+from sizewright_catalog.money import dollars
 from sizewright_catalog.values import Device, InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.pitfalls import Situation, pitfalls
@@ -18,7 +21,6 @@ from sizewright_server.planning.plan import (
 from sizewright_server.planning.search import Choice
 
 GIB = 2**30
-NANOS = 10**9
 #: What a price is that nobody published for this very offer.
 KIND_WORDS = {
     "estimate": "an estimate",
@@ -47,7 +49,7 @@ def plan_of(
             *pitfalls(_situation(offer.instance_type, choice)),
         ),
         variant=choice.variant,
-        job_hours=choice.hours,
+        job_hours=_told(choice.hours),
     )
 
 
@@ -64,8 +66,13 @@ def machine_plan_of(machine: Machine, choice: Choice) -> Plan:
         reasons=reasons_of(machine, choice),
         notices=pitfalls(_situation(machine, choice)),
         variant=choice.variant,
-        job_hours=choice.hours,
+        job_hours=_told(choice.hours),
     )
+
+
+def _told(hours: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    """The hours of a job; None where the speed of the device is not known."""
+    return hours if hours is not None and all(map(math.isfinite, hours)) else None
 
 
 def _situation(target: InstanceType | Machine, choice: Choice) -> Situation:
@@ -96,7 +103,7 @@ def miss_of(offer: Offer, choice: Choice, missing_bytes: int) -> Miss:
     what = "per GPU" if pool.pool == "gpu" else "of host memory per node"
     message = (
         f"{offer.instance_type.provider} {offer.instance_type.type} in {offer.region} lacks "
-        f"{_gib(missing_bytes)} {what}: the high estimate is {_gib(pool.peak.high_bytes)} of "
+        f"{_size(missing_bytes)} {what}: the high estimate is {_gib(pool.peak.high_bytes)} of "
         f"{_gib(pool.usable_bytes)} usable."
     )
     return Miss(offer, None, choice.nodes, choice.layout, choice.pools, missing_bytes, message)
@@ -110,6 +117,7 @@ def memory_rejection(constraint: str, count: int, constraints: Constraints) -> R
         "layout": f"have no layout of the workload on {within}",
         "gpu-memory": f"have too little GPU memory on {within}",
         "host-memory": f"have too little host memory on {within}",
+        "speed-unknown": "have the memory, but no speed is known for their device",
         "budget": "fit, but cost more than the limit",
     }
     return Rejection(constraint, count, f"{count:,} offers {words[constraint]}.")
@@ -134,7 +142,24 @@ def price_notices(
     return tuple(made)
 
 
-def notices_of(plans: tuple[Plan, ...], cheapest_tight_nanos: int | None) -> tuple[Notice, ...]:
+@dataclass(frozen=True, slots=True)
+class Tight:
+    """A machine on which the workload fits by the best estimate alone, and its cost per hour."""
+
+    name: str
+    cost_per_hour_nanos_usd: int
+
+    def notice(self) -> Notice:
+        """What to know of it, where it would cost less than what is listed."""
+        cost = self.cost_per_hour_nanos_usd
+        price = f", at {dollars(cost)} an hour," if cost else ""
+        return Notice(
+            "cheaper-tight",
+            f"{self.name}{price} fits by the best estimate, not by the high one; it is not listed.",
+        )
+
+
+def notices_of(plans: tuple[Plan, ...], tight: Tight | None) -> tuple[Notice, ...]:
     """Notices on the whole answer."""
     if not plans:
         return (Notice("nothing-fits", "No machine fits under these constraints."),)
@@ -146,20 +171,9 @@ def notices_of(plans: tuple[Plan, ...], cheapest_tight_nanos: int | None) -> tup
                 "Nothing fits for certain; the plans listed fit by the best estimate alone.",
             ),
         )
-    if cheapest_tight_nanos is not None and cheapest_tight_nanos < first.cost_per_hour_nanos_usd:
-        return (
-            Notice(
-                "cheaper-tight",
-                f"A plan at {dollars(cheapest_tight_nanos)} an hour fits by the best estimate, "
-                "not by the high one; it is not listed.",
-            ),
-        )
+    if tight is not None and tight.cost_per_hour_nanos_usd < first.cost_per_hour_nanos_usd:
+        return (tight.notice(),)
     return ()
-
-
-def dollars(nanos: int) -> str:
-    """Nano-dollars as dollars and cents, exact to the hundredth of a cent."""
-    return f"${nanos // NANOS:,}.{nanos % NANOS // 10**5:04d}"
 
 
 def _peak(pool: PoolFit) -> str:
@@ -172,6 +186,11 @@ def _peak(pool: PoolFit) -> str:
 def _device_words(device: Device | None, count: int) -> str:
     named = device.name if device else "device"
     return f"the {named}" if count == 1 else f"each of {count} {named}"
+
+
+def _size(size_bytes: int) -> str:
+    """A size that is not zero, in the unit that shows it."""
+    return _gib(size_bytes) if size_bytes >= GIB // 10 else f"{size_bytes / 2**20:,.1f} MiB"
 
 
 def _gib(size_bytes: int) -> str:

@@ -8,10 +8,10 @@ import pytest
 
 import sample_answers
 from sizewright.v1 import catalog_pb2, catalog_service_pb2, plan_pb2
+from sizewright_catalog.money import amount, dollars
 from sizewright_client.render.catalog import put_machine, put_offers, put_status, put_types
 from sizewright_client.render.check import put_check
 from sizewright_client.render.estimate import put_estimate
-from sizewright_catalog.money import amount, dollars
 from sizewright_client.render.figures import gib, parameters, printable, size
 from sizewright_client.render.page import Glyphs, Page, page_for
 from sizewright_client.render.recommend import put_recommendations

@@ -86,9 +86,9 @@ def _shown(rules: Overrides) -> str:
     from datetime import UTC, datetime
 
     from sizewright_catalog.home import default_home
+    from sizewright_catalog.money import dollars
     from sizewright_catalog.overrides.apply import effects
     from sizewright_catalog.published import serve_from
-    from sizewright_catalog.money import dollars
     from sizewright_client.render.figures import count, printable
 
     catalog, today = serve_from(default_home()).catalog, datetime.now(tz=UTC).date()

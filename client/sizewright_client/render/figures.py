@@ -1,4 +1,4 @@
-"""Bytes and ages as people read them. GiB exists only here; money is in `sizewright_catalog.money`."""
+"""Bytes and ages as people read them. GiB exists only here, money in `sizewright_catalog.money`."""
 
 from __future__ import annotations
 

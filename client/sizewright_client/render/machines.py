@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from sizewright.v1 import catalog_pb2, catalog_service_pb2
-from sizewright_client.render.catalog import put_machine
 from sizewright_catalog.money import amount
+from sizewright_client.render.catalog import put_machine
 from sizewright_client.render.figures import gib, printable, size
 from sizewright_client.render.page import Page, grid_of
 

@@ -8,12 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from sizewright_catalog.catalog import Catalog, Ints
-from sizewright_catalog.values import AVAILABILITIES
+from sizewright_catalog.values import AVAILABILITIES, PRICE_KINDS
 from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.plan import Rejection
 
+#: How far each kind of price is from what its seller asks, in the order of PRICE_KINDS.
+DOUBT = np.array([{"composed": 1, "estimate": 2}.get(kind, 0) for kind in PRICE_KINDS])
 #: Sets of kinds kept, one for each conditions that were asked for.
 KEPT_CONDITIONS = 8
 
@@ -113,12 +115,18 @@ class OfferIndex:
 
     @cached_property
     def order(self) -> Ints:
-        """Rank of every offer by the names ties are broken with."""
+        """Rank of every offer among those that cost the same.
+
+        First comes what is sure of its price, then who gives more processors and memory for it,
+        then the names.
+        """
         catalog = self.catalog
         names = np.array(catalog.type_names)
         rank_of_name = np.argsort(np.argsort(names, kind="stable"), kind="stable")
-        keys = (self.term, rank_of_name[self.type], self.region, self.provider)
-        position = np.lexsort(keys)
+        by_name = (self.term, rank_of_name[self.type], self.region, self.provider)
+        host_bytes = catalog.types.host_usable_bytes[self.type].astype(np.int64)
+        by_worth = (-host_bytes, -self.vcpus.astype(np.int64), DOUBT[self.kind])
+        position = np.lexsort((*by_name, *by_worth))
         rank = np.empty_like(position)
         rank[position] = np.arange(len(position))
         return rank

@@ -72,8 +72,8 @@ class Question:
 def recommend(question: Question, index: OfferIndex) -> PlanningResult:
     """Plans that fit, best first by the objective; plans that are tight when none fits.
 
-    Of plans that cost the same on as many nodes, the first has a listed price, more vCPUs, more host
-    memory; then names decide, so that the order is the same every time.
+    Of plans that cost the same on as many nodes, the first has a listed price, more vCPUs, more
+    host memory; then names decide, so that the order is the same every time.
     """
     planning = Planning(question, index)
     planning.try_variants()

@@ -19,6 +19,7 @@ from sizewright_server.refreshing.streams import STREAMS, Call, Stream, dispatch
 from sizewright_server.servicer import METHODS, Method, dispatch
 from sizewright_server.settings import ServerSettings
 from sizewright_server.tokens import Tokens
+from sizewright_server.turns import Turns
 
 log = logging.getLogger("sizewright.access")
 
@@ -39,6 +40,7 @@ class Calls:
         self.tokens = tokens
         self._places = threading.BoundedSemaphore(settings.max_concurrency)
         self._streams = threading.BoundedSemaphore(settings.max_streams)
+        self._turns = Turns()
         self._closed = threading.Event()
         self._last_arrival = time.monotonic()
 
@@ -158,8 +160,13 @@ class Calls:
             if seconds <= 0:
                 raise failures.deadline()
             message = _parsed(method.request, request)
-            app = self.live.app
-            return dispatch(app, path, message, timeout_seconds=seconds, request_id=identity)
+            until = time.monotonic() + seconds
+            with self._turns.taken(long=method.takes_long(message), seconds=seconds):
+                left = until - time.monotonic()
+                app = self.live.app
+                return dispatch(app, path, message, timeout_seconds=left, request_id=identity)
+        except TimeoutError as late:
+            raise failures.deadline() from late
         finally:
             self._places.release()
 

@@ -57,6 +57,8 @@ class Method:
     answer: Callable[[Sizing, Any, float | None], Message]
     #: Changes state: needs the admin token whenever one is configured.
     changes_state: bool = False
+    #: Whether a request takes many times as long as most: short ones do not wait for it.
+    takes_long: Callable[[Any], bool] = lambda request: False
 
 
 def dispatch(
@@ -244,19 +246,26 @@ def _owned(name: str) -> Callable[[Sizing, Any, float | None], Message]:
     return answer
 
 
-def _method(
-    service: str, name: str, module: Any, answer: Any, *, changes_state: bool = False
-) -> tuple[str, Method]:
+def _method(service: str, name: str, module: Any, answer: Any, **more: Any) -> tuple[str, Method]:
     request, response = getattr(module, f"{name}Request"), getattr(module, f"{name}Response")
-    return f"/{service}/{name}", Method(request, response, answer, changes_state)
+    return f"/{service}/{name}", Method(request, response, answer, **more)
+
+
+def _is_a_study(request: sizing_service_pb2.RecommendRequest) -> bool:
+    """Whether changes of the workload are searched as well."""
+    return request.advise or len(request.techniques) > 0
 
 
 METHODS: dict[str, Method] = dict(
     [
         _method(SIZING, "Estimate", sizing_service_pb2, _estimate),
-        _method(SIZING, "Recommend", sizing_service_pb2, _recommend),
-        _method(SIZING, "BatchRecommend", sizing_service_pb2, _batch),
-        _method(SIZING, "CheckFit", sizing_service_pb2, _check),
+        _method(SIZING, "Recommend", sizing_service_pb2, _recommend, takes_long=_is_a_study),
+        _method(
+            SIZING, "BatchRecommend", sizing_service_pb2, _batch, takes_long=lambda request: True
+        ),
+        _method(
+            SIZING, "CheckFit", sizing_service_pb2, _check, takes_long=lambda r: bool(r.advise)
+        ),
         _method(CATALOG, "GetCatalogStatus", catalog_service_pb2, _status),
         _method(CATALOG, "ListInstanceTypes", catalog_service_pb2, _types),
         _method(CATALOG, "GetInstanceType", catalog_service_pb2, _type),

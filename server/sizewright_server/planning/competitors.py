@@ -17,13 +17,17 @@ from sizewright_server.planning.kinds import NodeKind
 from sizewright_server.planning.machines import node_kind
 
 #: Costs more than any machine: nobody offers this kind.
-UNOFFERED = 2**62
+UNOFFERED = 2**52
+#: No competitor.
+NOBODY = -1
 
 
 class Competitors:
-    """Columns over offers and machines: price per node, kind of node, rank of the name.
+    """The offers, cheapest first, as positions in the index; then the machines.
 
-    `wanted` and `least_nanos` are over kinds: whether anybody offers it, and the lowest price.
+    A competitor is a number: of an offer its place among the offers, of a machine what follows.
+    `kind` is the kind of node of each offer, `machine_kinds` of each machine. Over kinds are
+    `wanted` (whether anybody offers it), `offer_counts`, and `first`, the cheapest competitor.
     """
 
     def __init__(
@@ -36,43 +40,59 @@ class Competitors:
         self._index, self._positions = index, positions
         known, kind_of_offer = index.kinds(conditions_of(workload.host))
         owned = [(machine, _kind(machine, workload)) for machine in machines]
-        self._machines = [machine for machine, kind in owned if kind is not None]
+        self.machines = [machine for machine, kind in owned if kind is not None]
         mine = [kind for _, kind in owned if kind is not None]
         self.kinds = known.extended(mine)
         self.offer_count = len(positions)
+        self.kind: Ints = kind_of_offer[positions]
         first = len(known.kinds)
-        self.kind = np.concatenate(
-            (kind_of_offer[positions], np.arange(first, first + len(mine), dtype=np.int64))
-        )
-        prices = [machine.cost_per_hour_nanos_usd for machine in self._machines]
-        self.nanos = np.concatenate((index.nanos[positions], np.array(prices, dtype=np.int64)))
-        # Of equals the machine that is owned comes first.
-        before = np.arange(-len(mine), 0, dtype=np.int64)
-        self.rank = np.concatenate((index.order[positions], before))
-        self.wanted = np.zeros(len(self.kinds.kinds), dtype=np.bool_)
-        self.wanted[self.kind] = True
+        self.machine_kinds: Ints = np.arange(first, first + len(mine), dtype=np.int64)
+        self.offer_counts = np.bincount(self.kind, minlength=len(self.kinds.kinds))
+        self.first = np.full(len(self.kinds.kinds), NOBODY, dtype=np.int64)
+        # Of several numbers for one kind the last one written stays: the cheapest offer's.
+        self.first[self.kind[::-1]] = np.arange(self.offer_count - 1, -1, -1)
+        self.first[self.machine_kinds] = self.offer_count + np.arange(len(mine))
+        prices = [machine.cost_per_hour_nanos_usd for machine in self.machines]
+        self.machine_nanos = np.array(prices, dtype=np.int64)
+        self.wanted = self.first >= 0
+        rented = np.nonzero(self.wanted[:first])[0]
         self.least_nanos = np.full(len(self.kinds.kinds), UNOFFERED, dtype=np.int64)
-        np.minimum.at(self.least_nanos, self.kind, self.nanos)
+        self.least_nanos[rented] = self.offer_nanos(self.first[rented])
+        self.least_nanos[self.machine_kinds] = self.machine_nanos
 
-    def cheapest_of_kind(self) -> Ints:
-        """One competitor of each wanted kind: of the cheapest the first by name."""
-        cheap = np.nonzero(self.nanos == self.least_nanos[self.kind])[0]
-        cheap = cheap[np.lexsort((self.rank[cheap], self.kind[cheap]))]
-        first = np.diff(self.kind[cheap], prepend=-1) > 0
-        found: Ints = cheap[first]
-        return found
+    def offer_nanos(self, numbers: Ints) -> Ints:
+        """Price per hour of one node of some offers."""
+        prices: Ints = self._index.nanos[self._positions[numbers]]
+        return prices
 
-    def is_offer(self, at: int) -> bool:
+    def counts_among(self, end: int) -> Ints:
+        """How many of the first `end` offers are of each kind."""
+        if end == self.offer_count:
+            return self.offer_counts
+        return np.bincount(self.kind[:end], minlength=len(self.kinds.kinds))
+
+    def kind_of(self, number: int) -> int:
+        """The kind of node of a competitor."""
+        if self.is_offer(number):
+            return int(self.kind[number])
+        return int(self.machine_kinds[number - self.offer_count])
+
+    def offers_up_to(self, nanos: int) -> int:
+        """How many offers cost at most so much for a node: the first ones."""
+        end = np.searchsorted(self._index.nanos, nanos, side="right")
+        return int(np.searchsorted(self._positions, end))
+
+    def is_offer(self, number: int) -> bool:
         """Whether a competitor is rented."""
-        return at < self.offer_count
+        return number < self.offer_count
 
-    def offer(self, at: int) -> Offer:
+    def offer(self, number: int) -> Offer:
         """What is rented."""
-        return self._index.catalog.offer(int(self._index.offers[self._positions[at]]))
+        return self._index.offer(int(self._positions[number]))
 
-    def machine(self, at: int) -> Machine:
+    def machine(self, number: int) -> Machine:
         """What is owned."""
-        return self._machines[at - self.offer_count]
+        return self.machines[number - self.offer_count]
 
 
 def _kind(machine: Machine, workload: AnyWorkload) -> NodeKind | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cached_property
 
 import numpy as np
 
 from sizewright_catalog.catalog import Catalog, Ints
-from sizewright_catalog.values import AVAILABILITIES, PRICE_KINDS
+from sizewright_catalog.values import AVAILABILITIES, PRICE_KINDS, Offer
 from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
@@ -18,17 +17,21 @@ from sizewright_server.planning.plan import Rejection
 DOUBT = np.array([{"composed": 1, "estimate": 2}.get(kind, 0) for kind in PRICE_KINDS])
 #: Sets of kinds kept, one for each conditions that were asked for.
 KEPT_CONDITIONS = 8
+#: Offers kept as values: the cheapest are asked for again and again.
+KEPT_OFFERS = 8192
 
 
 class OfferIndex:
     """The offers on which a GPU framework can run, and counts of those it cannot.
 
-    `offers` are indices into the catalog's offers; `type`, `nanos` and the rest are their columns.
+    `offers` are indices into the catalog's offers, cheapest first and of equals in the order of
+    their names; `type`, `nanos` and the rest are their columns.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._kinds: dict[NodeConditions, tuple[KindColumns, Ints]] = {}
+        self._values: dict[int, Offer] = {}
         types = catalog.types
         reason = self._type_reasons()
         runs = np.array([text == "" for text in reason])
@@ -40,7 +43,7 @@ class OfferIndex:
         not_for_sale = marks[runs[offers.type] & ~for_sale].tolist()
         lost.update(f"not-for-sale|{AVAILABILITIES[mark]}" for mark in not_for_sale)
         self.static_rejections = _rejections(lost)
-        self.offers = np.nonzero(usable)[0]
+        self.offers = _in_order(catalog, np.nonzero(usable)[0])
         self.type = offers.type[self.offers]
         self.nanos = offers.nanos[self.offers].astype(np.int64)
         self.region = offers.region[self.offers]
@@ -53,6 +56,15 @@ class OfferIndex:
         self.device = types.device[self.type]
         self.cpu = types.cpu[self.type]
         self.vcpus = types.vcpus[self.type]
+
+    def offer(self, position: int) -> Offer:
+        """The offer at a position, the same value each time while it is kept."""
+        made = self._values.get(position)
+        if made is None:
+            if len(self._values) >= KEPT_OFFERS:
+                self._values.clear()
+            made = self._values[position] = self.catalog.offer(int(self.offers[position]))
+        return made
 
     def kinds(self, conditions: NodeConditions) -> tuple[KindColumns, Ints]:
         """Every kind of node among the index's types, and the kind of each offer."""
@@ -68,8 +80,6 @@ class OfferIndex:
         """Builds what the other has built, so that the first questions find it."""
         for conditions in tuple(other._kinds):
             self.kinds(conditions)
-        if "order" in vars(other):
-            self.order.sum()
 
     def _make_kinds(self, conditions: NodeConditions) -> tuple[KindColumns, Ints]:
         types, inverse = np.unique(self.type, return_inverse=True)
@@ -113,24 +123,6 @@ class OfferIndex:
             made.append(f"device-unsupported|{against}" if against else "")
         return made
 
-    @cached_property
-    def order(self) -> Ints:
-        """Rank of every offer among those that cost the same.
-
-        First comes what is sure of its price, then who gives more processors and memory for it,
-        then the names.
-        """
-        catalog = self.catalog
-        names = np.array(catalog.type_names)
-        rank_of_name = np.argsort(np.argsort(names, kind="stable"), kind="stable")
-        by_name = (self.term, rank_of_name[self.type], self.region, self.provider)
-        host_bytes = catalog.types.host_usable_bytes[self.type].astype(np.int64)
-        by_worth = (-host_bytes, -self.vcpus.astype(np.int64), DOUBT[self.kind])
-        position = np.lexsort((*by_name, *by_worth))
-        rank = np.empty_like(position)
-        rank[position] = np.arange(len(position))
-        return rank
-
 
 class HostIndex(OfferIndex):
     """The offers as a fit sees them: every one whose host memory is known, GPUs or not."""
@@ -146,6 +138,18 @@ class HostIndex(OfferIndex):
     def _type_reasons(self) -> list[str]:
         sizes = self.catalog.types.host_usable_bytes.tolist()
         return ["" if size > 0 else "unsizable|no host memory is stated" for size in sizes]
+
+
+def _in_order(catalog: Catalog, offers: Ints) -> Ints:
+    """Offers by price; of equals first what is sure of its price, then who gives more processors
+    and memory for it, then by the names."""
+    columns, types, kind = catalog.offers, catalog.types, catalog.offers.type[offers]
+    rank_of_type = np.argsort(np.argsort(np.array(catalog.type_names), kind="stable"))
+    names = (columns.term[offers], rank_of_type[kind], columns.region[offers], types.provider[kind])
+    host_bytes, vcpus = (c[kind].astype(np.int64) for c in (types.host_usable_bytes, types.vcpus))
+    by_worth = (-host_bytes, -vcpus, DOUBT[columns.kind[offers]])
+    ordered: Ints = offers[np.lexsort((*names, *by_worth, columns.nanos[offers]))]
+    return ordered
 
 
 def _rejections(lost: Counter[str]) -> tuple[Rejection, ...]:

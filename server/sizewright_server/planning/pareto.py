@@ -28,9 +28,9 @@ def front(
     chosen = []
     for index in _undominated(points)[:MOST_PLANS].tolist():
         at, nodes = int(points.competitor[index]), int(points.nodes[index])
-        choice = search.picked(search.free[nodes], int(competitors.kind[at]))
+        choice = search.picked(search.free[nodes], competitors.kind_of(at))
         if competitors.is_offer(at):
-            cost = int(competitors.nanos[at]) * nodes
+            cost = int(points.cost_nanos[index])
             chosen.append(plan_of(competitors.offer(at), choice, cost, today, constraints))
         else:
             chosen.append(machine_plan_of(competitors.machine(at), choice))
@@ -49,11 +49,11 @@ class _Points:
 
 def _points(search: Search, competitors: Competitors, budget: int | None) -> _Points:
     """Every plan that fits and is within the budget, on the cheapest competitor of its kind."""
-    cheapest = competitors.cheapest_of_kind()
-    kind = competitors.kind[cheapest]
+    kind = np.nonzero(competitors.wanted)[0]
+    cheapest, price = competitors.first[kind], competitors.least_nanos[kind]
     columns: list[tuple[Column, Floats, Column, Column]] = []
     for nodes, picks in search.free.items():
-        cost = competitors.nanos[cheapest] * nodes
+        cost = price * nodes
         fits = picks.found[kind]
         if budget is not None:
             fits = fits & ((cost <= budget) | (cheapest >= competitors.offer_count))

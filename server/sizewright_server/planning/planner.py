@@ -17,23 +17,23 @@ from sizewright_server.planning.devices import lacks, native_features
 from sizewright_server.planning.eligibility import eligible
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
-from sizewright_server.planning.kinds import KindColumns
+from sizewright_server.planning.kinds import KindColumns, NodeKind
+from sizewright_server.planning.losses import cheapest_tight, nearest_miss, rejections
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.pareto import front
 from sizewright_server.planning.plan import (
     Constraints,
-    Miss,
     Objective,
     Plan,
     PlanningResult,
     Rejection,
 )
-from sizewright_server.planning.ranking import Ranking
-from sizewright_server.planning.search import NOTHING_TRIED, Mask, Picks, Search
+from sizewright_server.planning.ranking import Ranked, Ranking
+from sizewright_server.planning.search import Choice, Mask, Picks, Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker
-from sizewright_server.planning.words import Tight, memory_rejection, miss_of, notices_of
+from sizewright_server.planning.words import Tight, machine_plan_of, notices_of, plan_of
 
 #: What leaving techniques out can save of a node's larger pool (held by a test).
 REACH = 0.5
@@ -41,6 +41,8 @@ REACH = 0.5
 FIRST_RUN = 4
 
 
+#: Softens a choice on a kind of node.
+Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
 #: Searches kept of one workload: each for other limits on memory, nodes or GPUs.
 MOST_KEPT = 8
 #: Searches by what shapes them.
@@ -80,8 +82,8 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
     plans = planning.plans()
     return PlanningResult(
         plans=plans,
-        rejections=(*index.static_rejections, *planning.rejected, *planning.rejections()),
-        nearest_miss=planning.nearest_miss(),
+        rejections=(*index.static_rejections, *planning.rejected, *planning.lost()),
+        nearest_miss=nearest_miss(planning.search, planning.competitors),
         considered_offer_count=index.catalog.offer_count + len(question.machines),
         fitting_offer_count=planning.fitting,
         notices=notices_of(
@@ -106,7 +108,9 @@ class Planning:
         self._variants: dict[tuple[Applied, ...], Variant | None] = {}
         self._features: dict[tuple[str, ...], Mask] = {}
         self.search = self._searched()
-        self.fitting = int(self._ranking().allowed.sum())
+        fits = self._ranking()
+        machines = int(fits.in_memory[self.competitors.machine_kinds].sum())
+        self.fitting = fits.offers_within_budget + machines
 
     def try_variants(self) -> None:
         """Brings in each combination of techniques where it can still change the list.
@@ -132,13 +136,15 @@ class Planning:
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""
         question = self.question
-        ranked = self._ranking()
-        if not ranked.allowed.any():
-            ranked = self._ranking(tight=True)
+        ranking = self._ranking()
+        ranked = ranking.first(question.max_results)
+        if not ranked:
+            ranking = self._ranking(tight=True)
+            ranked = ranking.first(question.max_results)
         workload = question.prepared.workload
         softener = Softener(workload, question.prepare, question.constraints)
         soften = softener.softened if question.hours is None else None
-        return tuple(ranked.plan(at, soften) for at in ranked.first(question.max_results))
+        return tuple(self._plan(one, ranking.choice(one), soften) for one in ranked)
 
     def pareto(self) -> tuple[Plan, ...]:
         """Plans that no other beats in cost, free memory and nodes at once."""
@@ -146,52 +152,24 @@ class Planning:
 
     def cheapest_tight(self) -> Tight | None:
         """The cheapest plan that is tight and does not fit."""
-        tight, competitors = self._ranking(tight=True), self.competitors
-        only = np.nonzero(tight.allowed & ~self._ranking().in_memory)[0]
-        if not len(only):
-            return None
-        at = int(only[tight.cost_nanos[only].argmin()])
-        if not competitors.is_offer(at):
-            return Tight(competitors.machine(at).name, 0)
-        kind = competitors.offer(at).instance_type
-        return Tight(f"{kind.provider} {kind.type}", int(tight.cost_nanos[at]))
+        budget = self.question.constraints.max_cost_per_hour_nanos_usd
+        rankings = self._ranking(tight=True), self._ranking()
+        return cheapest_tight(*rankings, self.competitors, budget)
 
-    def rejections(self) -> list[Rejection]:
-        """What the eligible offers failed: layouts, memory, budget."""
-        ranked, search = self._ranking(), self.search
-        offers = np.arange(len(ranked.allowed)) < self.competitors.offer_count
-        kind = self.competitors.kind
-        lost = ~ranked.in_memory & offers
-        lacks_bytes = search.near.score[kind]
-        untried, short = lacks_bytes >= NOTHING_TRIED, lacks_bytes > 0
-        on_gpu = search.near_on_gpu[kind]
-        counts = {
-            "layout": lost & untried,
-            "gpu-memory": lost & ~untried & short & on_gpu,
-            "host-memory": lost & ~untried & short & ~on_gpu,
-            "speed-unknown": lost & ~short,
-            "budget": ranked.in_memory & ~ranked.allowed & offers,
-        }
-        return [
-            memory_rejection(constraint, int(mask.sum()), self.question.constraints)
-            for constraint, mask in counts.items()
-            if mask.any()
-        ]
+    def lost(self) -> list[Rejection]:
+        """What the eligible offers failed."""
+        asked = self.question.constraints
+        return rejections(self.search, self._ranking(), self.competitors, asked)
 
-    def nearest_miss(self) -> Miss | None:
-        """Of the kinds that failed by memory alone, the one that lacks least, at its cheapest."""
-        near, count = self.search.near, self.competitors.offer_count
-        offered = np.zeros(len(near.score), dtype=np.bool_)
-        offered[self.competitors.kind[:count]] = True
-        short = (near.score > 0) & (near.score < NOTHING_TRIED)
-        lost = ~self.search.first_fit().found & short & offered
-        if not lost.any():
-            return None
-        kind = int(np.where(lost, near.score, NOTHING_TRIED).argmin())
-        mine = np.nonzero(self.competitors.kind[:count] == kind)[0]
-        at = int(mine[self.competitors.nanos[mine].argmin()])
-        offer = self.competitors.offer(at)
-        return miss_of(offer, self.search.choice(near, kind), int(near.score[kind]))
+    def _plan(self, ranked: Ranked, choice: Choice, soften: Soften | None) -> Plan:
+        """A competitor's plan, its techniques softened where that is asked for."""
+        question, competitors = self.question, self.competitors
+        if soften is not None:
+            choice = soften(choice, competitors.kinds.kinds[competitors.kind_of(ranked.number)])
+        if not competitors.is_offer(ranked.number):
+            return machine_plan_of(competitors.machine(ranked.number), choice)
+        offer = competitors.offer(ranked.number)
+        return plan_of(offer, choice, ranked.cost_nanos, question.today, question.constraints)
 
     def _searched(self) -> Search:
         """The search over the request as it stands; one kept from before where it serves.
@@ -239,10 +217,10 @@ class Planning:
             return self.competitors.wanted
         first = self.search.first_fit()
         better = ~first.found | (first.nodes > nodes)
-        last = self._ranking().last_cost_nanos(self.question.max_results)
-        if last is None:
+        ranked = self._ranking().first(self.question.max_results)
+        if len(ranked) < self.question.max_results:
             return better
-        cheapest: Mask = self.competitors.least_nanos * nodes <= last
+        cheapest: Mask = self.competitors.least_nanos * nodes <= ranked[-1].cost_nanos
         return better & cheapest
 
     def _beyond_reach(self, nearest: Picks) -> Mask:
@@ -276,11 +254,8 @@ class Planning:
         """The ranking of what was found so far."""
         state = (tight, self.search.rounds)
         if state not in self._rankings:
-            levels = self.search.tight if tight else self.search.fits
-            objective = self.question.objective
-            today = self.question.today
-            made = Ranking(
-                self.search, levels, self.competitors, objective, today, self.question.constraints
-            )
+            question, levels = self.question, self.search.tight if tight else self.search.fits
+            budget = question.constraints.max_cost_per_hour_nanos_usd
+            made = Ranking(self.search, levels, self.competitors, question.objective, budget)
             self._rankings[state] = made
         return self._rankings[state]

@@ -1,27 +1,75 @@
-"""Competitors ranked by an objective, each on the node count that serves it best."""
+"""Competitors ranked by an objective, each on the node count that serves it best.
+
+Offers stand cheapest first, so the list is found in the first of them: the walk ends where no
+later one can be better than the last in the list.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
 from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
-from sizewright_server.planning.kinds import NodeKind
-from sizewright_server.planning.plan import Constraints, Objective, Plan
-from sizewright_server.planning.search import Choice, Floats, Picks, Search
-from sizewright_server.planning.words import machine_plan_of, plan_of
+from sizewright_server.planning.plan import Objective
+from sizewright_server.planning.search import Choice, Floats, Mask, Picks, Search, fewest
 
 #: Hours beyond every job, to multiply with where the real ones are not known.
 LONGEST = 1e12
+#: Below 1 by more than the rounding of two products of the same three numbers.
+ROUNDED = 1 - 1e-12
+#: Offers looked at first; then twice as many each time.
+FIRST_OFFERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A competitor, how many nodes of it, and what they cost an hour."""
+
+    number: int
+    nodes: int
+    cost_nanos: int
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Competitors as columns, in the order of the keys they are ranked by. `rank`: of the name."""
+
+    value: Floats
+    cost_nanos: Column
+    nodes: Column
+    rank: Column
+    number: Column
+
+    def where(self, which: Column | Mask) -> _Rows:
+        return _Rows(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def first(self, most: int) -> _Rows:
+        """The first rows. Enough are sorted to break every tie for real."""
+        rows = self
+        if len(rows.value) > most:
+            limit = np.partition(rows.value, most - 1)[most - 1]
+            rows = rows.where(rows.value <= limit)
+        keys = (rows.rank, rows.nodes, rows.cost_nanos, rows.value)
+        return rows.where(np.lexsort(keys)[:most])
+
+    def and_then(self, more: _Rows) -> _Rows:
+        columns = (
+            np.concatenate((getattr(self, field.name), getattr(more, field.name)))
+            for field in fields(self)
+        )
+        return _Rows(*columns)
 
 
 class Ranking:
-    """Per competitor its best node count: `in_memory` where one fits, `allowed` where its cost is
-    within the budget as well, `cost_nanos` per hour of all nodes, `value` by the objective."""
+    """What a search found, ranked. `in_memory`: per kind of node, whether it fits at any price.
+
+    `nodes` is the best node count of a kind at any price, 0 where none fits. `budget` limits what
+    is rented, in nano-dollars per hour for all nodes.
+    """
 
     def __init__(
         self,
@@ -29,96 +77,116 @@ class Ranking:
         levels: dict[int, Picks],
         competitors: Competitors,
         objective: Objective,
-        today: date,
-        constraints: Constraints,
+        budget: int | None,
     ) -> None:
         self._search, self._levels, self._competitors = search, levels, competitors
-        self._today, self._constraints = today, constraints
         self._objective: Objective = objective
-        budget = constraints.max_cost_per_hour_nanos_usd
-        best = self._best_of_kinds()
-        self.nodes: Column = best.nodes[competitors.kind]
-        self.in_memory = self.nodes > 0
-        self.cost_nanos: Column = competitors.nanos * self.nodes
-        if budget is not None:
-            self._keep_within(budget)
-        self.allowed = self.nodes > 0
-        self.value = self._values()
+        self._budget = budget
+        count = len(competitors.kinds.kinds)
+        self.nodes: Column = np.zeros(count, dtype=np.int64)
+        #: What a kind is chosen by, up to its price; and the hours that go with it.
+        self._factor: Floats = np.full(count, NEVER)
+        self._hours: Floats = np.full(count, NEVER)
+        for nodes, picks in sorted(levels.items()):
+            factor = _factor(objective, nodes, picks.score)
+            mine = np.nonzero(picks.found & (factor < self._factor))[0]
+            self._factor[mine], self._hours[mine] = factor[mine], picks.score[mine]
+            self.nodes[mine] = nodes
+        self.in_memory: Mask = self.nodes > 0
 
-    def _best_of_kinds(self) -> Picks:
-        """Per kind of node the best pick at any price: prices scale the value of all alike."""
-        best = Picks(len(self._competitors.kinds.kinds))
-        for nodes in sorted(self._levels):
-            picks = self._levels[nodes]
-            which = np.nonzero(picks.found)[0]
-            value = _value(self._objective, nodes, picks.score[which])
-            better = value < best.score[which]
-            mine = which[better]
-            best.score[mine], best.nodes[mine] = value[better], nodes
-        return best
-
-    def _keep_within(self, budget: int) -> None:
-        """Moves offers that cost too much to the best node count within the budget, if any."""
+    @cached_property
+    def offers_within_budget(self) -> int:
+        """How many offers fit on a node count that costs no more than the budget."""
         competitors = self._competitors
-        offers = np.arange(len(self.nodes)) < competitors.offer_count
-        over = np.nonzero((self.cost_nanos > budget) & offers)[0]
-        self.nodes[over] = 0
-        best = np.full(len(over), NEVER)
-        kind = competitors.kind[over]
-        for nodes in sorted(self._levels):
-            picks = self._levels[nodes]
-            cost = competitors.nanos[over] * nodes
-            value = _value(self._objective, nodes, picks.score[kind])
-            better = picks.found[kind] & (cost <= budget) & (value < best)
-            best[better] = value[better]
-            self.nodes[over[better]], self.cost_nanos[over[better]] = nodes, cost[better]
+        if self._budget is None:
+            return int(competitors.offer_counts[self.in_memory].sum())
+        least = fewest(self._levels, len(self.nodes)).nodes
+        total = 0
+        for nodes in self._levels:
+            end = competitors.offers_up_to(self._budget // nodes)
+            total += int(competitors.counts_among(end)[least == nodes].sum())
+        return total
 
-    def _values(self) -> Floats:
-        """What each competitor is ranked by: nano-dollars, or hours."""
+    def first(self, most: int) -> list[Ranked]:
+        """The first competitors, the best in front."""
+        competitors = self._competitors
+        rows = self._machines().first(most)
+        start, length = 0, FIRST_OFFERS
+        while start < competitors.offer_count:
+            block = self._offers(start, min(start + length, competitors.offer_count))
+            rows = rows.and_then(block).first(most)
+            start, length = start + length, length * 2
+            full = len(rows.value) == most
+            if full and rows.value[-1] < self._least_value_from(start):
+                break
+        columns = (rows.number.tolist(), rows.nodes.tolist(), rows.cost_nanos.tolist())
+        return [Ranked(*row) for row in zip(*columns, strict=True)]
+
+    def choice(self, ranked: Ranked) -> Choice:
+        """How a ranked competitor runs the workload."""
+        kind = self._competitors.kind_of(ranked.number)
+        return self._search.choice(self._levels[ranked.nodes], kind)
+
+    def _machines(self) -> _Rows:
+        """The asker's own machines; before offers of the same value, and within every budget."""
+        competitors = self._competitors
+        kind = competitors.machine_kinds
+        rank = np.arange(-len(kind), 0)
+        nodes = self.nodes[kind]
+        cost = competitors.machine_nanos * nodes
+        number = competitors.offer_count + np.arange(len(kind))
+        value = self._value(cost, self._hours[kind])
+        return _Rows(value, cost, nodes, rank, number).where(nodes > 0)
+
+    def _offers(self, start: int, stop: int) -> _Rows:
+        """A run of offers, those that fit and are within the budget."""
+        kind = self._competitors.kind[start:stop]
+        number = start + np.nonzero(self.in_memory[kind])[0]
+        kind = self._competitors.kind[number]
+        nodes, hours = self.nodes[kind], self._hours[kind]
+        nanos = self._competitors.offer_nanos(number)
+        if self._budget is not None:
+            self._keep_within(self._budget, kind, nanos, nodes, hours)
+        cost = nanos * nodes
+        rows = _Rows(self._value(cost, hours), cost, nodes, number, number)
+        return rows.where(nodes > 0)
+
+    def _keep_within(
+        self, budget: int, kind: Column, nanos: Column, nodes: Column, hours: Floats
+    ) -> None:
+        """Moves offers that cost too much to the best node count within the budget, or to none."""
+        over = np.nonzero(nanos * nodes > budget)[0]
+        nodes[over] = 0
+        best = np.full(len(over), NEVER)
+        for count, picks in sorted(self._levels.items()):
+            score = picks.score[kind[over]]
+            factor = _factor(self._objective, count, score)
+            within = nanos[over] * count <= budget
+            better = picks.found[kind[over]] & within & (factor < best)
+            best[better] = factor[better]
+            nodes[over[better]], hours[over[better]] = count, score[better]
+
+    def _value(self, cost_nanos: Column, hours: Floats) -> Floats:
+        """What competitors are ranked by: nano-dollars, or hours."""
         if self._objective == "cost-per-hour":
-            return self.cost_nanos.astype(np.float64)
-        hours = np.full(len(self.nodes), NEVER)
-        for nodes, picks in self._levels.items():
-            mine = np.nonzero(self.nodes == nodes)[0]
-            hours[mine] = picks.score[self._competitors.kind[mine]]
+            return cost_nanos.astype(np.float64)
         if self._objective == "time":
             return hours
-        return np.where(hours < NEVER, self.cost_nanos * np.minimum(hours, LONGEST), NEVER)
+        value: Floats = cost_nanos.astype(np.float64) * np.minimum(hours, LONGEST)
+        return value
 
-    def first(self, most: int) -> list[int]:
-        """The first competitors. Enough are sorted to break every tie for real."""
-        chosen = np.nonzero(self.allowed)[0]
-        if len(chosen) > most:
-            limit = np.partition(self.value[chosen], most - 1)[most - 1]
-            chosen = chosen[self.value[chosen] <= limit]
-        rank = self._competitors.rank[chosen]
-        keys = (rank, self.nodes[chosen], self.cost_nanos[chosen], self.value[chosen])
-        first: Column = chosen[np.lexsort(keys)][:most]
-        return [int(at) for at in first]
-
-    def last_cost_nanos(self, most: int) -> int | None:
-        """Cost of the last in a list of `most`; None when the list is not full."""
-        costs = self.cost_nanos[self.allowed]
-        if len(costs) < most:
-            return None
-        return int(np.partition(costs, most - 1)[most - 1])
-
-    def plan(self, at: int, soften: Callable[[Choice, NodeKind], Choice] | None = None) -> Plan:
-        """A competitor's plan, its techniques softened where that is asked for."""
-        nodes = int(self.nodes[at])
-        kind = int(self._competitors.kind[at])
-        choice = self._search.choice(self._levels[nodes], kind)
-        if soften is not None:
-            choice = soften(choice, self._competitors.kinds.kinds[kind])
-        if self._competitors.is_offer(at):
-            offer = self._competitors.offer(at)
-            cost = int(self.cost_nanos[at])
-            return plan_of(offer, choice, cost, self._today, self._constraints)
-        return machine_plan_of(self._competitors.machine(at), choice)
+    def _least_value_from(self, start: int) -> float:
+        """What no offer from here on is better than: none costs less, none needs less."""
+        if self._objective == "time" or start >= self._competitors.offer_count:
+            return 0.0
+        cheapest = float(self._competitors.offer_nanos(np.array([start]))[0])
+        return cheapest * float(self._factor.min()) * ROUNDED
 
 
-def _value(objective: Objective, nodes: int, hours: Floats) -> Floats:
+def _factor(objective: Objective, nodes: int, hours: Floats) -> Floats:
     """What a kind of node is chosen by, up to its price."""
     if objective == "time":
         return hours
-    return nodes * (hours if objective == "cost-per-job" else np.ones_like(hours))
+    if objective == "cost-per-hour":
+        return np.full(len(hours), float(nodes))
+    return nodes * np.minimum(hours, LONGEST)

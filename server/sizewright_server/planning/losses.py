@@ -1,0 +1,66 @@
+"""What became of the competitors that are not in the list: counts, the nearest miss, the tight."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.plan import Constraints, Miss, Rejection
+from sizewright_server.planning.ranking import Ranking
+from sizewright_server.planning.search import NOTHING_TRIED, Search
+from sizewright_server.planning.words import Tight, memory_rejection, miss_of
+
+
+def rejections(
+    search: Search, fits: Ranking, competitors: Competitors, constraints: Constraints
+) -> list[Rejection]:
+    """What the eligible offers failed: layouts, memory, speed, budget."""
+    offers, lost = competitors.offer_counts, ~fits.in_memory
+    lacks_bytes, on_gpu = search.near.score, search.near_on_gpu
+    untried, short = lacks_bytes >= NOTHING_TRIED, lacks_bytes > 0
+    kinds = {
+        "layout": lost & untried,
+        "gpu-memory": lost & ~untried & short & on_gpu,
+        "host-memory": lost & ~untried & short & ~on_gpu,
+        "speed-unknown": lost & ~short,
+    }
+    counts = {constraint: int(offers[mask].sum()) for constraint, mask in kinds.items()}
+    counts["budget"] = int(offers[fits.in_memory].sum()) - fits.offers_within_budget
+    return [
+        memory_rejection(constraint, count, constraints)
+        for constraint, count in counts.items()
+        if count
+    ]
+
+
+def nearest_miss(search: Search, competitors: Competitors) -> Miss | None:
+    """Of the kinds that failed by memory alone, the one that lacks least, at its cheapest."""
+    near = search.near
+    short = (near.score > 0) & (near.score < NOTHING_TRIED)
+    lost = ~search.first_fit().found & short & (competitors.offer_counts > 0)
+    if not lost.any():
+        return None
+    kind = int(np.where(lost, near.score, NOTHING_TRIED).argmin())
+    offer = competitors.offer(int(competitors.first[kind]))
+    return miss_of(offer, search.choice(near, kind), int(near.score[kind]))
+
+
+def cheapest_tight(
+    tight: Ranking, fits: Ranking, competitors: Competitors, budget: int | None
+) -> Tight | None:
+    """The cheapest plan that is tight and does not fit."""
+    cost = competitors.least_nanos * tight.nodes
+    only = tight.in_memory & ~fits.in_memory & competitors.wanted
+    if budget is not None:
+        within = cost <= budget
+        within[competitors.machine_kinds] = True
+        only &= within
+    kinds = np.nonzero(only)[0]
+    if not len(kinds):
+        return None
+    kind = int(kinds[np.lexsort((competitors.first[kinds], cost[kinds]))[0]])
+    number = int(competitors.first[kind])
+    if not competitors.is_offer(number):
+        return Tight(competitors.machine(number).name, 0)
+    rented = competitors.offer(number).instance_type
+    return Tight(f"{rented.provider} {rented.type}", int(cost[kind]))

@@ -1,7 +1,8 @@
 """Losses over a vocabulary, by the kernel that computes them: what each makes, keeps and frees.
 
 n is the number of logits, w their bytes. transformers' own upcasts them: 14n at the peak where w is
-2. Sources: transformers loss/loss_utils.py; litgpt utils.py chunked_cross_entropy and torchtune
+2; torch.compile's takes 4n (traced on PyTorch 2.13: it saves the logits and two fp32 numbers a
+token). Sources: transformers loss/loss_utils.py; litgpt utils.py chunked_cross_entropy and torchtune
 CEWithChunkedOutputLoss (logits by chunks, each with its own cross entropy); Liger-Kernel
 ops/fused_linear_cross_entropy.py and cross_entropy.py; apple/ml-cross-entropy.
 """
@@ -32,8 +33,8 @@ def token_loss(
     with ops.tape.within("loss"):
         if kernel == "chunked":
             return _by_chunks(ops, mode, logits)
-        if kernel == "fused":
-            return _in_place(ops, logits), logits
+        if kernel in ("fused", "compiled"):
+            return _fused(ops, logits, in_place=kernel == "fused"), logits
         loss = cross_entropy(ops, logits, upcast=upcast and kernel != "native")
     ops.tape.hold(logits)
     return loss, logits
@@ -84,14 +85,18 @@ def _by_chunks(ops: Ops, mode: Mode, logits: Value) -> tuple[Value, Value]:
     return loss, held
 
 
-def _in_place(ops: Ops, logits: Value) -> Value:
-    """The gradient is written over the logits: no tensor of their size beside them."""
+def _fused(ops: Ops, logits: Value, *, in_place: bool) -> Value:
+    """One kernel each way: the logits are saved as they are, with what a token's sum needs.
+
+    The gradient is of the logits' type: written over them (`in_place`), or a tensor of its own, as
+    torch.compile makes it (its partitioner saves the 16-bit logits and recomputes what is in fp32).
+    """
     loss = ops.tape.value((1,), FP32, needs_grad=logits.needs_grad)
 
     def backward(run: Backward) -> None:
         if run.take(loss) is not None:
-            # The gradient is in the saved logits' own storage.
-            run.give(logits, run.new((1,), FP32, "gradient of activations"))
+            made = run.new((1,), FP32, "gradient of activations") if in_place else run.like(logits)
+            run.give(logits, made)
 
     ops.tape.record((logits,), (loss,), saves=(logits,), backward=backward)
     return loss

@@ -82,12 +82,15 @@ def loss_kernel(training: Training) -> LossKernel:
     """The kernel asked for, or the modelling code's own.
 
     Preference tuning takes log-probabilities in the logits' own type (trl's selective_log_softmax);
-    a model compiled as a whole computes its loss without fp32 copies.
+    a model compiled as a whole has its loss compiled with it.
     """
-    whole = training.kernels.compile == "model"
-    if (whole or training.preference is not None) and training.kernels.loss is None:
+    if training.kernels.loss is not None:
+        return training.kernels.loss
+    if training.preference is not None:
         return "native"
-    return training.kernels.loss or modeling_code(training.modeling_code).loss
+    if training.kernels.compile == "model":
+        return "compiled"
+    return modeling_code(training.modeling_code).loss
 
 
 def training_loop(training: Training) -> TrainingLoop:

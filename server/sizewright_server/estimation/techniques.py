@@ -8,7 +8,9 @@ from typing import Literal, TypeAlias
 FloatType: TypeAlias = Literal["fp32", "bf16", "fp16"]
 ModelingCode: TypeAlias = Literal["transformers", "litgpt", "llm-foundry"]
 TrainingLoop: TypeAlias = Literal["plain", "trainer", "fabric"]
-LossKernel: TypeAlias = Literal["full", "native", "chunked", "fused", "fused-linear", "cut"]
+LossKernel: TypeAlias = Literal[
+    "full", "native", "compiled", "chunked", "fused", "fused-linear", "cut"
+]
 Kernel: TypeAlias = Literal["eager", "fused"]
 Compile: TypeAlias = Literal["none", "blocks", "model"]
 SelectivePolicy: TypeAlias = Literal["matmuls", "attention", "mlp"]

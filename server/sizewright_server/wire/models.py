@@ -99,7 +99,7 @@ class BaseWeightsSection(Section):
 class KernelsSection(Section):
     """`training.kernels`; None leaves the modelling code's own."""
 
-    loss: Literal["full", "native", "chunked", "fused", "fused-linear", "cut"] | None
+    loss: Literal["full", "native", "compiled", "chunked", "fused", "fused-linear", "cut"] | None
     loss_chunk_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     norm: Literal["eager", "fused"] | None
     mlp: Literal["eager", "fused"] | None

@@ -870,9 +870,11 @@ class Kernels(_message.Message):
     COMPILE_FIELD_NUMBER: _builtins.int
     loss: _builtins.str
     """Loss: "full" (all logits, upcast to fp32 as transformers does), "native" (all logits, in their
-    own type), "chunked" (logits in chunks of tokens), "fused" (all logits, the gradient written in
-    their place), "fused-linear" (the head's product and the loss in chunks, logits never whole) or
-    "cut" (no logits at all). Empty means the modelling code's own.
+    own type), "compiled" (by torch.compile: all logits and their gradient in their own type, the
+    rest in registers), "chunked" (logits in chunks of tokens), "fused" (all logits, the gradient
+    written in their place), "fused-linear" (the head's product and the loss in chunks, logits never
+    whole) or "cut" (no logits at all). Empty means the modelling code's own, or "compiled" where
+    the whole model is.
     """
     loss_chunk_tokens: _builtins.int
     """Tokens of a chunk for "chunked" and "fused-linear"; 0 means the library's own rule."""

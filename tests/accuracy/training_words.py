@@ -57,7 +57,7 @@ HOUSES: tuple[tuple[str, House], ...] = (
     ("composer", House(code="llm-foundry", masks_padding=False)),
     ("llm-foundry", House(code="llm-foundry", masks_padding=False)),
     ("mosaic", House(code="llm-foundry", masks_padding=False)),
-    ("fsdp_qlora", House(adapter_type="bf16", adapter_dropout=0.1)),
+    ("fsdp_qlora", House("transformers-4.45", adapter_type="bf16", adapter_dropout=0.1)),
     # train.py deletes the logits before the backward pass.
     ("torchtitan", House(loop="trainer")),
     ("unsloth", House(loop="trainer", adapter_mixed=True)),

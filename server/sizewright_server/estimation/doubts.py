@@ -41,7 +41,7 @@ def doubt_shares(run: Training) -> tuple[float, float]:
     """Shares of the moving bytes that a run may hold less, and more."""
     base, kernels = run.base_weights, run.kernels
     fused = "fused" in (kernels.norm, kernels.mlp, kernels.rope)
-    other = run.modeling_code != "transformers"
+    other = not run.modeling_code.startswith("transformers")
     applies = {
         "other-code": other,
         "sharded-other-code": other and run.layout is not None and run.layout.zero == 3,

@@ -170,7 +170,7 @@ def _hand_over(ops: Ops, mode: Mode, loss: Value, logits: Value | None) -> None:
     tape = ops.tape
     if logits is None or mode.loop == "trainer":
         if logits is not None:
-            if ops.types.autocast:
+            if ops.types.autocast and logits.itemsize != FP32:
                 wide = tape.value(logits.shape, FP32, needs_grad=False)
                 tape.record((logits,), (wide,))
             tape.hold(logits)

@@ -35,6 +35,13 @@ def token_loss(
             return _by_chunks(ops, mode, logits)
         if kernel in ("fused", "compiled"):
             return _fused(ops, logits, in_place=kernel == "fused"), logits
+        if kernel == "shifted":
+            # The model's output is of the converted logits; the loss reads a copy without the last.
+            logits = ops.cast(logits, FP32) if upcast else logits
+            moved = ops.copy(ops.slice(logits, logits.shape))
+            loss = cross_entropy(ops, moved, upcast=False)
+            ops.tape.hold(logits)
+            return loss, logits
         loss = cross_entropy(ops, logits, upcast=upcast and kernel != "native")
     ops.tape.hold(logits)
     return loss, logits

@@ -25,6 +25,8 @@ class ModelingCode:
     loop: TrainingLoop
     #: Sharded models are gathered whole on every rank to be loaded.
     loads_whole: bool
+    #: Families whose logits stay in their own type.
+    native_losses: frozenset[str]
 
 
 @cache
@@ -32,13 +34,21 @@ def modeling_code(name: str) -> ModelingCode:
     """A library's modelling code. Raises KeyError for a name that is not known."""
     text = resources.files("sizewright_server.estimation").joinpath("data/modeling_codes.json")
     entry = json.loads(text.read_text(encoding="utf-8"))[name]
-    whole = bool(entry.get("loads_whole"))
-    return ModelingCode(entry["style"], entry["loss"], entry["loop"], whole)
+    return ModelingCode(
+        style=entry["style"],
+        loss=entry["loss"],
+        loop=entry["loop"],
+        loads_whole=bool(entry.get("loads_whole")),
+        native_losses=frozenset(entry.get("native_losses", ())),
+    )
 
 
 def restyle(architecture: Architecture, training: Training) -> Architecture:
     """The architecture as the run's code and kernels compute it."""
     code = modeling_code(training.modeling_code)
+    if architecture.model_type in code.native_losses:
+        head = replace(architecture.head, upcast_logits=False)
+        architecture = replace(architecture, head=head)
     if not code.style and training.kernels == Kernels():
         return architecture
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 FloatType: TypeAlias = Literal["fp32", "bf16", "fp16"]
-ModelingCode: TypeAlias = Literal["transformers", "litgpt", "llm-foundry"]
+ModelingCode: TypeAlias = Literal["transformers", "transformers-4.45", "litgpt", "llm-foundry"]
 TrainingLoop: TypeAlias = Literal["plain", "trainer", "fabric"]
 LossKernel: TypeAlias = Literal[
-    "full", "native", "compiled", "chunked", "fused", "fused-linear", "cut"
+    "full", "shifted", "native", "compiled", "chunked", "fused", "fused-linear", "cut"
 ]
 Kernel: TypeAlias = Literal["eager", "fused"]
 Compile: TypeAlias = Literal["none", "blocks", "model"]

@@ -40,7 +40,7 @@ class TrainingSection(Section):
     image_size: Annotated[int, Field(ge=0, le=16_384)]
     target_len: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     expandable_segments: bool
-    modeling_code: Literal["transformers", "litgpt", "llm-foundry"]
+    modeling_code: Literal["transformers", "transformers-4.45", "litgpt", "llm-foundry"]
     loop: Literal["plain", "trainer", "fabric"] | None
     packed: bool
     seq_len_is_limit: bool
@@ -99,7 +99,12 @@ class BaseWeightsSection(Section):
 class KernelsSection(Section):
     """`training.kernels`; None leaves the modelling code's own."""
 
-    loss: Literal["full", "native", "compiled", "chunked", "fused", "fused-linear", "cut"] | None
+    loss: (
+        Literal[
+            "full", "shifted", "native", "compiled", "chunked", "fused", "fused-linear", "cut"
+        ]
+        | None
+    )
     loss_chunk_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     norm: Literal["eager", "fused"] | None
     mlp: Literal["eager", "fused"] | None

@@ -735,7 +735,8 @@ class Training(_message.Message):
     unset means they are padded or packed to seq_len, or it is not known.
     """
     modeling_code: _builtins.str
-    """Whose modelling code runs: "transformers", "litgpt" or "llm-foundry". It decides which operators
+    """Whose modelling code runs: "transformers", "transformers-4.45" (releases up to that one, whose
+    logits are fp32 and copied to be shifted), "litgpt" or "llm-foundry". It decides which operators
     are written out, how adapters are added and how the loss is taken. Empty means "transformers".
     """
     packed: _builtins.bool
@@ -869,7 +870,8 @@ class Kernels(_message.Message):
     ROPE_FIELD_NUMBER: _builtins.int
     COMPILE_FIELD_NUMBER: _builtins.int
     loss: _builtins.str
-    """Loss: "full" (all logits, upcast to fp32 as transformers does), "native" (all logits, in their
+    """Loss: "full" (all logits, upcast to fp32 as transformers does), "shifted" (as transformers up to
+    4.45: the model's logits are fp32, and a copy of them is shifted by a token), "native" (all logits, in their
     own type), "compiled" (by torch.compile: all logits and their gradient in their own type, the
     rest in registers), "chunked" (logits in chunks of tokens), "fused" (all logits, the gradient
     written in their place), "fused-linear" (the head's product and the loss in chunks, logits never

@@ -2,7 +2,7 @@
 
 n is the number of logits, w their bytes. transformers' own upcasts them: 14n at the peak where w is
 2; torch.compile's takes 4n (traced on PyTorch 2.13: it saves the logits and two fp32 numbers a
-token). Sources: transformers loss/loss_utils.py; litgpt utils.py chunked_cross_entropy and torchtune
+token). Sources: transformers loss/loss_utils.py; litgpt utils.py chunked_cross_entropy, torchtune's
 CEWithChunkedOutputLoss (logits by chunks, each with its own cross entropy); Liger-Kernel
 ops/fused_linear_cross_entropy.py and cross_entropy.py; apple/ml-cross-entropy.
 """

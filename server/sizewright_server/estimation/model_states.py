@@ -154,8 +154,20 @@ class ModelStates:
 
     def weights(self, stage: int = 3) -> Column:
         """Bytes of all weights at rest on one rank: frozen ones as stored, trained ones in
-        theirs."""
+        theirs; without what `unsharded` has where they are split."""
         return self._over_stage(self._at_rest(self.widths.stored, self.widths.trained, stage))
+
+    def unsharded(self) -> Column:
+        """Bytes of quantised weights that are no parameters: whole on every GPU, whatever moves."""
+        made = []
+        for segment, table in zip(self.segments, self._tensors, strict=True):
+            total: Column = np.zeros_like(self.layouts.dp)
+            for group in segment.program.parameter_groups:
+                if group.stored is not None:
+                    size = group.stored.whole_bytes(table.elements[group.rows])
+                    total = total + round_up(size).sum(axis=0)
+            made.append(total)
+        return self._over_stage(made)
 
     def _at_rest(self, frozen: int, trained: int, stage: int) -> list[Column]:
         """Bytes of every tensor of one instance of each segment, tied ones the embedding's."""
@@ -165,7 +177,7 @@ class ModelStates:
             for group in segment.program.parameter_groups:
                 part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
                 if group.stored is not None:
-                    size = group.stored.stored_bytes(part)
+                    size = group.stored.parameter_bytes(part)
                 else:
                     size = part * (trained if group.trained else frozen)
                 total = total + round_up(size).sum(axis=0)

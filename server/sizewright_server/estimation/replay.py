@@ -14,8 +14,8 @@ from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.layout import Layout
-from sizewright_server.estimation.replay_events import PARAMETERS, Expansion, Handle
-from sizewright_server.estimation.replay_shards import GATHERED, ShardedExpansion
+from sizewright_server.estimation.replay_events import Expansion, Handle
+from sizewright_server.estimation.replay_shards import GATHERED, STAGED, ShardedExpansion
 from sizewright_server.estimation.training import TrainingGroup
 
 if TYPE_CHECKING:
@@ -117,12 +117,12 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
     deep model as many blocks are replayed as `MOST_EVENTS` allows, what a block leaves free being
     taken by the next one: the slack is then added to `allocated_bytes`, the whole model's peak.
     """
-    computing, gathering = CachingAllocator(), CachingAllocator()
+    streams = {stream: CachingAllocator() for stream in (0, GATHERED, STAGED)}
     live: dict[Handle, tuple[int, bool, int]] = {}
     allocated = peak = 0
     expansion = _expansion(group)
     for handle, size in expansion.requests():
-        allocator = gathering if handle[0] == GATHERED else computing
+        allocator = streams.get(handle[0], streams[0])
         held = live.pop(handle, None)
         if size > 0:
             live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST, size)
@@ -131,12 +131,9 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
             # Released, or made anew while it was there, as torch.cat does with a cache.
             allocator.free(held[0], held[1])
             allocated -= held[2]
-            if handle[0] == PARAMETERS:
-                # A tied head's own table, gone before the run whose peak is compared.
-                peak = allocated
-        elif allocated > peak:
-            peak = allocated
-    reserved = computing.reserved_bytes + gathering.reserved_bytes
+        if expansion.running:
+            peak = max(peak, allocated)
+    reserved = sum(allocator.reserved_bytes for allocator in streams.values())
     # Copies of the weights, projected states and offloaded inputs are not in the requests.
     complete = abs(peak - allocated_bytes) <= SAME * allocated_bytes
     if complete and not expansion.cut:

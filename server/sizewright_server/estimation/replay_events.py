@@ -39,6 +39,8 @@ class Expansion:
         self._counts = _replayed_counts(group, whole)
         #: Fewer blocks are replayed than the rank has.
         self.cut = self._counts != whole
+        #: The weights are there: only from now on are live bytes compared with the schedule's.
+        self.running = False
 
     def waiting_bytes(self) -> int:
         """Bytes that the replay counts as live and the schedule as freed."""
@@ -53,6 +55,7 @@ class Expansion:
             # The head is made with a table of its own, which tying then drops.
             weights.remove(tied)
             yield (PARAMETERS, 0, len(weights)), RELEASE
+        self.running = True
         yield from self._inputs()
         if not isinstance(self.group, TrainingGroup):
             yield from self._one_tensor(self._passes(self.group.all_stages))

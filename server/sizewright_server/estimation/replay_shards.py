@@ -9,7 +9,9 @@ libraries are requested once, and what they hold while a block runs as one reque
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.model_states import EXPERTS
 from sizewright_server.estimation.parallel import ALWAYS
 from sizewright_server.estimation.profile import ALLOCATION_QUANTUM_BYTES, elements, round_up
@@ -21,18 +23,36 @@ from sizewright_server.estimation.replay_events import (
     Handle,
     Request,
 )
-from sizewright_server.estimation.sharding import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
 
 #: Segment numbers of handles, beside those of `replay_events`. GATHERED is of the other stream.
 GATHERED, UNIT, REDUCED, SHARD, BUFFERS, HELD = -11, -12, -13, -14, -15, -16
+WHOLE, STAGED = -17, -18
 ROOT = -1
 #: Pieces in which a tensor's optimizer state and master copy are made.
 STATE_PIECES = 2
+#: The flat parameter of a unit among its tensors, and what broadcasts of a module's states hold
+#: (torch/distributed/fsdp/_init_utils.py, PARAM_BROADCAST_BUCKET_SIZE).
+FLAT = -1
+BROADCAST_BYTES = 250 * 2**20
 #: Frees that FSDP1's rate limiter lets wait (_limiter_utils.py, _FreeEventQueue), and what a CPU
 #: that nothing limits is taken to run ahead.
 FREES_IN_FLIGHT, FREES_UNLIMITED = 2, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Bytes of tensors that are loaded together: whole, the rank's shards, and never sharded."""
+
+    whole: list[int]
+    kept: list[int]
+    unsharded: list[int]
+
+    @property
+    def parts(self) -> tuple[list[int], list[int], list[int]]:
+        """All three."""
+        return self.whole, self.kept, self.unsharded
 
 
 class ShardedExpansion(Expansion):
@@ -59,25 +79,38 @@ class ShardedExpansion(Expansion):
     def requests(self) -> Iterator[Request]:
         """States and buffers that are there before the first step, then two steps."""
         resident = self.training.resident
-        weights = self._shard_bytes()
-        if int(resident.weights[0]):
-            yield from (((PARAMETERS, 0, i), size) for i, size in enumerate(weights))
-            if self.fsdp and not self.copies_out:
-                yield from self._wrapped(ROOT, self._root_bytes())
+        units = self._units()
+        weights = [size for unit in units for size in unit.kept]
+        for number, unit in enumerate(units):
+            yield from self._load(number, unit)
+        self.running = True
         for i, name in enumerate(("gradients_kept", "buckets", "waiting", "workspaces")):
             yield from _made((BUFFERS, 0, i), int(getattr(resident, name)[0]))
         yield from self._run(weights, first=True)
         yield from self._run(weights, first=False)
 
-    def _wrapped(self, number: int, size: int) -> Iterator[Request]:
-        """FSDP1 makes a unit's flat parameter beside the unit's own before it keeps its shard.
+    def _load(self, number: int, unit: Unit) -> Iterator[Request]:
+        """A unit's weights as they come to the GPU.
 
-        The root is the last and mostly the largest.
+        FSDP1 moves the unit there whole, flattens it beside itself and clones its shard, which goes
+        to the host where weights are offloaded (_flat_param.py; with sync_module_states through
+        buffers of 250 MiB). Others are taken to make their shards at once.
         """
-        yield from _made((UNIT, number, 0), size)
-        yield from _made((UNIT, number, 1), size)
-        yield (UNIT, number, 0), RELEASE
-        yield (UNIT, number, 1), RELEASE
+        yield from (((WHOLE, number, i), size) for i, size in enumerate(unit.unsharded))
+        flattens = self.fsdp and not self.copies_out
+        if flattens:
+            yield from (((UNIT, number, i), size) for i, size in enumerate(unit.whole))
+            if self.layout.fsdp.sync_module_states:
+                yield from _made((HELD, ROOT, 0), min(BROADCAST_BYTES, sum(unit.whole)))
+                yield (HELD, ROOT, 0), RELEASE
+            yield from _made((UNIT, number, FLAT), sum(unit.whole))
+        if self.training.placement.weights:
+            yield from (((PARAMETERS, number, i), size) for i, size in enumerate(unit.kept))
+        elif flattens:
+            yield from _made((HELD, ROOT, 0), sum(unit.kept))
+            yield (HELD, ROOT, 0), RELEASE
+        if flattens:
+            yield from (((UNIT, number, i), RELEASE) for i in range(FLAT, len(unit.whole)))
 
     def _run(self, weights: list[int], *, first: bool) -> Iterator[Request]:
         group = self.training
@@ -164,11 +197,16 @@ class ShardedExpansion(Expansion):
             self._pending.remove((number, instance))
         if size and handle not in self._gathered:
             self._gathered.add(handle)
+            yield from _made((STAGED, number, instance), self._staged_bytes(size))
             yield handle, _rounded(size)
+            if self.copies_out and self._staged_bytes(size):
+                yield (STAGED, number, instance), RELEASE
 
     def _dropped(self, number: int, instance: int) -> Iterator[Request]:
         self._gathered.discard((GATHERED, number, instance))
         yield (GATHERED, number, instance), RELEASE
+        if not self.copies_out:
+            yield (STAGED, number, instance), RELEASE
 
     def _freed(self, number: int, instance: int) -> Iterator[Request]:
         """A unit is resharded. FSDP1's buffer is reusable when the computing stream is past it, and
@@ -203,29 +241,50 @@ class ShardedExpansion(Expansion):
         assert isinstance(self.working, FsdpWorkingSet)
         return int(self.working.units[number][0])
 
+    def _staged_bytes(self, size: int) -> int:
+        """An offloaded unit's shard, on the GPU to be gathered."""
+        assert isinstance(self.working, FsdpWorkingSet)
+        return int(size // self.training.parallel.shard[0]) if self.working.offloaded else 0
+
     def _root_bytes(self) -> int:
         assert isinstance(self.working, FsdpWorkingSet)
         return int(self.working.root[0])
 
-    def _shard_bytes(self) -> list[int]:
-        """Every parameter tensor's part on the rank, in the order of the model."""
-        group = self.training
-        ways, experts = group.parallel.ways(3), group.parallel.ways(3, expert=True)
-        sizes: list[int] = []
-        for number, segment in enumerate(group.segments):
-            dims = group.dims_of.of(segment.sizes)
-            one = []
-            for parameter in segment.program.parameters:
-                split = experts if EXPERTS in parameter.shape else ways
-                count = -(-elements(parameter.shape, dims) // split)
-                if parameter.stored is not None:
-                    size = parameter.stored.stored_bytes(count)
+    def _units(self) -> list[Unit]:
+        """What the rank's weights are made of, unit by unit; FSDP1's root comes last."""
+        flat = self.fsdp and not self.copies_out
+        units, root = [], Unit([], [], [])
+        for number, segment in enumerate(self.training.segments):
+            tensors = self._tensors(number)
+            if flat:
+                tensors.kept[:] = [_rounded(sum(tensors.kept))]
+            alone = segment.repeats or not flat
+            for _ in range(self._count(number)):
+                if alone:
+                    units.append(tensors)
                 else:
-                    width = group.widths.trained if parameter.trained else group.widths.stored
-                    size = count * width
-                one.append(int(round_up(size)[0]))
-            sizes += one * self._count(number)
-        return sizes
+                    root = Unit(*(a + b for a, b in zip(root.parts, tensors.parts, strict=True)))
+        return [*units, root] if flat else units
+
+    def _tensors(self, number: int) -> Unit:
+        """The tensors of one instance of a segment, whole and as the rank keeps them."""
+        group = self.training
+        segment = group.segments[number]
+        ways, experts = group.parallel.ways(3), group.parallel.ways(3, expert=True)
+        dims = group.dims_of.of(segment.sizes)
+        found = Unit([], [], [])
+        for parameter in segment.program.parameters:
+            whole = elements(parameter.shape, dims)
+            part = -(-whole // (experts if EXPERTS in parameter.shape else ways))
+            width = group.widths.trained if parameter.trained else group.widths.stored
+            stored = parameter.stored
+            if stored is not None and int(stored.whole_bytes(whole)[0]):
+                found.unsharded.append(int(round_up(stored.whole_bytes(whole))[0]))
+            for sizes, count in ((found.whole, whole), (found.kept, part)):
+                size = count * width if stored is None else stored.parameter_bytes(count)
+                if int(size[0]):
+                    sizes.append(int(round_up(size)[0]))
+        return found
 
 
 def _made(handle: Handle, size: int) -> Iterator[Request]:

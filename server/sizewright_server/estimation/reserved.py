@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sizewright_server.estimation.fsdp import FsdpWorkingSet
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.modeling import training_loop
 from sizewright_server.estimation.profile import Column, walk
-from sizewright_server.estimation.sharding import FsdpWorkingSet
 from sizewright_server.estimation.techniques import Kernels
 from sizewright_server.estimation.training import TrainingGroup
 

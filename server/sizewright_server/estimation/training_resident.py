@@ -48,7 +48,7 @@ class ResidentGroup(TrainingPasses):
         """What is on a rank for the whole step."""
         states, stays = self.states, self.placement
         optimizer = states.optimizer(self.training.optimizer) * stays.optimizer
-        weights = states.weights(3) * stays.weights
+        weights = states.weights(3) * stays.weights + states.unsharded()
         return Resident(
             weights=weights.astype(np.int64),
             optimizer=optimizer.astype(np.int64),
@@ -73,7 +73,7 @@ class ResidentGroup(TrainingPasses):
         preference = self.training.preference
         if preference is None or preference.reference != "model":
             return np.zeros_like(self.dp)
-        return self.states.weights(3)
+        return self.states.weights(3) + self.states.unsharded()
 
     @cached_property
     def load_bytes(self) -> Column:

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.deepspeed import DeepSpeedWorkingSet
+from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.model_states import ModelStates
@@ -20,10 +22,19 @@ from sizewright_server.estimation.offload import Placement, placement
 from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.pipeline import Position, stage_counts
 from sizewright_server.estimation.profile import Column, storage_bytes
-from sizewright_server.estimation.sharding import WorkingSet, working_set
+from sizewright_server.estimation.sharding import WorkingSet
 from sizewright_server.estimation.states import HALF, Widths, state_widths
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Training
+
+#: What each sharding library holds beside the states.
+WORKING_SETS: dict[Sharding, type[WorkingSet]] = {
+    "ddp": WorkingSet,
+    "megatron": WorkingSet,
+    "deepspeed": DeepSpeedWorkingSet,
+    "fsdp1": FlatFsdpWorkingSet,
+    "fsdp2": FsdpWorkingSet,
+}
 
 
 class TrainingSetup:
@@ -54,7 +65,7 @@ class TrainingSetup:
         self.states = ModelStates(
             architecture, self.segments, self.counts, self.dims_of, self.parallel, self.widths
         )
-        self.working: WorkingSet = working_set(self.states, self.layout)
+        self.working: WorkingSet = WORKING_SETS[self.sharding](self.states, self.layout)
         self._sizes_of: dict[str, Column] = {}
 
     def _mode(self) -> Mode:

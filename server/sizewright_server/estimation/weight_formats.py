@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,33 @@ class WeightFormat:
     half_scale_bytes: int
     double_group: int
     dequantized: bool
+    unsharded: Literal["none", "scales", "all"]
 
     def stored_bytes(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bytes of matrices of so many elements: the codes, and the scales of their groups."""
-        codes = -(-elements * self.bits // BYTE)
+        return self._codes(elements) + self._scales(elements)
+
+    def parameter_bytes(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of these, what is in parameters, which a sharding library splits."""
+        if self.unsharded == "all":
+            return np.zeros_like(elements)
+        scales = 0 if self.unsharded == "scales" else self._scales(elements)
+        return self._codes(elements) + scales
+
+    def whole_bytes(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of these, what every rank has whole on its GPU."""
+        return self.stored_bytes(elements) - self.parameter_bytes(elements)
+
+    def _codes(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        return -(-elements * self.bits // BYTE)
+
+    def _scales(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
         if not self.group:
-            return codes
+            return np.zeros_like(elements)
         groups = -(-elements // self.group)
         if not self.double_group:
-            return codes + -(-groups * self.half_scale_bytes // 2)
-        return codes + groups * BYTE_SCALE + -(-groups // self.double_group) * FP32_SCALE
+            return -(-groups * self.half_scale_bytes // 2)
+        return groups * BYTE_SCALE + -(-groups // self.double_group) * FP32_SCALE
 
 
 @cache
@@ -60,4 +77,5 @@ def weight_format(name: str, group_size: int = 0, *, double: bool = False) -> We
         half_scale_bytes=round(2 * float(entry["scale_bytes"])),
         double_group=int(entry["double_group"]) if double else 0,
         dequantized=bool(entry["dequantized"]),
+        unsharded=entry["unsharded"],
     )

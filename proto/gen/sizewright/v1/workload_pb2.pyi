@@ -1402,7 +1402,7 @@ class FsdpSettings(_message.Message):
     """
     sync_module_states: _builtins.bool
     """Rank 0 broadcasts the weights at the start (FSDP1 sync_module_states): only that rank reads the
-    checkpoint, and each unit is on the GPU whole before it is sharded. Not counted.
+    checkpoint, and each unit goes through buffers of 250 MiB, which stay cached.
     """
     backward_prefetch: _builtins.bool
     """The next unit is gathered before a unit's gradients are reduced (FSDP1 backward_prefetch);

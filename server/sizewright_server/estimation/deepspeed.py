@@ -1,0 +1,98 @@
+"""What DeepSpeed's ZeRO holds beside its shards: buckets, and modules fetched to compute.
+
+Sources: deepspeed/runtime/zero (config.py, stage_1_and_2.py, stage3.py,
+partitioned_param_coordinator.py).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from sizewright_server.estimation.parallel import ALWAYS
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.sharding import Buffers, WorkingSet
+from sizewright_server.estimation.states import buffer_elements
+
+
+class DeepSpeedWorkingSet(WorkingSet):
+    """ZeRO: buckets at the configured size whatever the model's; stage 3 fetches modules."""
+
+    @cached_property
+    def buffers(self) -> Buffers:
+        """The reduction buckets, where they are not stated from transformers' `auto` to 5e8.
+
+        Stage 1 flattens one bucket of gradients at a time; stage 2 allocates its buckets whole,
+        two with overlap_comm; stage 3 one, and a concatenation of it to reduce.
+        """
+        bounds = [self._buckets(bound) for bound in ("low", "value", "high")]
+        return Buffers(bounds[1], bounds[1] - bounds[0], bounds[2] - bounds[1])
+
+    def _buckets(self, bound: str) -> Column:
+        width, given = self.states.widths.gradient, self.layout.zero_buffers
+        stated = given.reduce_bucket_size
+        size = buffer_elements("deepspeed_reduce_bucket", bound) if stated is None else stated
+        whole = self.states.total(width)
+        flattened = np.minimum(size * width, whole)
+        overlap = given.overlap_comm
+        if overlap is None:
+            overlap = bound == "high" and stated is None
+        second = size * width * (1 + int(overlap))
+        third = size * width + flattened
+        zero = self.layouts.zero
+        made = np.where(zero == 1, flattened, np.where(zero == 2, second, third))
+        if not given.contiguous_gradients:
+            made = flattened
+        return np.where(self.layouts.shard > 1, made, 0)
+
+    def _elements(self, stated: int | None, name: str) -> int:
+        return buffer_elements(name, "value") if stated is None else stated
+
+    @cached_property
+    def _ahead(self) -> Column:
+        """Bytes fetched ahead, and of the largest module that computes."""
+        width = self.states.widths.types.weight
+        given = self.layout.zero_buffers.prefetch_bucket_size
+        size = self._elements(given, "deepspeed_prefetch_bucket") * width
+        ahead: Column = self.layouts.gathers * (size + self.states.largest_module())
+        return ahead
+
+    @cached_property
+    def _live(self) -> Column:
+        """Gathered at the turn from forward to backward: what is used again soon is not released.
+
+        A module d parameters before the end is used again after 2 d of them.
+        """
+        width, given = self.states.widths.types.weight, self.layout.zero_buffers
+        reuse = self._elements(given.max_reuse_distance, "deepspeed_reuse_distance")
+        most = self._elements(given.max_live_parameters, "deepspeed_live_parameters")
+        turn = min(reuse // 2, most) * width
+        live: Column = self.layouts.gathers * np.minimum(self.states.gathered_total(), turn)
+        return live
+
+    def forward(self, index: int) -> Column:
+        """Modules one at a time, and at the end those that the backward pass begins with."""
+        last = index == len(self.states.segments) - 1
+        return np.maximum(self._live, self._ahead) if last else self._ahead
+
+    def backward(self, index: int) -> Column:
+        """As forward, in the other order."""
+        return self.forward(index)
+
+    def after_backward(self, index: int) -> Column:
+        """From stage 2 on gradients go to shards (stage 3's are there throughout)."""
+        states, zero = self.states, self.layouts.zero
+        width = states.gradient_width
+        whole = states.whole(index, width)
+        shard = states.per_segment(states.widths.gradient, ALWAYS)[index]
+        tied = states.tied(width) if states.segments[index].role == "embedding" else 0
+        split = self.layouts.shard > 1
+        kept = np.where(zero == 3, 0, shard)
+        return np.where((zero >= 2) & split, kept - whole, -tied)
+
+    def left_shard(self, index: int) -> Column:
+        """Stage 2's shard; stage 3's are there throughout."""
+        shard = self.states.per_segment(self.states.widths.gradient, ALWAYS)[index]
+        second = (self.layouts.zero == 2) & (self.layouts.shard > 1)
+        return np.where(second, shard, 0)

@@ -1,0 +1,155 @@
+"""What FSDP holds beside its shards: units gathered to compute, gradients on their way.
+
+Sources: torch/distributed/fsdp/_fully_shard (FSDP2), _flat_param.py and _runtime_utils.py (FSDP1);
+FSDP2's order of allocations was traced on PyTorch 2.13 with a fake process group.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from sizewright_server.estimation.layout import FsdpSettings, Layout
+from sizewright_server.estimation.model_states import ModelStates
+from sizewright_server.estimation.offload import placement
+from sizewright_server.estimation.parallel import ALWAYS
+from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.sharding import Buffers, WorkingSet
+
+
+class FsdpWorkingSet(WorkingSet):
+    """FSDP: units gathered to compute, gradients reduced to shards when a unit is done.
+
+    The root unit (embeddings, final norm and head, unless they are units of their own) stays
+    gathered from the first use to the end of the backward pass.
+    """
+
+    def __init__(self, states: ModelStates, layout: Layout) -> None:
+        super().__init__(states, layout)
+        self.settings: FsdpSettings = layout.fsdp
+        self.keep = self.layouts.keep
+        #: Shards wait on the host and come to the GPU to be gathered.
+        self.offloaded = placement(layout).weights == 0
+
+    def staged(self, gathered: Column) -> Column:
+        """Bytes of the shards of so many gathered bytes, which an offloaded unit brings with it."""
+        return gathered // self.layouts.shard if self.offloaded else self.nothing
+
+    @cached_property
+    def buffers(self) -> Buffers:
+        """FSDP reduces each unit from a buffer of its own."""
+        return Buffers(self.nothing, self.nothing, self.nothing)
+
+    def _is_unit(self, index: int) -> bool:
+        return self.states.segments[index].repeats or self.settings.wrap == "block-and-tables"
+
+    @cached_property
+    def units(self) -> list[Column]:
+        """Gathered bytes of each segment that is a unit of its own."""
+        return self._of_units(self.states.gathered_whole())
+
+    @cached_property
+    def reduced(self) -> list[Column]:
+        """A unit's whole gradients in the type they are reduced in."""
+        return self._of_units(self.states.per_segment(self.states.widths.reduced))
+
+    def _of_units(self, sizes: list[Column]) -> list[Column]:
+        gathers = self.layouts.gathers
+        return [
+            gathers * size if self._is_unit(i) else self.nothing for i, size in enumerate(sizes)
+        ]
+
+    def _of_root(self, sizes: list[Column]) -> Column:
+        total = self.nothing
+        for index, size in enumerate(sizes):
+            if not self._is_unit(index):
+                total = total + self.states.here(index) * size
+        return np.multiply(self.layouts.gathers, total)
+
+    @cached_property
+    def root(self) -> Column:
+        """Gathered bytes of the root unit."""
+        return self._of_root(self.states.gathered_whole())
+
+    def forward(self, index: int) -> Column:
+        """The unit, and the buffer of the next one's all-gather; a unit's is copied out of it."""
+        segment = self.states.segments[index]
+        if segment.repeats:
+            return self.root + 2 * self.units[index] + self.staged(self.units[index])
+        if index == 0:
+            return 2 * self.root + self.units[index] + self.staged(self.root)
+        return self.root + self.units[index] + self.units[index - 1]
+
+    def after_forward(self, index: int) -> Column:
+        """Units that are not resharded stay gathered."""
+        return self.keep * self.units[index]
+
+    def backward(self, index: int) -> Column:
+        """The unit, the next one fetched ahead, and the last one's gradients being reduced."""
+        not_kept = 1 - self.keep
+        segment = self.states.segments[index]
+        held: Column
+        ahead = not_kept * (self.units[index - 1] if index else self.nothing)
+        if segment.repeats:
+            own = not_kept * self.units[index]
+            fetched = own if self.settings.backward_prefetch else self.nothing
+            held = self.root + self.units[index] + fetched + self.reduced[index]
+            return held + self.staged(self.units[index])
+        after = min(index + 1, len(self.units) - 1)
+        own = not_kept * self.units[index]
+        held = self.root + own + ahead + self.reduced[after]
+        return held
+
+    def after_backward(self, index: int) -> Column:
+        """Shards in place of whole gradients; the root's stay whole to the end."""
+        states, width = self.states, self.states.gradient_width
+        split = self.layouts.gathers
+        if self._is_unit(index):
+            shard = states.per_segment(states.widths.gradient, ALWAYS)[index]
+            kept = -self.keep * self.units[index]
+            left: Column = split * (shard - states.whole(index, width)) + kept
+            return left
+        if states.segments[index].role == "embedding":
+            return np.where(split > 0, 0, -states.tied(width))
+        return self.nothing
+
+    def left_shard(self, index: int) -> Column:
+        """The shard of a unit's gradients."""
+        if not self._is_unit(index):
+            return self.nothing
+        shards = self.states.per_segment(self.states.widths.gradient, ALWAYS)
+        return np.multiply(self.layouts.gathers, shards[index])
+
+    def closing(self) -> Column:
+        """The root's gradients, whole in the reducing type beside those of the computing type."""
+        return self.root + self._of_root(self.states.per_segment(self.states.widths.reduced))
+
+
+class FlatFsdpWorkingSet(FsdpWorkingSet):
+    """FSDP1: each unit is one flat parameter, gathered in place; its gradient is concatenated.
+
+    An offloaded unit's shard stays on the GPU as long as the unit is gathered. Without
+    `limit_all_gathers` the CPU runs ahead and several units may be gathered at once.
+    """
+
+    def ahead_of_time(self) -> Column:
+        """A unit whose free waits for the computing stream, and the root twice while it is made."""
+        ahead: Column = self.root + np.max(self.units, axis=0)
+        return ahead
+
+    def forward(self, index: int) -> Column:
+        """Two units in flight: the one that computes and the next."""
+        held = self.root + self.units[index]
+        if self.states.segments[index].repeats:
+            held = self.root + 2 * self.units[index]
+        return held + self.staged(held)
+
+    def backward(self, index: int) -> Column:
+        """The unit, the next one, and the flat gradient beside the ones it is made of."""
+        own = self.units[index]
+        ahead = own if self.settings.backward_prefetch else self.nothing
+        flat = self._of_units(self.states.per_segment(self.states.gradient_width))
+        in_flight = np.maximum(flat[index], self.reduced[index])
+        gathered = self.root + own + (1 - self.keep) * ahead
+        return gathered + self.staged(gathered) + in_flight

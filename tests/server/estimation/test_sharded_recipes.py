@@ -1,0 +1,153 @@
+"""Published runs of sharded recipes: what they reported, and the library's rule behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sizewright_server.estimation.estimator import prepare
+from sizewright_server.estimation.layout import FsdpSettings
+from sizewright_server.estimation.memory import GpuReadings
+from sizewright_server.estimation.presets import find_preset
+from sizewright_server.estimation.runtime import device_overhead
+from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels
+from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.workload import (
+    Layout,
+    ModelSource,
+    Optimizer,
+    Training,
+    Workload,
+)
+
+GIB = 2**30
+LLAMA_2_7B = find_preset("meta-llama/Llama-2-7b-hf").config
+TARGETS = frozenset(["q", "k", "v", "gate", "up", "down"])
+LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008)
+RANKS = Layout(dp=2, zero=3, sharding="fsdp1", fsdp=FsdpSettings(sync_module_states=True))
+
+
+def lora(tokens: int, batch: int = 1, layout: Layout = RANKS, base: str = "bf16") -> Training:
+    """fsdp_qlora train.py of March 2024: rank 64, dropout 0.1, all in bf16, checkpointed blocks."""
+    return Training(
+        "bf16",
+        Optimizer("adamw"),
+        batch,
+        tokens,
+        checkpointing="full",
+        layout=layout,
+        modeling_code="transformers-4.45",
+        adapter=Adapter("lora", 64, TARGETS, dropout=0.1, dtype="bf16"),
+        base_weights=BaseWeights(base, double_quantization=base == "nf4"),
+    )
+
+
+def group_of(run: Training, config: dict[str, Any] = LLAMA_2_7B) -> TrainingGroup:
+    assert run.layout is not None
+    group = prepare(Workload(ModelSource(config), run)).group([run.layout])
+    assert isinstance(group, TrainingGroup)
+    return group
+
+
+def readings(run: Training) -> GpuReadings:
+    assert run.layout is not None
+    prepared = prepare(Workload(ModelSource(LLAMA_2_7B), run))
+    overhead = device_overhead("nvidia", "8.6")
+    found = prepared.estimate(run.layout, 2, overhead, replay=True).pool("gpu").gpu
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "allocated", "reserved"), [(512, 8.28, 10.24), (2048, 9.16, 10.22)]
+)
+def test_lora_under_fsdp1_allocates_and_reserves_what_was_published(
+    tokens: int, allocated: float, reserved: float
+) -> None:
+    """AnswerDotAI/fsdp_qlora benchmarks_03_2024.md, Llama-2 7B on two RTX 3090."""
+    found = readings(lora(tokens))
+
+    assert found.allocated.best_bytes / GIB == pytest.approx(allocated, rel=0.03)
+    assert found.reserved.best_bytes / GIB == pytest.approx(reserved, rel=0.05)
+
+
+def test_wrapping_units_for_fsdp1_leaves_blocks_cached() -> None:
+    """512 tokens reserve as much as 2048: the peak was reached before the first step."""
+    short, long = readings(lora(512)), readings(lora(2048))
+
+    assert long.allocated.best_bytes - short.allocated.best_bytes > 0.8 * GIB
+    assert long.reserved.best_bytes - short.reserved.best_bytes < 0.5 * GIB
+
+
+def test_scales_of_quantised_weights_are_whole_on_every_rank_and_never_offloaded() -> None:
+    """bitsandbytes keeps them in quant_state, which FSDP does not see."""
+    scales = LINEAR / 64 * (1 + 4 / 256)
+    offloaded = replace(RANKS, offload="optimizer-and-parameters")
+    alone = group_of(lora(512, layout=replace(RANKS, dp=64), base="nf4")).resident.weights[0]
+    host = group_of(lora(512, layout=offloaded, base="nf4")).resident.weights[0]
+
+    assert host == pytest.approx(scales, rel=0.001)
+    assert alone > scales
+
+
+def test_buffers_of_gptq_layers_are_not_sharded() -> None:
+    """auto-gptq registers them as buffers; FSDP shards parameters alone."""
+    resident = [
+        int(group_of(lora(512, layout=replace(RANKS, dp=dp), base="gptq-int4")).resident.weights[0])
+        for dp in (2, 64)
+    ]
+    assert min(resident) > LINEAR * (0.5 + 2.5 / 128)
+
+
+def test_an_offloaded_unit_brings_its_shard_to_the_gpu_to_be_gathered() -> None:
+    offloaded = replace(RANKS, offload="optimizer-and-parameters")
+    here, away = group_of(lora(512)), group_of(lora(512, layout=offloaded))
+    block = next(i for i, s in enumerate(here.segments) if s.repeats)
+
+    held = here.working.forward(block)[0]
+    assert away.working.forward(block)[0] == held + held // 2
+
+
+def test_the_logits_of_older_transformers_are_fp32_and_copied() -> None:
+    """Up to 4.45 a loop that keeps the output holds 16 bytes a logit where 14 are held since."""
+    logits = 4 * 2048 * 32_000
+    old = lora(2048, 4)
+    at_loss = [
+        int(readings(run).allocated.best_bytes)
+        for run in (old, replace(old, modeling_code="transformers"))
+    ]
+    assert at_loss[0] - at_loss[1] == pytest.approx(2 * logits, rel=0.05)
+
+
+def test_a_family_whose_loss_was_in_its_own_type_is_not_upcast() -> None:
+    config = find_preset("gpt2").config
+    run = Training("bf16", Optimizer("adamw"), 8, 1024, layout=Layout())
+
+    def largest_at_loss(kind: Any) -> int:
+        stages = group_of(replace(run, modeling_code=kind), config).schedule.stages
+        return int(next(stage for stage in stages if stage.phase == "loss").sizes.max())
+
+    logits = 8 * 1024 * 50_257
+    assert largest_at_loss("transformers-4.45") == 2 * logits
+    assert largest_at_loss("transformers") == 4 * logits
+
+
+def test_a_compiled_loss_takes_four_bytes_a_logit() -> None:
+    """torchtitan, Llama-3.1 8B: its loss is compiled since April 2025 (pull request 1033)."""
+    run = Training("bf16-mixed", Optimizer("adamw"), 2, 8192, checkpointing="full", loop="trainer")
+    logits = 2 * 8192 * 128_256
+    config = find_preset("meta-llama/Meta-Llama-3-8B").config
+    layout = Layout(dp=32, zero=3, sharding="fsdp2")
+    peaks = []
+    for loss in (None, "compiled"):
+        workload = Workload(
+            ModelSource(config), replace(run, layout=layout, kernels=Kernels(loss=loss))
+        )
+        found = prepare(workload).estimate(layout, 8, device_overhead("nvidia", "9.0"))
+        loss_phase = next(p for p in found.pool("gpu").phases if p.name == "loss")
+        made = [p.size.best_bytes for p in loss_phase.parts if p.name == "activations"]
+        peaks.append(sum(made))
+
+    assert peaks[0] - peaks[1] == pytest.approx(8 * logits, rel=0.03)

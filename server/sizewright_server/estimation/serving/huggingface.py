@@ -12,24 +12,19 @@ from dataclasses import dataclass, replace
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import CacheFormat, held_tokens
 from sizewright_server.estimation.serving.model import LayerCache
-from sizewright_server.estimation.serving.rules import Version
+from sizewright_server.estimation.serving.rules import Rule, Rules, rules_of
 from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
 from sizewright_server.estimation.serving.stages import Setup
 from sizewright_server.estimation.serving.weights import Ranks
 
-#: generate() asks for the last position's logits only since this version; before, the prefill made
-#: all of them, and a copy in fp32.
-LAST_LOGITS_FROM: Version = (4, 45)
-#: Dynamic caches drop what a sliding window has passed since this version.
-WINDOWED_FROM: Version = (4, 56)
 #: Tokens a quantised cache keeps as they are before it converts them (QuantizedCache,
 #: `residual_length`).
 RECENT_TOKENS = 128
-#: A version newer than the one the rules were read from.
-NEWEST: Version = (5, 23)
 #: cuBLAS workspace in PyTorch's allocator: 8,519,680 bytes, and 32 MiB on Hopper (its CUDA context
 #: file, `getChosenWorkspaceSize`); a second one for another stream at most.
 WORKSPACE, HOPPER_WORKSPACE = 8_519_680, 32 * 2**20
+#: What comes and goes lies this share around the arithmetic; twice that for a newer version.
+MOVING_DOUBT = 0.35
 #: Prompts of this many tokens make AutoAWQ and ExLlama dequantise whole matrices.
 DEQUANTISES_FROM = 51
 
@@ -39,12 +34,15 @@ class Moment:
     """A phase on one GPU: named bytes beside the weights."""
 
     phase: str
-    parts: tuple[tuple[str, int], ...]
+    parts: tuple[tuple[str, ByteRange], ...]
 
     @property
-    def total(self) -> int:
+    def total(self) -> ByteRange:
         """All of them."""
-        return sum(size for _, size in self.parts)
+        total = ByteRange(0, 0, 0)
+        for _, size in self.parts:
+            total = total + size
+        return total
 
 
 class HuggingFace:
@@ -52,6 +50,9 @@ class HuggingFace:
 
     def __init__(self, setup: Setup, device: ServingDevice = ANY_DEVICE) -> None:
         self.setup, self.run, self.model = setup, setup.run, setup.model
+        # A version of plain PyTorch says nothing of transformers' code.
+        named = self.run.version if self.run.engine == "transformers" else None
+        self.rules: Rules = rules_of("transformers", named)
         usual = WORKSPACE if device.capability and int(device.capability) != 9 else HOPPER_WORKSPACE
         self.workspace = ByteRange(min(usual, WORKSPACE), usual, 2 * usual)
 
@@ -104,45 +105,56 @@ class HuggingFace:
 
     @property
     def _windows(self) -> bool:
-        return self.run.version is None or self.run.version >= WINDOWED_FROM
+        return self.rules.rule("windowed-caches").on
 
     def moments(self, stage: int) -> tuple[Moment, ...]:
         """Prefill and the last step of the decode."""
         run = self.run
-        static = self._static_tokens()
         made = []
         if not run.token_by_token:
-            held = static or run.input_tokens
-            made.append(
-                Moment(
-                    "prefill",
-                    (
-                        ("kv-cache", self.cache_bytes(stage, held) if self._caches else 0),
-                        ("activations", self.activations(run.input_tokens)),
-                        ("logits", self.logits(stage, self._kept())),
-                        ("kernel-buffers", self.kernel_buffers(run.input_tokens)),
-                        ("library-workspaces", self.workspace.best_bytes),
-                    ),
-                )
-            )
+            made.append(self._prefill(stage))
         if run.new_tokens or run.token_by_token:
-            made.append(self._decode(stage, static))
+            made.append(self._decode(stage))
         return tuple(made)
 
-    def _decode(self, stage: int, static: int | None) -> Moment:
+    def _prefill(self, stage: int) -> Moment:
+        """The prompt in one pass, its cache being made."""
+        tokens = self.run.input_tokens
+        held = self._static_tokens() or tokens
+        shown = self.rules.rule("prompt-activations")
+        return self._moment(
+            "prefill",
+            self.cache_bytes(stage, held) if self._caches else 0,
+            activations=self.moving(self.activations(tokens), shown),
+            logits=self.moving(self.logits(stage, self._kept())),
+            kernel_buffers=self.moving(self.kernel_buffers(tokens)),
+        )
+
+    def _decode(self, stage: int) -> Moment:
         """The last step: the whole cache, and one layer's keys twice while they grow."""
-        tokens = self.run.tokens
+        tokens, static = self.run.tokens, self._static_tokens()
         growing = 0 if static else self._concatenated(stage, tokens)
-        return Moment(
+        return self._moment(
             "decode",
-            (
-                ("kv-cache", self.cache_bytes(stage, static or tokens)),
-                ("concatenation", growing),
-                ("activations", self.activations(1)),
-                ("logits", self.logits(stage, self.run.batch)),
-                ("kernel-buffers", self.kernel_buffers(1)),
-                ("library-workspaces", self.workspace.best_bytes),
-            ),
+            self.cache_bytes(stage, static or tokens),
+            concatenation=self.moving(max(growing, self.expanded_heads(static or tokens))),
+            activations=self.moving(self.activations(1)),
+            logits=self.moving(self.logits(stage, self.run.batch)),
+            kernel_buffers=self.moving(self.kernel_buffers(1)),
+        )
+
+    def _moment(self, phase: str, cache: int, **moving: ByteRange) -> Moment:
+        """The cache, what comes and goes, and the workspace."""
+        named = [(name.replace("_", "-"), size) for name, size in moving.items()]
+        held = ("kv-cache", ByteRange(cache, cache, cache))
+        return Moment(phase, (held, *named, ("library-workspaces", self.workspace)))
+
+    def moving(self, size: int, shown: Rule | None = None) -> ByteRange:
+        """Bytes that come and go, with their doubt; `shown` is the share of them that is there."""
+        doubt = MOVING_DOUBT * (2 if self.rules.is_newer else 1)
+        low, best, high = (shown.low, shown.value, shown.high) if shown else (1, 1, 1)
+        return ByteRange(
+            int(size * low * (1 - doubt)), int(size * best), int(size * high * (1 + doubt))
         )
 
     @property
@@ -160,20 +172,37 @@ class HuggingFace:
         layers = max(1, self.setup.layer_count(stage))
         return self.cache_bytes(stage, tokens) // layers // 2
 
+    @property
+    def _every_logit(self) -> bool:
+        """Whether the prefill of this version makes logits of the whole prompt."""
+        return not self.rules.rule("last-logits").on
+
+    def expanded_heads(self, tokens: int) -> int:
+        """One layer's keys and values repeated for every query head, where the version does so."""
+        kernel = "flash" if self.run.attention == "flash-attention-2" else "sdpa"
+        repeats = self.run.attention == "eager" or self.rules.rule(f"expands-heads-{kernel}").on
+        model = self.model
+        if not repeats or model.kv_heads == model.heads or self._latent:
+            return 0
+        heads = -(-model.heads // self.setup.layout.tp)
+        return 2 * self.run.batch * tokens * heads * model.head_dim * self.setup.itemsize
+
+    @property
+    def _latent(self) -> bool:
+        return any(cache.kind == "latent" for cache in self.setup.caches(0))
+
     def _kept(self) -> int:
         """Positions that get logits in the prefill, over all sequences."""
         run = self.run
-        old = run.version is not None and run.version < LAST_LOGITS_FROM
-        every = run.logits_to_keep == 0 or (old and run.new_tokens > 0)
+        every = run.logits_to_keep == 0 or (self._every_logit and run.new_tokens > 0)
         return run.batch * (run.input_tokens if every else min(run.logits_to_keep, run.tokens))
 
     def logits(self, stage: int, rows: int) -> int:
         """Logits of the last stage; older versions copy them to fp32."""
         if stage != self.setup.layout.pp - 1:
             return 0
-        version = self.run.version
-        widens = version is not None and version < LAST_LOGITS_FROM
-        each = self.setup.itemsize + (4 if widens or rows <= self.run.batch else 0)
+        widens = self._every_logit or rows <= self.run.batch
+        each = self.setup.itemsize + (4 if widens else 0)
         return rows * self.model.vocab * each
 
     def activations(self, tokens: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sizewright_server.estimation.memory import ByteRange, Part, Phase
 from sizewright_server.estimation.reserved import reserved_shares
-from sizewright_server.estimation.serving.huggingface import NEWEST, HuggingFace, Moment
+from sizewright_server.estimation.serving.huggingface import HuggingFace, Moment
 from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.serving.stages import Setup
 from sizewright_server.estimation.serving.texts import exact, part, total
@@ -18,10 +18,8 @@ from sizewright_server.estimation.serving.view import (
     ServingView,
 )
 
-#: Weights lie this share around their shapes, and what comes and goes this share around the
-#: arithmetic; a version newer than the known ones doubles both.
+#: Weights lie this share around their shapes; a version newer than the known ones doubles it.
 WEIGHT_DOUBT = {"plain": (0.002, 0.004), "quantised": (0.01, 0.03)}
-MOVING_DOUBT = (0.35, 0.35)
 #: Bytes of small tensors nobody lists: position ids, rotary tables, masks, generation state.
 SMALL = ByteRange(0, 4 * 2**20, 48 * 2**20)
 
@@ -33,23 +31,27 @@ def stage_parts(engine: HuggingFace, stage: int, moment: Moment) -> tuple[Part, 
     children = tuple(exact(name, n) for name, n in parts)
     words = f"{engine.model.parameters:,} parameters in {engine.run.weight_type}"
     made = [part("weights", _weight_range(engine, size), words, children)]
-    for name, n in moment.parts:
+    for name, size in moment.parts:
         if name == "kv-cache":
-            made.append(exact(name, n, _cache_words(engine, n)))
-        elif name == "library-workspaces":
-            made.append(part(name, engine.workspace))
-        elif n:
-            lower, upper = _doubt(engine, MOVING_DOUBT)
-            made.append(part(name, ByteRange(int(n * (1 - lower)), n, int(n * (1 + upper)))))
+            made.append(exact(name, size.best_bytes, _cache_words(engine)))
+        elif name == "activations" and moment.phase == "prefill":
+            made.append(part(name, size, _prompt_words(engine)))
+        else:
+            made.append(part(name, size))
     return tuple(each for each in made if each.size.high_bytes)
 
 
-def _doubt(engine: HuggingFace, share: tuple[float, float]) -> tuple[float, float]:
-    newer = engine.run.version is not None and engine.run.version[:2] > NEWEST
-    return (2 * share[0], 2 * share[1]) if newer else share
+def _prompt_words(engine: HuggingFace) -> str:
+    """The prompt's activations, and where two sources disagree on how many show."""
+    tokens, run = engine.run.input_tokens, engine.run
+    shown = engine.rules.rule("prompt-activations")
+    words = f"{run.batch} x {tokens:,} tokens: {engine.activations(tokens):,} B"
+    if shown.low == shown.high:
+        return words
+    return f"{words}, of which {shown.low:.0%} to {shown.high:.0%} is seen: {shown.source}"
 
 
-def _cache_words(engine: HuggingFace, size: int) -> str:
+def _cache_words(engine: HuggingFace) -> str:
     run = engine.run
     return (
         f"{run.batch} sequences of up to {run.cache_tokens or run.tokens:,} tokens in {run.kv_type}"
@@ -71,17 +73,7 @@ def allocated(engine: HuggingFace, stage: int) -> ByteRange:
     The low bound leaves the prefill's activations out: prompts may be run in chunks.
     """
     held = _weight_range(engine, engine.weight_bytes(stage))
-    less, more = _doubt(engine, MOVING_DOUBT)
-    sizes = []
-    for moment in engine.moments(stage):
-        cache = sum(n for name, n in moment.parts if name == "kv-cache")
-        moving = moment.total - cache - engine.workspace.best_bytes
-        sizes.append(
-            held
-            + ByteRange(cache, cache, cache)
-            + ByteRange(int(moving * (1 - less)), moving, int(moving * (1 + more)))
-            + engine.workspace
-        )
+    sizes = [held + moment.total for moment in engine.moments(stage)]
     return ByteRange(
         min(size.low_bytes for size in sizes),
         max(size.best_bytes for size in sizes) + SMALL.best_bytes,
@@ -91,7 +83,8 @@ def allocated(engine: HuggingFace, stage: int) -> ByteRange:
 
 def _weight_range(engine: HuggingFace, size: int) -> ByteRange:
     kind = "quantised" if engine.setup.scheme.converts else "plain"
-    less, more = _doubt(engine, WEIGHT_DOUBT[kind])
+    times = 2 if engine.rules.is_newer else 1
+    less, more = (times * share for share in WEIGHT_DOUBT[kind])
     return ByteRange(int(size * (1 - less)), size, int(size * (1 + more)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sizewright_server.estimation.memory import Notice
-from sizewright_server.estimation.serving import huggingface
 from sizewright_server.estimation.serving.model import ServedModel
 from sizewright_server.estimation.serving.rules import rules_of
 from sizewright_server.estimation.serving.run import POOLED, ServingDevice, ServingWorkload
@@ -46,20 +45,18 @@ def notices_of(
 
 def _version(workload: ServingWorkload) -> list[Notice]:
     run = workload.run
-    if run.engine not in POOLED:
-        newer = run.version is not None and run.version[:2] > huggingface.NEWEST
-        newest = ".".join(map(str, huggingface.NEWEST))
-    else:
-        rules = rules_of(run.engine, run.version)
-        newer, newest = rules.is_newer, ".".join(map(str, rules.newest))
-        if run.version is None:
-            text = f"No engine version is given; the rules of {run.engine} {newest} are used."
-            return [Notice("engine-version-not-stated", text)]
-        if rules.is_older:
-            oldest = ".".join(map(str, rules.oldest))
-            text = f"{run.engine} before {oldest} is not known; the rules of {oldest} are used."
-            return [Notice("engine-version-older", text)]
-    if not newer or run.version is None:
+    if run.engine == "pytorch":
+        return []
+    rules = rules_of(run.engine, run.version)
+    newest = ".".join(map(str, rules.newest))
+    if run.version is None:
+        text = f"No engine version is given; the rules of {run.engine} {newest} are used."
+        return [Notice("engine-version-not-stated", text)]
+    if rules.is_older:
+        oldest = ".".join(map(str, rules.oldest))
+        text = f"{run.engine} before {oldest} is not known; the rules of {oldest} are used."
+        return [Notice("engine-version-older", text)]
+    if not rules.is_newer:
         return []
     stated = ".".join(map(str, run.version))
     text = (

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sizewright_server.estimation.memory import Part, Phase
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.serving.modules import largest_below
@@ -20,18 +21,22 @@ LLAMA = "meta-llama/Llama-2-7b-hf"
 TOKEN_BYTES = 32 * 2 * 32 * 128 * 2
 
 
-def parts(preset: str = LLAMA, phase: str = "prefill", **run: Any) -> dict[str, int]:
-    """Best bytes of the parts of a phase."""
+def phases(model: str | dict[str, Any] = LLAMA, **run: Any) -> dict[str, Phase]:
+    """The phases of a run of a preset or of a configuration."""
     usual = ServingRun(
-        "transformers", "bf16", "bf16", "bf16", input_tokens=1024, new_tokens=64, version=(4, 51)
+        "transformers", "bf16", "bf16", "bf16", input_tokens=1024, new_tokens=64, version=(4, 50)
     )
-    workload = ServingWorkload(
-        ModelSource(find_preset(preset).config),
-        replace(usual, **run),
-    )
+    config = find_preset(model).config if isinstance(model, str) else model
+    workload = ServingWorkload(ModelSource(config), replace(usual, **run))
     estimate = PreparedServing(workload).estimate(Layout(), 1, device_overhead("nvidia", "8.0"))
-    found = next(p for p in estimate.pool("gpu").phases if p.name == phase)
-    return {part.name: part.size.best_bytes for part in found.parts}
+    return {phase.name: phase for phase in estimate.pool("gpu").phases}
+
+
+def parts(
+    model: str | dict[str, Any] = LLAMA, phase: str = "prefill", **run: Any
+) -> dict[str, int]:
+    """Best bytes of the parts of a phase."""
+    return {part.name: part.size.best_bytes for part in phases(model, **run)[phase].parts}
 
 
 def test_a_dynamic_cache_grows_to_the_last_token() -> None:
@@ -61,6 +66,70 @@ def test_older_versions_make_logits_of_the_whole_prompt(
     assert parts(version=version)["logits"] == rows * 32_000 * itemsize
 
 
+QWEN25 = {
+    "model_type": "qwen2",
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 32_768,
+    "tie_word_embeddings": True,
+}
+
+
+#: Live bytes beside the weights in traces of transformers 4.46.3 with flash attention: Qwen2.5-1.5B
+#: after a prompt of so many tokens, and in the last of 2,048 further steps.
+@pytest.mark.parametrize(
+    ("tokens", "prefill", "decode"),
+    [(6144, 585_260_000, 285_410_000), (30_720, 2_926_300_000, 1_141_600_000)],
+)
+def test_a_prompt_and_a_last_step_take_what_traces_of_446_show(
+    tokens: int, prefill: int, decode: int
+) -> None:
+    shared = {"attention": "flash-attention-2", "new_tokens": 2048, "version": (4, 46, 3)}
+
+    def moving(phase: str) -> int:
+        made = parts(QWEN25, phase, input_tokens=tokens, **shared)
+        live = ("kv-cache", "activations", "concatenation", "logits")
+        return sum(made.get(name, 0) for name in live)
+
+    assert moving("prefill") == pytest.approx(prefill, rel=0.01)
+    assert moving("decode") == pytest.approx(decode, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("version", "kernel", "repeats"),
+    [
+        ((4, 47), "flash-attention-2", True),
+        ((4, 48), "flash-attention-2", False),
+        ((4, 53), "sdpa", True),
+        ((4, 54), "sdpa", False),
+    ],
+)
+def test_key_heads_are_repeated_by_the_versions_that_repeat_them(
+    version: tuple[int, ...], kernel: str, repeats: bool
+) -> None:
+    made = parts(QWEN25, "decode", version=version, attention=kernel)
+
+    one_key = (1024 + 64) * 2 * 128 * 2
+    assert made["concatenation"] == (12 * one_key if repeats else one_key)
+
+
+def test_sources_that_disagree_on_a_prompt_of_451_bound_what_is_said() -> None:
+    def activations(version: tuple[int, ...]) -> Part:
+        phase = phases(QWEN25, input_tokens=30_720, version=version)["prefill"]
+        return next(p for p in phase.parts if p.name == "activations")
+
+    before, disputed, after = activations((4, 50)), activations((4, 51, 3)), activations((4, 52))
+    assert before.size == after.size
+    assert disputed.size.low_bytes == 0
+    assert disputed.size.best_bytes == before.size.best_bytes // 2
+    assert disputed.size.high_bytes == before.size.high_bytes
+    assert "two disagree" in disputed.numbers
+
+
 def test_int8_kernels_keep_their_int32_results() -> None:
     made = parts(weight_type="bnb-int8")
 
@@ -77,7 +146,7 @@ def test_gptq_keeps_its_dequantised_matrix_all_the_time() -> None:
 
 
 def test_windows_are_dropped_only_by_versions_that_drop_them() -> None:
-    run: dict[str, Any] = {"input_tokens": 8192, "preset": "google/gemma-3-1b-it"}
+    run: dict[str, Any] = {"input_tokens": 8192, "model": "google/gemma-3-1b-it"}
     old, new = parts(version=(4, 50), **run), parts(version=(4, 57), **run)
 
     assert old["kv-cache"] > 3 * new["kv-cache"]

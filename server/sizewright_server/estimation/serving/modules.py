@@ -27,10 +27,10 @@ SMALL = ByteRange(0, 4 * 2**20, 48 * 2**20)
 def stage_parts(engine: HuggingFace, stage: int, moment: Moment) -> tuple[Part, ...]:
     """The live parts of a moment on one GPU."""
     parts = engine.weights(stage)
-    size = sum(n for _, n in parts)
+    held = sum(n for _, n in parts)
     children = tuple(exact(name, n) for name, n in parts)
     words = f"{engine.model.parameters:,} parameters in {engine.run.weight_type}"
-    made = [part("weights", _weight_range(engine, size), words, children)]
+    made = [part("weights", _weight_range(engine, held), words, children)]
     for name, size in moment.parts:
         if name == "kv-cache":
             made.append(exact(name, size.best_bytes, _cache_words(engine)))

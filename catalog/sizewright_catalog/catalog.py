@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sizewright_catalog.capacity import overheads
 from sizewright_catalog.devices import devices
 from sizewright_catalog.snapshot import Arrays, SnapshotError, read_snapshot, read_text
+from sizewright_catalog.texts import Texts
 from sizewright_catalog.values import (
     AVAILABILITIES,
     CPU_ARCHITECTURES,
@@ -28,6 +29,8 @@ from sizewright_catalog.values import (
     TERMS,
     Device,
     InstanceType,
+    Interruption,
+    Network,
     Offer,
     Price,
     instance_type_name,
@@ -51,11 +54,11 @@ class ProviderStatus:
     estimated_offer_count: int
 
 
-class Catalog:
+class Catalog(Texts):
     """One immutable version. Make it with `load`."""
 
     def __init__(self, arrays: Arrays, meta: dict[str, Any]) -> None:
-        self._arrays = arrays
+        super().__init__(arrays)
         # What was collected in one go says so once.
         built = dict.fromkeys(read_text(arrays["providers"]), meta["build_time"])
         self.meta = {"as_of": built, **meta}
@@ -106,31 +109,6 @@ class Catalog:
     def offer_count(self) -> int:
         """Offers in all."""
         return len(self.offers.type)
-
-    @cached_property
-    def type_names(self) -> list[str]:
-        """The providers' own names, one per type."""
-        return read_text(self._arrays["type_name"])
-
-    @cached_property
-    def zone_sets(self) -> list[frozenset[str]]:
-        """The zones an offer's `zones` index stands for; empty where they are not known."""
-        return [frozenset(text.split()) for text in read_text(self._arrays["zone_sets"])]
-
-    @cached_property
-    def zones(self) -> list[str]:
-        """Names of the zones that have a price of their own; the first stands for none."""
-        return read_text(self._arrays["zones"])
-
-    @cached_property
-    def commitments(self) -> list[str]:
-        """What committed prices ask for; the first stands for nothing."""
-        return read_text(self._arrays["commitments"])
-
-    @cached_property
-    def sources(self) -> list[str]:
-        """Where prices were read."""
-        return read_text(self._arrays["sources"])
 
     @cached_property
     def devices(self) -> list[Device | None]:
@@ -192,7 +170,26 @@ class Catalog:
             gpu_usable_bytes=int(columns.gpu_usable_bytes[index]),
             unsizable_reason=self.reasons[int(columns.reason[index])],
             availability=AVAILABILITIES[int(columns.availability[index])],
+            local_disk_bytes=_known(columns.local_disk_bytes[index]),
+            local_disk_source=self.local_disk_sources[int(columns.local_disk_source[index])],
+            network=self._network(index),
         )
+
+    def _network(self, index: int) -> Network | None:
+        columns = self.types
+        mbps, fabric = _known(columns.network_mbps[index]), int(columns.fabric[index])
+        if mbps is None and not fabric:
+            return None
+        source = self.network_sources[int(columns.network_source[index])]
+        return Network(mbps, self.fabrics[fabric], source)
+
+    def _interruption(self, index: int) -> Interruption | None:
+        columns = self.offers
+        high = _known(columns.interruption_high_percent[index])
+        if high is None:
+            return None
+        source = self.interruption_sources[int(columns.interruption_source[index])]
+        return Interruption(int(columns.interruption_low_percent[index]), high, source)
 
     def offer(self, index: int) -> Offer:
         """The value of an offer."""
@@ -222,6 +219,7 @@ class Catalog:
             zone=zone,
             commitment=commitment,
             placement_score=int(columns.placement_score[index]),
+            interruption=self._interruption(index),
             availability=AVAILABILITIES[int(columns.availability[index])],
         )
 
@@ -290,6 +288,11 @@ def _unix_seconds(text: str) -> float:
     """The moment of an ISO day, at midnight UTC, or of an ISO time."""
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _known(value: Any) -> int | None:
+    """A number of a column that has -1 where nobody says."""
+    return None if value < 0 else int(value)
 
 
 def _index(names: list[str], name: str) -> int:

@@ -24,15 +24,28 @@ DICTIONARIES = {
     "type_provider": "providers",
     "type_device": "devices",
     "type_reason": "reasons",
+    "type_local_disk_source": "local_disk_sources",
+    "type_fabric": "fabrics",
+    "type_network_source": "network_sources",
     "offer_region": "regions",
     "offer_zones": "zone_sets",
     "offer_zone": "zones",
     "offer_commitment": "commitments",
     "offer_currency": "currencies",
     "offer_source": "sources",
+    "offer_interruption_source": "interruption_sources",
 }
 #: Entries that come first in their dictionary, whether used or not: position 0 means them.
-FIRST = {"reasons": "", "zones": "", "commitments": "", "currencies": "USD"}
+FIRST = {
+    "reasons": "",
+    "zones": "",
+    "commitments": "",
+    "currencies": "USD",
+    "local_disk_sources": "",
+    "fabrics": "",
+    "network_sources": "",
+    "interruption_sources": "",
+}
 
 TYPE_COLUMNS: dict[str, type[np.generic]] = {
     "type_provider": np.int16,
@@ -48,6 +61,11 @@ TYPE_COLUMNS: dict[str, type[np.generic]] = {
     "type_gpu_usable_bytes": np.int64,
     "type_reason": np.int16,
     "type_availability": np.int8,
+    "type_local_disk_bytes": np.int64,
+    "type_local_disk_source": np.int16,
+    "type_network_mbps": np.int32,
+    "type_fabric": np.int16,
+    "type_network_source": np.int16,
 }
 OFFER_COLUMNS: dict[str, type[np.generic]] = {
     "offer_type": np.int32,
@@ -66,6 +84,9 @@ OFFER_COLUMNS: dict[str, type[np.generic]] = {
     "offer_spot_low_nanos": np.int64,
     "offer_spot_median_nanos": np.int64,
     "offer_placement_score": np.int8,
+    "offer_interruption_low_percent": np.int8,
+    "offer_interruption_high_percent": np.int8,
+    "offer_interruption_source": np.int16,
 }
 #: What makes an offer itself, the price apart.
 IDENTITY = (

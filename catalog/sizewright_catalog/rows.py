@@ -12,7 +12,15 @@ from decimal import Decimal
 from pathlib import Path
 
 from sizewright_catalog.capacity import guest_visible_bytes, usable_bytes
-from sizewright_catalog.values import NANOS, Availability, Device, PriceKind, Term
+from sizewright_catalog.values import (
+    NANOS,
+    Availability,
+    Device,
+    Interruption,
+    Network,
+    PriceKind,
+    Term,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,7 @@ class TypeRow:
     `device` is the canonical name, or the provider's where the device table has none; then
     `unsizable_reason` says so. `stated_device_bytes` is what the source says of one device (of one
     slice for a fraction), 0 where it says nothing: the gate holds it against the device table.
+    `local_disk_bytes` come with it; None where the source says nothing, as `network`.
     """
 
     provider: str
@@ -38,6 +47,9 @@ class TypeRow:
     unsizable_reason: str = ""
     availability: Availability = "available"
     stated_device_bytes: int = 0
+    local_disk_bytes: int | None = None
+    local_disk_source: str = ""
+    network: Network | None = None
 
     @property
     def host_usable_bytes(self) -> int:
@@ -55,7 +67,7 @@ class OfferRow:
     `day` is when the price was true: an ISO day, or an ISO time in UTC where the source is as
     exact as that ("2026-11-24T21:03:00Z"). The spot figures are over the source's own history;
     0 where unknown. `placement_score` is the provider's word for how likely spot capacity is to be
-    had there, from 1 to 10; 0 where nobody asked.
+    had there, from 1 to 10; 0 where nobody asked. `interruption` is of spot alone.
     """
 
     provider: str
@@ -74,6 +86,7 @@ class OfferRow:
     spot_low_nanos: int = 0
     spot_median_nanos: int = 0
     placement_score: int = 0
+    interruption: Interruption | None = None
 
 
 @dataclass(slots=True)

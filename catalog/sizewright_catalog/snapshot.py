@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 #: Fixed time stamp of the members, so that equal content gives equal bytes.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 #: What this code reads and writes; another number is another meaning of the arrays.
-FORMAT = 3
+FORMAT = 4
 
 #: Sizes in a ZIP file (APPNOTE.TXT 4.3.7, 4.5.1), and the id of the extra field that pads.
 LOCAL_HEADER, EXTRA_HEADER, PADDING_FIELD, ALIGNMENT = 30, 4, 0xD935, 64

@@ -15,6 +15,8 @@ from sizewright_catalog.values import AVAILABILITIES, CPU_ARCHITECTURES, PRICE_K
 
 EPOCH_DAY = date(1970, 1, 1)
 SECONDS_PER_DAY = 86_400
+#: What stands in a column for a number that nobody says.
+UNKNOWN = -1
 
 
 class Staging:
@@ -65,12 +67,23 @@ class Staging:
             type_gpu_usable_bytes=row.gpu_usable_bytes,
             type_reason=self._text("reasons", row.unsizable_reason),
             type_availability=AVAILABILITIES.index(row.availability),
+            type_local_disk_bytes=_or_unknown(row.local_disk_bytes),
+            type_local_disk_source=self._text(
+                "local_disk_sources",
+                "" if row.local_disk_bytes is None else row.local_disk_source,
+            ),
+            type_network_mbps=_or_unknown(row.network.mbps if row.network else None),
+            type_fabric=self._text("fabrics", row.network.fabric if row.network else ""),
+            type_network_source=self._text(
+                "network_sources", row.network.source if row.network else ""
+            ),
         )
         self._types[key] = len(self._types)
 
     def add_offer(self, row: OfferRow) -> None:
         """Takes an offer. Raises KeyError when its type has not come, ValueError for a bad day."""
         day, second = self._moment(row.day)
+        taken = row.interruption
         self._append(
             offer_type=self._types[row.provider, row.type],
             offer_region=self._text("regions", row.region),
@@ -88,6 +101,11 @@ class Staging:
             offer_spot_low_nanos=row.spot_low_nanos,
             offer_spot_median_nanos=row.spot_median_nanos,
             offer_placement_score=row.placement_score,
+            offer_interruption_low_percent=_or_unknown(taken.low_percent if taken else None),
+            offer_interruption_high_percent=_or_unknown(taken.high_percent if taken else None),
+            offer_interruption_source=self._text(
+                "interruption_sources", taken.source if taken else ""
+            ),
         )
 
     def arrays(self) -> Arrays:
@@ -128,6 +146,10 @@ class Staging:
             if len(text) == 10:
                 self._days[text] = found
         return found
+
+
+def _or_unknown(value: int | None) -> int:
+    return UNKNOWN if value is None else value
 
 
 def _parse(text: str) -> tuple[int, int]:

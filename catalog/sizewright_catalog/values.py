@@ -62,11 +62,35 @@ class Overhead:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """How a node reaches other nodes of its kind.
+
+    `mbps` are the megabits a second it can hold up, over the fabric where it has one; None where
+    nobody says. `fabric` is "ethernet", or what bypasses the system's own stack, such as "efa" or
+    "infiniband"; empty where not known.
+    """
+
+    mbps: int | None
+    fabric: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """How many in a hundred spot instances were taken back within a month, and who says so."""
+
+    low_percent: int
+    high_percent: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceType:
     """A machine a provider rents. `slice` is the share of one device for fractional GPUs.
 
     `unsizable_reason` says why nothing can be promised for it; empty when something can.
-    `availability` says whether it can be bought by the hour at all.
+    `availability` says whether it can be bought by the hour at all. `local_disk_bytes` come with
+    it at no extra price; None where nobody says, as `network`.
     """
 
     name: str
@@ -83,6 +107,9 @@ class InstanceType:
     gpu_usable_bytes: int
     unsizable_reason: str
     availability: Availability = "available"
+    local_disk_bytes: int | None = None
+    local_disk_source: str = ""
+    network: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +136,8 @@ class Offer:
 
     `zone` is set where the price holds there alone; `commitment` names what a committed price
     asks for. What is not "available" is shown and never ranked. `placement_score` says from 1 to
-    10 how likely spot capacity is to be had there; 0 where that is not known.
+    10 how likely spot capacity is to be had there; 0 where that is not known. `interruption` is
+    None for what is not spot, and where nobody says.
     """
 
     name: str
@@ -122,6 +150,7 @@ class Offer:
     commitment: str = ""
     availability: Availability = "available"
     placement_score: int = 0
+    interruption: Interruption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +158,8 @@ class Machine:
     """An owned machine; `count` of them. Capacity is stated by its owner or read on it.
 
     With `unified_memory` host and GPU take from the same memory: what one has the other has not.
-    `model` names the entry of the machine library it was made from; empty without one.
+    `model` names the entry of the machine library it was made from; empty without one. None for
+    `local_disk_bytes` and `network`: its owner does not say.
     """
 
     name: str
@@ -147,6 +177,8 @@ class Machine:
     unified_memory: bool = False
     model: str = ""
     ownership: Ownership | None = None
+    local_disk_bytes: int | None = None
+    network: Network | None = None
 
 
 def instance_type_name(provider: str, type_name: str) -> str:

@@ -15,6 +15,7 @@ class TypeColumns:
     """One entry per instance type. Bytes are per node, or per device for `gpu_usable_bytes`.
 
     `device` is an index into `Catalog.devices` or -1; `reason` 0 means the type can be sized.
+    `local_disk_bytes` and `network_mbps` are -1, `fabric` is 0 where not known.
     """
 
     provider: Ints
@@ -28,6 +29,11 @@ class TypeColumns:
     gpu_usable_bytes: Ints
     reason: Ints
     availability: Ints
+    local_disk_bytes: Ints
+    local_disk_source: Ints
+    network_mbps: Ints
+    fabric: Ints
+    network_source: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class OfferColumns:
     """One entry per offer. `nanos` per node and hour; `day` counts from 1970-01-01.
 
     `zone` 0 means the whole region, `commitment` 0 none, `availability` 0 that it can be bought.
+    The percents of interruption are -1 where not known.
     """
 
     type: Ints
@@ -53,3 +60,6 @@ class OfferColumns:
     spot_low_nanos: Ints
     spot_median_nanos: Ints
     placement_score: Ints
+    interruption_low_percent: Ints
+    interruption_high_percent: Ints
+    interruption_source: Ints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sizewright_catalog.capacity import gpu_reserve_bytes, operating_system_byte
 from sizewright_catalog.devices import find_by_driver_name
 from sizewright_catalog.local.apple import apple_gpu
 from sizewright_catalog.local.cgroups import MEMBERSHIP, ROOT, Limits, MemoryLimit, read_limits
-from sizewright_catalog.local.disks import Disk, read_disks
+from sizewright_catalog.local.disks import SHARED_MEMORY, Disk, read_disks
 from sizewright_catalog.local.gpus import Gpu, GpuReading, read_gpus
 from sizewright_catalog.values import Device, Machine, Overhead
 
@@ -57,6 +57,8 @@ def profile(sources: Sources | None = None, *, idle: bool = False) -> LocalProfi
     limits = read_limits(given.cgroup_root, given.cgroup_membership)
     reading = read_gpus(given.nvml)
     host = _host(int(memory.total), int(memory.available), limits.memory, idle=idle)
+    disks = read_disks(system)
+    host = replace(host, local_disk_bytes=_free_disk_bytes(disks))
     machine = _with_gpus(host, reading.gpus, given.sysctl, idle=idle)
     return LocalProfile(
         machine=replace(machine, vcpus=_processors(limits)),
@@ -66,7 +68,7 @@ def profile(sources: Sources | None = None, *, idle: bool = False) -> LocalProfi
         memory_total_bytes=int(memory.total),
         memory_available_bytes=_available(int(memory.available), limits.memory),
         limits=limits,
-        disks=read_disks(system),
+        disks=disks,
     )
 
 
@@ -142,6 +144,11 @@ def _with_gpus(
         device_count=len(alike),
         gpu_usable_bytes=min(_gpu_usable(gpu, idle=idle) for gpu in alike),
     )
+
+
+def _free_disk_bytes(disks: Sequence[Disk]) -> int | None:
+    """What is free on the disk that has most room; None where no disk can be read."""
+    return max((disk.free_bytes for disk in disks if disk.mount != SHARED_MEMORY), default=None)
 
 
 def _gpu_usable(gpu: Gpu, *, idle: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sizewright_catalog.devices import find_device
+from sizewright_catalog.providers.aws.network import SOURCE, network
 from sizewright_catalog.rows import (
     Collected,
     OfferRow,
@@ -14,12 +15,15 @@ from sizewright_catalog.rows import (
     nanos,
     read_csv,
 )
-from sizewright_catalog.values import MIB, Availability, PriceKind
+from sizewright_catalog.values import MIB, Availability, Interruption, Network, PriceKind
 
 PROVIDER = "aws"
 ARCHITECTURES = {"x86_64": "x86_64", "arm64": "arm64"}
 #: The June 2025 price cut of GPU types, seen in us-east-1 and verified in ap-south-1.
 CUT_DAY = "2026-07-20"
+GB = 10**9
+#: Bands of the Spot Advisor: instances taken back within a month, in percent.
+BANDS = {"<5%": (0, 5), "5-10%": (5, 10), "10-15%": (10, 15), "15-20%": (15, 20), ">20%": (20, 100)}
 
 
 def collect(folder: Path, into: Collected) -> None:
@@ -63,7 +67,16 @@ def _type(row: dict[str, str]) -> TypeRow:
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
         availability=_availability(row["usage_classes"]),
+        # A type without instance store says so in the API, and has no figure here.
+        local_disk_bytes=int(float(row["local_storage_gb"] or 0) * GB),
+        local_disk_source=SOURCE,
+        network=_network(row),
     )
+
+
+def _network(row: dict[str, str]) -> Network:
+    baseline = float(row["net_baseline_gbps"]) if row["net_baseline_gbps"] else None
+    return network(row["network_performance"], baseline, efa=row["efa_supported"] == "True")
 
 
 def _availability(classes: str) -> Availability:
@@ -142,12 +155,22 @@ def _spot(row: dict[str, str], classes: str, places: str, into: Collected) -> No
     if "spot" not in classes or not (row["spot_estimate_h"] or row["spot_h"]):
         return
     common = (PROVIDER, row["instance_type"], row["region"], places)
+    taken = _interruption(row)
     if row["spot_estimate_h"] and "advisor_savings_0" not in row["flags"]:
         value = nanos(row["spot_estimate_h"])
         source = "on-demand x (1 - savings of the AWS Spot Advisor)"
         day = row["spot_advisor_date"]
         into.offers.append(
-            OfferRow(*common, "spot", value, row["currency"], "estimate", day, source)
+            OfferRow(
+                *common,
+                "spot",
+                value,
+                row["currency"],
+                "estimate",
+                day,
+                source,
+                interruption=taken,
+            )
         )
     elif row["spot_h"]:
         into.offers.append(
@@ -159,10 +182,18 @@ def _spot(row: dict[str, str], classes: str, places: str, into: Collected) -> No
                 "list",
                 row["spot_date"],
                 "coroot/cloud-pricing",
+                interruption=taken,
             )
         )
     else:
         into.dropped["aws: spot advisor has no saving"] += 1
+
+
+def _interruption(row: dict[str, str]) -> Interruption | None:
+    if not row["interruption_band"]:
+        return None
+    low, high = BANDS[row["interruption_band"]]
+    return Interruption(low, high, f"AWS Spot Advisor {row['spot_advisor_date']}")
 
 
 def _fill_holes(

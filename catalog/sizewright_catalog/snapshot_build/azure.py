@@ -15,10 +15,12 @@ from sizewright_catalog.rows import (
     nanos,
     read_csv,
 )
-from sizewright_catalog.values import GIB
+from sizewright_catalog.type_facts import documented
+from sizewright_catalog.values import GIB, MIB, Network
 
 PROVIDER = "azure"
 ARCHITECTURES = {"x64": "x86_64", "Arm64": "arm64"}
+SOURCE = "Azure resource SKUs"
 
 
 def collect(folder: Path, into: Collected, today: str) -> None:
@@ -67,7 +69,27 @@ def _type(row: dict[str, str], retired: bool) -> TypeRow:
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
         availability="retired" if retired else "available",
+        local_disk_bytes=_local_disk_bytes(row),
+        local_disk_source=SOURCE,
+        network=_network(row),
     )
+
+
+def _local_disk_bytes(row: dict[str, str]) -> int | None:
+    """The temporary disk (MaxResourceVolumeMB, which are MiB) and the NVMe disks beside it."""
+    if not row["local_temp_mb"]:
+        return None
+    return (int(row["local_temp_mb"]) + int(row["nvme_mib"] or 0)) * MIB
+
+
+def _network(row: dict[str, str]) -> Network | None:
+    """What is documented of the size; else whether it has RDMA, and no figure."""
+    facts = documented(PROVIDER, row["size"].strip())
+    if facts is not None:
+        return facts.network
+    if not row["rdma"]:
+        return None
+    return Network(None, "infiniband" if row["rdma"] == "True" else "ethernet", SOURCE)
 
 
 def _offers(name: str, row: dict[str, str], into: Collected) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sizewright_catalog.devices import find_device
+from sizewright_catalog.providers.gcp.machines import (
+    local_disk_bytes,
+    network_of,
+    ssd_partitions,
+)
 from sizewright_catalog.rows import (
     Collected,
     OfferRow,
@@ -59,6 +64,9 @@ def _type(row: dict[str, str]) -> TypeRow:
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
         availability="retired" if row["deprecated"] else "available",
+        local_disk_bytes=local_disk_bytes(row["machine_type"], ssd_partitions(row["description"])),
+        local_disk_source="Compute Engine machine types and documentation",
+        network=network_of(row["machine_type"]),
     )
 
 

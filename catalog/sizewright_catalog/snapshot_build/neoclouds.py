@@ -15,6 +15,7 @@ from sizewright_catalog.rows import (
     nanos,
     read_csv,
 )
+from sizewright_catalog.type_facts import documented
 from sizewright_catalog.values import GIB, Device, PriceKind, Term
 
 #: The day of rows whose source gives a commit instead of a date: the oldest it can be.
@@ -53,9 +54,11 @@ def _type(row: dict[str, str]) -> TypeRow:
         reason = f"{row['gpu_memory_gb']} GB is stated for a {device.name}"
     if not nominal:
         reason = "the source states no host memory"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", row["offer"].strip())
+    facts = documented(row["provider"], name)
     return TypeRow(
         provider=row["provider"],
-        type=re.sub(r"[^A-Za-z0-9._-]+", "-", row["offer"].strip()),
+        type=name,
         vcpus=int(float(row["vcpus"] or 0)),
         cpu_architecture="arm64" if device and device.name in ON_ARM else "x86_64",
         host_nominal_bytes=nominal,
@@ -65,6 +68,7 @@ def _type(row: dict[str, str]) -> TypeRow:
         device_count=count,
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
+        network=facts.network if facts else None,
     )
 
 

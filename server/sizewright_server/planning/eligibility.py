@@ -13,6 +13,10 @@ from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.plan import Constraints, Rejection
 
+SPOT = TERMS.index("spot")
+#: Megabits of a gigabit.
+MBPS = 1000
+
 
 def eligible(
     index: OfferIndex, constraints: Constraints, features: tuple[str, ...], today: date
@@ -60,6 +64,8 @@ def _checks(
         named = np.array([name in names for name in catalog.type_names])
         yield "instance-type", named[index.type], f"are not {_any(asked.instance_types)}"
     yield from _device_checks(index, asked, features)
+    yield from _node_checks(index, asked)
+    yield from _interruption_checks(index, asked)
     if asked.list_prices_only:
         firm = np.isin(index.kind, [PRICE_KINDS.index(kind) for kind in ("list", "override")])
         yield "price-kind", firm, "have an estimated or composed price"
@@ -97,6 +103,41 @@ def _device_checks(
         missing = [device is not None and bool(lacks(device, features)) for device in _known(index)]
         words = f"have a device without native {_any(features)}"
         yield "device-precision", ~np.array(missing)[index.device], words
+
+
+def _node_checks(index: OfferIndex, asked: Constraints) -> Iterator[tuple[str, Ints, str]]:
+    """Local disk and network. Where nobody says it, the offer is refused for that."""
+    if asked.min_local_disk_bytes:
+        disk = index.local_disk_bytes
+        yield "local-disk-unknown", disk >= 0, "do not say how much local disk they have"
+        words = f"have less than {_decimal_size(asked.min_local_disk_bytes)} of local disk"
+        yield "local-disk", disk >= asked.min_local_disk_bytes, words
+    if asked.fabrics:
+        yield "fabric-unknown", index.fabric > 0, "do not say how their nodes reach each other"
+        wanted = _positions(index.catalog.fabrics, asked.fabrics)
+        words = f"have no {_any(asked.fabrics)} between nodes"
+        yield "fabric", np.isin(index.fabric, wanted), words
+    if asked.min_network_gbps:
+        mbps = index.network_mbps
+        yield "network-unknown", mbps >= 0, "do not say how fast their network is"
+        words = f"hold up less than {asked.min_network_gbps:g} Gbit/s between nodes"
+        yield "network", mbps >= asked.min_network_gbps * MBPS, words
+
+
+def _interruption_checks(index: OfferIndex, asked: Constraints) -> Iterator[tuple[str, Ints, str]]:
+    """Of spot offers alone: nothing else is taken back."""
+    if asked.max_interruption is None:
+        return
+    bought, taken = index.term != SPOT, index.interruption_percent
+    words = "are spot, and nobody says how often they are taken back"
+    yield "interruption-unknown", bought | (taken >= 0), words
+    words = f"are spot of which more than {asked.max_interruption:.0%} may be taken back in a month"
+    yield "interruption", bought | (taken <= 100 * asked.max_interruption), words
+
+
+def _decimal_size(size_bytes: int) -> str:
+    """Disks are sold in decimal gigabytes."""
+    return f"{size_bytes / 10**9:,.4g} GB"
 
 
 def _known(index: OfferIndex) -> list[Device | None]:

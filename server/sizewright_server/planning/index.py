@@ -56,6 +56,10 @@ class OfferIndex:
         self.device = types.device[self.type]
         self.cpu = types.cpu[self.type]
         self.vcpus = types.vcpus[self.type]
+        self.local_disk_bytes = types.local_disk_bytes[self.type]
+        self.network_mbps = types.network_mbps[self.type]
+        self.fabric = types.fabric[self.type]
+        self.interruption_percent = offers.interruption_high_percent[self.offers]
 
     def offer(self, position: int) -> Offer:
         """The offer at a position, the same value each time while it is kept."""
@@ -100,6 +104,9 @@ class OfferIndex:
             float(columns.slice[index]),
             int(columns.gpu_usable_bytes[index]),
             host,
+            connected=bool(columns.fabric[index]),
+            network_mbps=max(int(columns.network_mbps[index]), 0) or None,
+            fabric=self.catalog.fabrics[int(columns.fabric[index])],
         )
 
     def _type_reasons(self) -> list[str]:

@@ -19,7 +19,15 @@ from sizewright_server.planning.devices import overhead_of
 #: More nodes than anyone asks for: offers are not counted.
 UNCOUNTED = 2**31
 #: The columns of a number each.
-COLUMNS = ("per_node", "whole", "count", "unified", "gpu_usable_bytes", "host_usable_bytes")
+COLUMNS = (
+    "per_node",
+    "whole",
+    "count",
+    "unified",
+    "connected",
+    "gpu_usable_bytes",
+    "host_usable_bytes",
+)
 _NO_DEVICE = (0, 0, 0)
 
 
@@ -28,7 +36,8 @@ class NodeKind:
     """A kind of node. `slice` below 1 is a share of one device, good for one rank alone.
 
     `device` None is a node whose GPUs, if it has any, are not used: one rank, host memory alone.
-    With `unified` the GPUs take from the host's memory, so that they count there too.
+    With `unified` the GPUs take from the host's memory, so that they count there too. `connected`
+    says whether it is known how nodes of the kind reach each other, `network_mbps` how fast.
     """
 
     device: Device | None
@@ -38,6 +47,9 @@ class NodeKind:
     host_usable_bytes: int
     count: int | None = None
     unified: bool = False
+    connected: bool = True
+    network_mbps: int | None = None
+    fabric: str = ""
 
 
 class KindColumns:
@@ -49,6 +61,9 @@ class KindColumns:
         self.whole: NDArray[np.bool_] = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
         self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
         self.unified = _integers([int(kind.unified) for kind in kinds])
+        self.connected: NDArray[np.bool_] = np.array(
+            [kind.connected for kind in kinds], dtype=np.bool_
+        )
         self.gpu_usable_bytes = _integers([kind.gpu_usable_bytes for kind in kinds])
         self.host_usable_bytes = _integers([kind.host_usable_bytes for kind in kinds])
         bounds = [_bounds(kind.device) for kind in kinds]

@@ -14,11 +14,16 @@ from sizewright_server.planning.words import Tight, memory_rejection, miss_of
 def rejections(
     search: Search, fits: Ranking, competitors: Competitors, constraints: Constraints
 ) -> list[Rejection]:
-    """What the eligible offers failed: layouts, memory, speed, budget."""
+    """What the eligible offers failed: network, layouts, memory, speed, budget."""
     offers, lost = competitors.offer_counts, ~fits.in_memory
+    # More nodes of them were not tried: how these reach each other is not known.
+    several = constraints.max_nodes > 1 and not constraints.allow_unknown_network
+    alone = lost & ~competitors.kinds.connected & several
+    lost = lost & ~alone
     lacks_bytes, on_gpu = search.near.score, search.near_on_gpu
     untried, short = lacks_bytes >= NOTHING_TRIED, lacks_bytes > 0
     kinds = {
+        "network-between-nodes": alone,
         "layout": lost & untried,
         "gpu-memory": lost & ~untried & short & on_gpu,
         "host-memory": lost & ~untried & short & ~on_gpu,

@@ -51,6 +51,8 @@ def node_kind(
         target.gpu_usable_bytes,
         host,
         unified=isinstance(target, Machine) and target.unified_memory,
+        network_mbps=target.network.mbps if target.network else None,
+        fabric=target.network.fabric if target.network else "",
     )
 
 

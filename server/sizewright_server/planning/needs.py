@@ -14,7 +14,7 @@ from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
-from sizewright_server.estimation.workload import Layout
+from sizewright_server.estimation.workload import Layout, Training
 
 _BOUNDS = ("low", "best", "high")
 
@@ -68,7 +68,23 @@ class Needs:
                 rows = slice(len(self.layouts), len(self.layouts) + len(found))
                 self.candidates.append(Candidates(per_node, nodes, rows))
                 self.layouts += found
+        self._trains = isinstance(getattr(prepared.workload, "run", None), Training)
         self._columns = prepared.columns(self.layouts) if self.layouts else None
+
+    def cut_off(
+        self, candidates: Candidates, connected: NDArray[np.bool_]
+    ) -> NDArray[np.bool_] | None:
+        """Which layouts (rows) cannot run on which kinds (columns) for want of a known network.
+
+        None where all can. Between nodes the ranks of training talk, and in inference those of
+        one replica; replicas do not.
+        """
+        if candidates.nodes == 1 or connected.all():
+            return None
+        layouts = self.layouts[candidates.rows]
+        replicas = [max(one.gpus // one.dp, one.ep) for one in layouts]
+        talking = [self._trains or size > candidates.per_node for size in replicas]
+        return np.array(talking, dtype=np.bool_)[:, None] & ~connected
 
     def bound(
         self, rows: slice, ranks: int, bound: int

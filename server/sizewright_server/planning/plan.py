@@ -17,7 +17,12 @@ Objective: TypeAlias = Literal["cost-per-hour", "cost-per-job", "time"]
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What an offer must satisfy; empty or None asks nothing. Costs in nano-dollars per hour."""
+    """What an offer must satisfy; empty or None asks nothing. Costs in nano-dollars.
+
+    `max_interruption` is a share of spot instances a month. Whatever asks for a figure refuses an
+    offer of which the figure is not known. Plans of several rented nodes need a network that is
+    known, unless `allow_unknown_network`.
+    """
 
     providers: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
@@ -37,6 +42,12 @@ class Constraints:
     max_cost_per_hour_nanos_usd: int | None = None
     list_prices_only: bool = False
     min_nodes: int = 1
+    min_local_disk_bytes: int = 0
+    max_interruption: float | None = None
+    min_network_gbps: float = 0.0
+    fabrics: tuple[str, ...] = ()
+    allow_unknown_network: bool = False
+    max_cost_per_job_nanos_usd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

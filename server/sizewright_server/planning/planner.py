@@ -47,7 +47,7 @@ Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
 MOST_KEPT = 8
 #: Searches by what shapes them.
 KeptSearches: TypeAlias = dict[
-    tuple[KindColumns, float, tuple[int, int], tuple[int, int | None]], Search
+    tuple[KindColumns, float, tuple[int, int], tuple[int, int | None], bool], Search
 ]
 
 
@@ -182,7 +182,7 @@ class Planning:
         if kept is None or question.machines or question.combinations or question.hours:
             return self._search_of(competitors.wanted)
         nodes, gpus = (asked.min_nodes, asked.max_nodes), (asked.min_gpus, asked.max_gpus)
-        key = (competitors.kinds, asked.headroom, nodes, gpus)
+        key = (competitors.kinds, asked.headroom, nodes, gpus, asked.allow_unknown_network)
         found = kept.get(key)
         if found is None or (competitors.wanted & ~found.wanted).any():
             wanted = competitors.wanted if found is None else competitors.wanted | found.wanted

@@ -73,9 +73,9 @@ class Search:
 
     def __init__(self, kinds: KindColumns, constraints: Constraints, wanted: Mask) -> None:
         self.kinds, self.constraints, self.wanted = kinds, constraints, wanted
-        keep = 1 - constraints.headroom
-        self._gpu_limit = (kinds.gpu_usable_bytes * keep).astype(np.int64)
-        self._host_limit = (kinds.host_usable_bytes * keep).astype(np.int64)
+        usable, keep = (kinds.gpu_usable_bytes, kinds.host_usable_bytes), 1 - constraints.headroom
+        self._gpu_limit, self._host_limit = ((size * keep).astype(np.int64) for size in usable)
+        self._connected = kinds.connected | constraints.allow_unknown_network
         count = len(kinds.kinds)
         self.fits: dict[int, Picks] = {}
         self.free: dict[int, Picks] = {}
@@ -157,7 +157,8 @@ class Search:
         if speed is None:
             return row
         which = np.array([kind])
-        lack, _ = self._lack(self._peaks(needs, candidates, which, HIGH), which)
+        cut_off = needs.cut_off(candidates, self._connected[which])
+        lack, _ = self._lack(self._peaks(needs, candidates, which, HIGH), which, cut_off)
         first: int = candidates.rows.start
         fitting = [int(at) for at in np.nonzero(lack[:, 0] <= 0)[0]]
         if row - first not in fitting:
@@ -197,8 +198,9 @@ class Search:
         nearest: Picks,
     ) -> None:
         peaks = self._peaks(needs, candidates, which, HIGH)
-        lack, gpu_lack = self._lack(peaks, which)
-        tight_lack, _ = self._lack(self._peaks(needs, candidates, which, BEST), which)
+        cut_off = needs.cut_off(candidates, self._connected[which])
+        lack, gpu_lack = self._lack(peaks, which, cut_off)
+        tight_lack, _ = self._lack(self._peaks(needs, candidates, which, BEST), which, cut_off)
         self._note_nearest(number, candidates, which, lack, gpu_lack, nearest)
         kinds = [self.kinds.kinds[kind] for kind in which.tolist()]
         layouts = needs.layouts[candidates.rows]
@@ -253,10 +255,13 @@ class Search:
             return gpu, host[:, None] + unified * candidates.per_node * gpu
         return gpu, host[:, None]
 
-    def _lack(self, peaks: tuple[Column, Column], which: Column) -> tuple[Column, Column]:
-        """Bytes lacking in the worst pool, and on the GPU."""
+    def _lack(
+        self, peaks: tuple[Column, Column], which: Column, cut_off: Mask | None
+    ) -> tuple[Column, Column]:
+        """Bytes lacking in the worst pool, and on the GPU; no end of them for what is cut off."""
         gpu = peaks[0] - self._gpu_limit[which]
-        return np.maximum(gpu, peaks[1] - self._host_limit[which]), gpu
+        lack = np.maximum(gpu, peaks[1] - self._host_limit[which])
+        return (lack if cut_off is None else np.where(cut_off, NOTHING_TRIED, lack)), gpu
 
     def _used_share(self, peaks: tuple[Column, Column], which: Column) -> Floats:
         """Share of what is usable that the fuller pool takes."""

@@ -114,6 +114,8 @@ def memory_rejection(constraint: str, count: int, constraints: Constraints) -> R
     nodes = constraints.max_nodes
     within = "one node" if nodes == 1 else f"up to {nodes} nodes"
     words = {
+        "network-between-nodes": "fit on no single node, and do not say how their nodes reach "
+        "each other (allow_unknown_network lets them)",
         "layout": f"have no layout of the workload on {within}",
         "gpu-memory": f"have too little GPU memory on {within}",
         "host-memory": f"have too little host memory on {within}",

@@ -8,7 +8,11 @@ from sizewright.v1 import catalog_pb2 as pb
 from sizewright.v1 import catalog_service_pb2 as service_pb
 from sizewright_catalog.owned.ownership import Ownership
 from sizewright_catalog.values import Machine
-from sizewright_server.wire.machines import accelerators_message, host_memory_message
+from sizewright_server.wire.machines import (
+    accelerators_message,
+    host_memory_message,
+    network_message,
+)
 
 if TYPE_CHECKING:
     from sizewright_catalog.local import Disk, Gpu, LocalProfile
@@ -28,6 +32,8 @@ def machine_message(value: Machine) -> pb.Machine:
         model=value.model,
         unified_memory=value.unified_memory,
         ownership=_ownership(value.ownership),
+        local_disk_bytes=value.local_disk_bytes,
+        network=network_message(value.network),
     )
 
 

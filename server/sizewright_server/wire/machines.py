@@ -9,9 +9,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sizewright.v1 import catalog_pb2 as pb
-from sizewright_catalog.values import InstanceType, Machine, Offer
+from sizewright_catalog.values import InstanceType, Interruption, Machine, Network, Offer
 
 SECONDS_PER_DAY = 86_400
+#: Megabits of a gigabit.
+MBPS = 1000
 
 TERM_NUMBERS = {
     "on-demand": pb.PURCHASE_TERM_ON_DEMAND,
@@ -46,6 +48,9 @@ def instance_type_message(value: InstanceType) -> pb.InstanceType:
         accelerators=accelerators_message(value),
         unsizable_reason=value.unsizable_reason,
         availability=AVAILABILITY_NUMBERS[value.availability],
+        local_disk_bytes=value.local_disk_bytes,
+        local_disk_source=value.local_disk_source,
+        network=network_message(value.network),
     )
 
 
@@ -73,6 +78,23 @@ def offer_message(value: Offer, today: date) -> pb.Offer:
         commitment=value.commitment,
         spot_placement_score=value.placement_score,
         availability=AVAILABILITY_NUMBERS[value.availability],
+        interruption=_interruption(value.interruption),
+    )
+
+
+def network_message(value: Network | None) -> pb.Network | None:
+    """How nodes reach each other; None where nobody says."""
+    if value is None:
+        return None
+    gbps = None if value.mbps is None else value.mbps / MBPS
+    return pb.Network(bandwidth_gbps=gbps, fabric=value.fabric, source=value.source)
+
+
+def _interruption(value: Interruption | None) -> pb.Interruption | None:
+    if value is None:
+        return None
+    return pb.Interruption(
+        low_percent=value.low_percent, high_percent=value.high_percent, source=value.source
     )
 
 

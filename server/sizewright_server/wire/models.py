@@ -213,6 +213,10 @@ class ConstraintsSection(Section):
     headroom: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
     max_cost_per_hour_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
     max_price_age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    min_local_disk_bytes: Annotated[int, Field(ge=0, le=2**60)]
+    max_interruption: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
+    min_network_gbps: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    max_cost_per_job_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
 
 
 class MachineMemorySection(Section):
@@ -243,6 +247,15 @@ class OwnershipSection(Section):
     hosting_per_month_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
 
 
+class NetworkSection(Section):
+    """`network` of a machine."""
+
+    bandwidth_gbps: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None
+    fabric: Literal[
+        "", "ethernet", "efa", "infiniband", "roce", "gpudirect-tcpx", "gpudirect-tcpxo"
+    ]
+
+
 class MachineSection(Section):
     """A machine: one of `machines`, or one to register."""
 
@@ -254,3 +267,5 @@ class MachineSection(Section):
     ownership: OwnershipSection | None
     cost_per_hour_nanos_usd: Annotated[int, Field(ge=0, le=2**62)]
     count: Annotated[int, Field(ge=1, le=MAX_RANKS)]
+    local_disk_bytes: Annotated[int, Field(ge=0, le=2**60)] | None
+    network: NetworkSection | None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from sizewright.v1 import catalog_pb2 as pb
@@ -15,13 +17,13 @@ from sizewright_catalog.capacity import (
 )
 from sizewright_catalog.devices import find_device
 from sizewright_catalog.owned.library import MachineModel, find_model
-from sizewright_catalog.owned.ownership import Ownership, cost_per_hour_nanos_usd
-from sizewright_catalog.values import Device, Machine, Overhead
+from sizewright_catalog.owned.ownership import cost_per_hour_nanos_usd
+from sizewright_catalog.values import Device, Machine, Network, Overhead
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.wire import models
+from sizewright_server.wire.machines import MBPS
+from sizewright_server.wire.ownership import NO_LIFETIME, read_ownership
 from sizewright_server.wire.violations import echoed, from_pydantic
-
-NO_LIFETIME = "is required with a purchase price: the years it is written off over"
 
 
 def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> Machine | None:
@@ -37,7 +39,7 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
         _also(message, path, found)
     elif section.accelerators is not None:
         devices = _devices(message, section, section.accelerators, model, path, found)
-    owned = _ownership(message, section, model, path, found)
+    owned = read_ownership(message, section, model, path, found)
     problems += _told(message, found, path) if message.model and model is None else found
     if section is None or found:
         return None
@@ -60,7 +62,17 @@ def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> M
         unified_memory=message.unified_memory or bool(model and model.machine.unified_memory),
         model=message.model,
         ownership=owned,
+        local_disk_bytes=section.local_disk_bytes,
+        network=_network(section.network),
     )
+
+
+def _network(section: models.NetworkSection | None) -> Network | None:
+    if section is None:
+        return None
+    gbps = section.bandwidth_gbps
+    mbps = None if gbps is None else round(gbps * MBPS)
+    return Network(mbps, section.fabric, "stated by its owner")
 
 
 def _also(message: pb.Machine, path: str, found: list[Violation]) -> None:
@@ -133,11 +145,23 @@ def _section(
                 "ownership": ownership,
                 "cost_per_hour_nanos_usd": message.cost_per_hour_nanos_usd,
                 "count": message.count or 1,
+                "local_disk_bytes": _stated(message, "local_disk_bytes"),
+                "network": {
+                    "bandwidth_gbps": _stated(message.network, "bandwidth_gbps"),
+                    "fabric": message.network.fabric,
+                }
+                if message.HasField("network")
+                else None,
             }
         )
     except ValidationError as error:
         found += from_pydantic(error, path)
         return None
+
+
+def _stated(message: Message, field: str) -> Any:
+    """The value of a field; None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def _usual_power(message: pb.Machine, model: MachineModel | None) -> float:
@@ -260,35 +284,3 @@ def _described(given: pb.Accelerators, where: str, found: list[Violation]) -> De
         link_gb_per_second=given.link_gb_per_second,
         evidence="stated by its owner",
     )
-
-
-def _ownership(
-    message: pb.Machine,
-    section: models.MachineSection | None,
-    model: MachineModel | None,
-    path: str,
-    found: list[Violation],
-) -> Ownership | None:
-    """What the cost per hour is computed from; None where it is stated, or nothing is."""
-    if section is None or section.ownership is None:
-        return None
-    given, where = section.ownership, f"{path}.ownership"
-    # A machine that was registered comes back with both; they say the same then.
-    owned = Ownership(**given.model_dump())
-    if given.purchase_price_nanos_usd and not given.lifetime_years:
-        found.append(Violation(f"{where}.lifetime_years", NO_LIFETIME))
-        return None
-    if message.ownership.power_watts and not given.electricity_per_kwh_nanos_usd:
-        words = "is required with power_watts: the price of a kWh"
-        found.append(Violation(f"{where}.electricity_per_kwh_nanos_usd", words))
-        return None
-    if given.electricity_per_kwh_nanos_usd and not given.power_watts:
-        words = "is required with a price of electricity, unless the model says it"
-        found.append(Violation(f"{where}.power_watts", words))
-        return None
-    stated, computed = message.cost_per_hour_nanos_usd, cost_per_hour_nanos_usd(owned)
-    if stated and stated != computed:
-        words = f"{stated} is stated and {computed} computed from ownership: give one of them"
-        found.append(Violation(f"{path}.cost_per_hour_nanos_usd", words))
-        return None
-    return owned

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from sizewright.v1 import plan_pb2, sizing_service_pb2, workload_pb2
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.type_facts import FABRICS
 from sizewright_catalog.values import (
     CPU_ARCHITECTURES,
     InstanceType,
@@ -74,6 +75,8 @@ def read_recommend(
     job = read_job(message, catalog.device_names, problems)
     if objective in ("cost-per-job", "time") and not message.HasField("job"):
         problems.append(Violation("job", f"is required by the objective {objective!r}"))
+    if constraints and constraints.max_cost_per_job_nanos_usd and not message.HasField("job"):
+        problems.append(Violation("job", "is required by constraints.max_cost_per_job"))
     results = message.max_results
     if not 0 <= results <= MAX_RESULTS:
         problems.append(Violation("max_results", f"must be from 0 to {MAX_RESULTS}, not {results}"))
@@ -131,6 +134,7 @@ def read_constraints(
     zones = names.read("zones", None, "zone")
     types = names.read("instance_types", None, "instance type")
     cpus = names.read("cpu_architectures", list(CPU_ARCHITECTURES), "architecture")
+    fabrics = names.read("fabrics", list(FABRICS), "fabric")
     section = _numbers(message, problems)
     purchase = tuple(TERMS.get(number, "owned") for number in message.purchase)
     for i, term in enumerate(purchase):
@@ -161,6 +165,12 @@ def read_constraints(
         flag_stale_prices=message.stale_prices == plan_pb2.STALE_PRICES_FLAG,
         max_cost_per_hour_nanos_usd=section.max_cost_per_hour_nanos_usd or None,
         list_prices_only=message.list_prices_only,
+        min_local_disk_bytes=section.min_local_disk_bytes,
+        max_interruption=section.max_interruption,
+        min_network_gbps=section.min_network_gbps,
+        fabrics=fabrics,
+        allow_unknown_network=message.allow_unknown_network,
+        max_cost_per_job_nanos_usd=section.max_cost_per_job_nanos_usd or None,
     )
 
 
@@ -196,7 +206,13 @@ def _numbers(
         "headroom": message.headroom,
         "max_cost_per_hour_nanos_usd": message.max_cost_per_hour_nanos_usd,
         "max_price_age_seconds": None,
+        "min_local_disk_bytes": message.min_local_disk_bytes,
+        "max_interruption": None,
+        "min_network_gbps": message.min_network_gbps,
+        "max_cost_per_job_nanos_usd": message.max_cost_per_job_nanos_usd,
     }
+    if message.HasField("max_interruption"):
+        values["max_interruption"] = message.max_interruption
     if message.HasField("max_price_age"):
         age = message.max_price_age
         values["max_price_age_seconds"] = age.seconds + age.nanos / 1e9

@@ -65,6 +65,10 @@ def _runs(prepared: Prepared, kind: InstanceType, nodes: int, constraints: Const
         return False
     if constraints.max_gpus is not None and gpus > constraints.max_gpus:
         return False
+    known = kind.network is not None and kind.network.fabric
+    if nodes > 1 and not known and not constraints.allow_unknown_network:
+        # All that is asked here trains, so that every rank talks to every other.
+        return False
     overhead = overhead_of(kind.device)
     return any(
         _fits(prepared, layout, kind, overhead, constraints.headroom)

@@ -9,10 +9,12 @@ from importlib import resources
 from typing import Any
 
 from sizewright_catalog.devices import find_device
+from sizewright_catalog.providers.aws.network import SOURCE, network_of
 from sizewright_catalog.rows import TypeRow, gpu_capacity, host_bytes
 from sizewright_catalog.values import MIB, Availability
 
 PROVIDER = "aws"
+GB = 10**9
 #: Most capable first. Macs run no Linux.
 ARCHITECTURES = ("x86_64", "arm64")
 
@@ -57,7 +59,19 @@ def type_row(item: Mapping[str, Any]) -> TypeRow | None:
         # What the API says of Neuron devices is not held against the table: it calls a
         # Trainium2 of 96 GiB one of 512.
         stated_device_bytes=stated if "GpuInfo" in item else 0,
+        local_disk_bytes=local_disk_bytes(item),
+        local_disk_source=SOURCE,
+        network=network_of(item),
     )
+
+
+def local_disk_bytes(item: Mapping[str, Any]) -> int | None:
+    """What comes with a type as instance store, in decimal gigabytes; None where it is not said."""
+    supported = item.get("InstanceStorageSupported")
+    if supported is False:
+        return 0
+    size = item.get("InstanceStorageInfo", {}).get("TotalSizeInGB")
+    return None if size is None else int(size) * GB
 
 
 def availability(item: Mapping[str, Any]) -> Availability:

@@ -17,7 +17,8 @@ from sizewright_catalog.providers.gcp.skus import (
     ComponentPrices,
 )
 from sizewright_catalog.rows import OfferRow, TypeRow, gpu_capacity, host_bytes
-from sizewright_catalog.values import MIB, Availability, Term
+from sizewright_catalog.type_facts import documented
+from sizewright_catalog.values import GIB, MIB, Availability, Network, Term
 
 PROVIDER = "gcp"
 SSD_WORDS = re.compile(r"(\d+) local SSDs?", re.IGNORECASE)
@@ -59,7 +60,7 @@ class Machine:
 def machine(item: Any) -> Machine:
     """A machine of a `compute_v1.MachineType`."""
     given = item.accelerators[0] if item.accelerators else None
-    words = SSD_WORDS.search(item.description)
+    described = ssd_partitions(item.description)
     return Machine(
         name=item.name,
         vcpus=int(item.guest_cpus),
@@ -67,9 +68,15 @@ def machine(item: Any) -> Machine:
         arm=item.architecture == "ARM64",
         accelerator=given.guest_accelerator_type if given else "",
         accelerator_count=int(given.guest_accelerator_count) if given else 0,
-        ssd_partitions=int(item.bundled_local_ssds.partition_count or (words[1] if words else 0)),
+        ssd_partitions=int(item.bundled_local_ssds.partition_count or described),
         retired=item.deprecated.state in RETIRED,
     )
+
+
+def ssd_partitions(description: str) -> int:
+    """The local SSDs that a machine type's description speaks of; 0 where of none."""
+    words = SSD_WORDS.search(description)
+    return int(words[1]) if words else 0
 
 
 def type_row(of: Machine) -> TypeRow:
@@ -94,7 +101,32 @@ def type_row(of: Machine) -> TypeRow:
         gpu_usable_bytes=capacity,
         unsizable_reason=reason,
         availability=_availability(of),
+        local_disk_bytes=local_disk_bytes(of.name, of.ssd_partitions),
+        local_disk_source="Compute Engine machine types and documentation",
+        network=network_of(of.name),
     )
+
+
+def local_disk_bytes(name: str, ssd_partitions: int) -> int | None:
+    """The local SSD that is bundled with a machine type, in GiB partitions of its family.
+
+    None where neither the API nor the documentation says that there is one, or none: to many
+    machines SSDs can be attached, at a price of their own.
+    """
+    facts = documented(PROVIDER, name)
+    if facts is not None and facts.local_disk_bytes is not None:
+        return facts.local_disk_bytes
+    if not ssd_partitions or name.endswith("-metal"):
+        # Bare metal has fewer and larger disks than partitions are.
+        return None
+    sizes = knowledge().ssd_partition_gib
+    return ssd_partitions * int(sizes.get(name.split("-")[0], sizes[""])) * GIB
+
+
+def network_of(name: str) -> Network | None:
+    """The network of a machine type, where it is documented."""
+    facts = documented(PROVIDER, name)
+    return None if facts is None else facts.network
 
 
 def _availability(of: Machine) -> Availability:

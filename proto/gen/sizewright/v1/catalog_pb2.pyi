@@ -337,6 +337,9 @@ class InstanceType(_message.Message):
     ACCELERATORS_FIELD_NUMBER: _builtins.int
     UNSIZABLE_REASON_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
+    LOCAL_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    LOCAL_DISK_SOURCE_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "providers/{provider}/instanceTypes/{type}"."""
     provider: _builtins.str
@@ -351,6 +354,10 @@ class InstanceType(_message.Message):
     """Why the type cannot be sized, where it cannot; empty else."""
     availability: Global___Availability.ValueType
     """Whether it can be bought by the hour."""
+    local_disk_bytes: _builtins.int
+    """Local disk that comes with it; unset where nobody says, 0 where there is none."""
+    local_disk_source: _builtins.str
+    """Who says so."""
     @_builtins.property
     def host_memory(self) -> Global___HostMemory:
         """Host memory."""
@@ -358,6 +365,10 @@ class InstanceType(_message.Message):
     @_builtins.property
     def accelerators(self) -> Global___Accelerators:
         """Accelerators; unset without any."""
+
+    @_builtins.property
+    def network(self) -> Global___Network:
+        """How it reaches other nodes of its kind; unset where nobody says."""
 
     def __init__(
         self,
@@ -371,14 +382,85 @@ class InstanceType(_message.Message):
         accelerators: Global___Accelerators | None = ...,
         unsizable_reason: _builtins.str = ...,
         availability: Global___Availability.ValueType = ...,
+        local_disk_bytes: _builtins.int | None = ...,
+        local_disk_source: _builtins.str = ...,
+        network: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "host_memory", b"host_memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_disk_bytes", b"_local_disk_bytes", "accelerators", b"accelerators", "host_memory", b"host_memory", "local_disk_bytes", b"local_disk_bytes", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "availability", b"availability", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "name", b"name", "provider", b"provider", "type", b"type", "unsizable_reason", b"unsizable_reason", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_disk_bytes", b"_local_disk_bytes", "accelerators", b"accelerators", "availability", b"availability", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "local_disk_bytes", b"local_disk_bytes", "local_disk_source", b"local_disk_source", "name", b"name", "network", b"network", "provider", b"provider", "type", b"type", "unsizable_reason", b"unsizable_reason", "vcpus", b"vcpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__local_disk_bytes: _TypeAlias = _typing.Literal["local_disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__local_disk_bytes: _TypeAlias = _typing.Literal["_local_disk_bytes", b"_local_disk_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__local_disk_bytes) -> _WhichOneofReturnType__local_disk_bytes | None: ...
+
+Global___InstanceType: _TypeAlias = InstanceType  # noqa: Y015
+
+@_typing.final
+class Network(_message.Message):
+    """How a node reaches other nodes of its kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BANDWIDTH_GBPS_FIELD_NUMBER: _builtins.int
+    FABRIC_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    bandwidth_gbps: _builtins.float
+    """Gigabits a second that a node holds up, over the fabric where it has one; unset where nobody
+    says.
+    """
+    fabric: _builtins.str
+    """"ethernet", or what bypasses the system's own stack: "efa", "infiniband", "roce",
+    "gpudirect-tcpx" or "gpudirect-tcpxo"; empty where not known.
+    """
+    source: _builtins.str
+    """Who says so."""
+    def __init__(
+        self,
+        *,
+        bandwidth_gbps: _builtins.float | None = ...,
+        fabric: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bandwidth_gbps", b"_bandwidth_gbps", "bandwidth_gbps", b"bandwidth_gbps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bandwidth_gbps", b"_bandwidth_gbps", "bandwidth_gbps", b"bandwidth_gbps", "fabric", b"fabric", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bandwidth_gbps: _TypeAlias = _typing.Literal["bandwidth_gbps"]  # noqa: Y015
+    _WhichOneofArgType__bandwidth_gbps: _TypeAlias = _typing.Literal["_bandwidth_gbps", b"_bandwidth_gbps"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bandwidth_gbps) -> _WhichOneofReturnType__bandwidth_gbps | None: ...
+
+Global___Network: _TypeAlias = Network  # noqa: Y015
+
+@_typing.final
+class Interruption(_message.Message):
+    """How often spot instances are taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_PERCENT_FIELD_NUMBER: _builtins.int
+    HIGH_PERCENT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    low_percent: _builtins.int
+    """At least so many in a hundred within a month."""
+    high_percent: _builtins.int
+    """At most so many."""
+    source: _builtins.str
+    """Who says so, and when."""
+    def __init__(
+        self,
+        *,
+        low_percent: _builtins.int = ...,
+        high_percent: _builtins.int = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high_percent", b"high_percent", "low_percent", b"low_percent", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___InstanceType: _TypeAlias = InstanceType  # noqa: Y015
+Global___Interruption: _TypeAlias = Interruption  # noqa: Y015
 
 @_typing.final
 class Offer(_message.Message):
@@ -397,6 +479,7 @@ class Offer(_message.Message):
     COMMITMENT_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     SPOT_PLACEMENT_SCORE_FIELD_NUMBER: _builtins.int
+    INTERRUPTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name,
     "providers/{provider}/regions/{region}/zones/{zone or -}/instanceTypes/{type}/terms/{term}".
@@ -429,6 +512,10 @@ class Offer(_message.Message):
     def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Zones in which it is offered, where that is known."""
 
+    @_builtins.property
+    def interruption(self) -> Global___Interruption:
+        """How often a spot offer is taken back; unset for other terms, and where nobody says."""
+
     def __init__(
         self,
         *,
@@ -443,10 +530,11 @@ class Offer(_message.Message):
         commitment: _builtins.str = ...,
         availability: Global___Availability.ValueType = ...,
         spot_placement_score: _builtins.int = ...,
+        interruption: Global___Interruption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["instance_type", b"instance_type", "interruption", b"interruption", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "commitment", b"commitment", "instance_type", b"instance_type", "name", b"name", "price", b"price", "provider", b"provider", "region", b"region", "spot_placement_score", b"spot_placement_score", "term", b"term", "zone", b"zone", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "commitment", b"commitment", "instance_type", b"instance_type", "interruption", b"interruption", "name", b"name", "price", b"price", "provider", b"provider", "region", b"region", "spot_placement_score", b"spot_placement_score", "term", b"term", "zone", b"zone", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,6 +560,8 @@ class Machine(_message.Message):
     UNIFIED_MEMORY_FIELD_NUMBER: _builtins.int
     OWNERSHIP_FIELD_NUMBER: _builtins.int
     READING_FIELD_NUMBER: _builtins.int
+    LOCAL_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "machines/{name}"."""
     vcpus: _builtins.int
@@ -488,6 +578,8 @@ class Machine(_message.Message):
     """Entry of the machine library, such as "dgx-h100"; empty for a machine described in full."""
     unified_memory: _builtins.bool
     """Host and accelerator take from the same memory: what one has the other has not."""
+    local_disk_bytes: _builtins.int
+    """Local disk that a job may fill; unset where it is not known."""
     @_builtins.property
     def host_memory(self) -> Global___HostMemory:
         """Host memory. Without usable_bytes the server takes off what every system keeps."""
@@ -504,6 +596,10 @@ class Machine(_message.Message):
     def reading(self) -> Global___MachineReading:
         """What was read on the machine when it was profiled; unset for others."""
 
+    @_builtins.property
+    def network(self) -> Global___Network:
+        """How several of them reach each other; unset where it is not known."""
+
     def __init__(
         self,
         *,
@@ -518,12 +614,16 @@ class Machine(_message.Message):
         unified_memory: _builtins.bool = ...,
         ownership: Global___Ownership | None = ...,
         reading: Global___MachineReading | None = ...,
+        local_disk_bytes: _builtins.int | None = ...,
+        network: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "host_memory", b"host_memory", "ownership", b"ownership", "reading", b"reading"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_disk_bytes", b"_local_disk_bytes", "accelerators", b"accelerators", "host_memory", b"host_memory", "local_disk_bytes", b"local_disk_bytes", "network", b"network", "ownership", b"ownership", "reading", b"reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "cost_per_hour_nanos_usd", b"cost_per_hour_nanos_usd", "count", b"count", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "model", b"model", "name", b"name", "ownership", b"ownership", "reading", b"reading", "unified_memory", b"unified_memory", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_disk_bytes", b"_local_disk_bytes", "accelerators", b"accelerators", "cost_per_hour_nanos_usd", b"cost_per_hour_nanos_usd", "count", b"count", "cpu_architecture", b"cpu_architecture", "host_memory", b"host_memory", "local_disk_bytes", b"local_disk_bytes", "model", b"model", "name", b"name", "network", b"network", "ownership", b"ownership", "reading", b"reading", "unified_memory", b"unified_memory", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__local_disk_bytes: _TypeAlias = _typing.Literal["local_disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__local_disk_bytes: _TypeAlias = _typing.Literal["_local_disk_bytes", b"_local_disk_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__local_disk_bytes) -> _WhichOneofReturnType__local_disk_bytes | None: ...
 
 Global___Machine: _TypeAlias = Machine  # noqa: Y015
 

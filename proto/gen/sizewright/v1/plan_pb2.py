@@ -27,41 +27,41 @@ from sizewright.v1 import catalog_pb2 as sizewright_dot_v1_dot_catalog__pb2
 from sizewright.v1 import estimate_pb2 as sizewright_dot_v1_dot_estimate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sizewright/v1/plan.proto\x12\rsizewright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bsizewright/v1/catalog.proto\x1a\x1csizewright/v1/estimate.proto\"\xde\x03\n\x0b\x43onstraints\x12\x11\n\tproviders\x18\x01 \x03(\t\x12\x0f\n\x07regions\x18\x02 \x03(\t\x12\r\n\x05zones\x18\x03 \x03(\t\x12-\n\x08purchase\x18\x04 \x03(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12\x11\n\tmax_nodes\x18\x05 \x01(\x05\x12\x10\n\x08min_gpus\x18\x06 \x01(\x05\x12\x10\n\x08max_gpus\x18\x07 \x01(\x05\x12\x0f\n\x07\x64\x65vices\x18\x08 \x03(\t\x12\x17\n\x0f\x65xclude_devices\x18\t \x03(\t\x12\x16\n\x0einstance_types\x18\n \x03(\t\x12\x19\n\x11\x63pu_architectures\x18\x0b \x03(\t\x12\x11\n\tmin_vcpus\x18\x0c \x01(\x05\x12\x10\n\x08headroom\x18\r \x01(\x01\x12\x30\n\rmax_price_age\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x1bmax_cost_per_hour_nanos_usd\x18\x0f \x01(\x03\x12\x18\n\x10list_prices_only\x18\x10 \x01(\x08\x12\x11\n\tmin_nodes\x18\x11 \x01(\x05\x12\x30\n\x0cstale_prices\x18( \x01(\x0e\x32\x1a.sizewright.v1.StalePrices\"\x82\x01\n\x03Job\x12\x10\n\x06tokens\x18\x01 \x01(\x03H\x00\x12\x11\n\x07samples\x18\x02 \x01(\x03H\x00\x12\x17\n\rruntime_hours\x18\x03 \x01(\x01H\x00\x12\x35\n\nthroughput\x18\x04 \x03(\x0b\x32!.sizewright.v1.MeasuredThroughputB\x06\n\x04size\"G\n\x12MeasuredThroughput\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12!\n\x19tokens_per_second_per_gpu\x18\x02 \x01(\x01\"G\n\nHoursRange\x12\x11\n\tlow_hours\x18\x01 \x01(\x01\x12\x12\n\nbest_hours\x18\x02 \x01(\x01\x12\x12\n\nhigh_hours\x18\x03 \x01(\x01\";\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\xba\x01\n\tTechnique\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1a.sizewright.v1.FieldChange\x12\x17\n\x0f\x63hanges_results\x18\x03 \x01(\x08\x12\x0c\n\x04\x63ost\x18\x04 \x01(\t\x12\x17\n\x0ftime_factor_low\x18\x05 \x01(\x01\x12\x18\n\x10time_factor_best\x18\x06 \x01(\x01\x12\x18\n\x10time_factor_high\x18\x07 \x01(\x01\"\x81\x02\n\x06\x41\x64vice\x12,\n\ntechniques\x18\x01 \x03(\x0b\x32\x18.sizewright.v1.Technique\x12\x17\n\x0fgpu_bytes_saved\x18\x02 \x01(\x03\x12\x18\n\x10host_bytes_saved\x18\x03 \x01(\x03\x12%\n\x1d\x63ost_per_hour_saved_nanos_usd\x18\x04 \x01(\x03\x12\x35\n\x0erecommendation\x18\x05 \x01(\x0b\x32\x1d.sizewright.v1.Recommendation\x12\'\n\x07verdict\x18\x06 \x01(\x0e\x32\x16.sizewright.v1.Verdict\x12\x0f\n\x07message\x18\x07 \x01(\t\"L\n\x08\x46itLimit\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06stated\x18\x02 \x01(\x03\x12\x0f\n\x07largest\x18\x03 \x01(\x03\x12\x10\n\x08\x61t_least\x18\x04 \x01(\x08\"\x93\x01\n\x07PoolFit\x12!\n\x04pool\x18\x01 \x01(\x0e\x32\x13.sizewright.v1.Pool\x12&\n\x04peak\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\x14\n\x0cusable_bytes\x18\x03 \x01(\x03\x12\'\n\x07verdict\x18\x04 \x01(\x0e\x32\x16.sizewright.v1.Verdict\"\x94\x04\n\x0eRecommendation\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12#\n\x05offer\x18\x02 \x01(\x0b\x32\x14.sizewright.v1.Offer\x12\'\n\x07machine\x18\x03 \x01(\x0b\x32\x16.sizewright.v1.Machine\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12%\n\x06layout\x18\x05 \x01(\x0b\x32\x15.sizewright.v1.Layout\x12\'\n\x07verdict\x18\x06 \x01(\x0e\x32\x16.sizewright.v1.Verdict\x12%\n\x05pools\x18\x07 \x03(\x0b\x32\x16.sizewright.v1.PoolFit\x12\x1f\n\x17\x63ost_per_hour_nanos_usd\x18\x08 \x01(\x03\x12\x0f\n\x07reasons\x18\t \x03(\t\x12/\n\x08\x65stimate\x18\n \x01(\x0b\x32\x1d.sizewright.v1.MemoryEstimate\x12(\n\x08warnings\x18\x0b \x03(\x0b\x32\x16.sizewright.v1.Warning\x12,\n\ntechniques\x18\x0c \x03(\x0b\x32\x18.sizewright.v1.Technique\x12,\n\tjob_hours\x18\r \x01(\x0b\x32\x19.sizewright.v1.HoursRange\x12\x1e\n\x16\x63ost_per_job_nanos_usd\x18\x0e \x01(\x03\x12\x12\n\nfree_share\x18\x0f \x01(\x01\"E\n\tRejection\x12\x12\n\nconstraint\x18\x01 \x01(\t\x12\x13\n\x0boffer_count\x18\x02 \x01(\x03\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xe5\x01\n\x0bNearestMiss\x12#\n\x05offer\x18\x01 \x01(\x0b\x32\x14.sizewright.v1.Offer\x12\'\n\x07machine\x18\x02 \x01(\x0b\x32\x16.sizewright.v1.Machine\x12\x12\n\nnode_count\x18\x03 \x01(\x05\x12%\n\x06layout\x18\x04 \x01(\x0b\x32\x15.sizewright.v1.Layout\x12%\n\x05pools\x18\x05 \x03(\x0b\x32\x16.sizewright.v1.PoolFit\x12\x15\n\rmissing_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t*[\n\x0bStalePrices\x12\x1c\n\x18STALE_PRICES_UNSPECIFIED\x10\x00\x12\x17\n\x13STALE_PRICES_REFUSE\x10\x01\x12\x15\n\x11STALE_PRICES_FLAG\x10\x02*s\n\tObjective\x12\x19\n\x15OBJECTIVE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OBJECTIVE_COST_PER_HOUR\x10\x01\x12\x1a\n\x16OBJECTIVE_COST_PER_JOB\x10\x02\x12\x12\n\x0eOBJECTIVE_TIME\x10\x03*W\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_FITS\x10\x01\x12\x11\n\rVERDICT_TIGHT\x10\x02\x12\x0e\n\nVERDICT_NO\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sizewright/v1/plan.proto\x12\rsizewright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bsizewright/v1/catalog.proto\x1a\x1csizewright/v1/estimate.proto\"\x9e\x05\n\x0b\x43onstraints\x12\x11\n\tproviders\x18\x01 \x03(\t\x12\x0f\n\x07regions\x18\x02 \x03(\t\x12\r\n\x05zones\x18\x03 \x03(\t\x12-\n\x08purchase\x18\x04 \x03(\x0e\x32\x1b.sizewright.v1.PurchaseTerm\x12\x11\n\tmax_nodes\x18\x05 \x01(\x05\x12\x10\n\x08min_gpus\x18\x06 \x01(\x05\x12\x10\n\x08max_gpus\x18\x07 \x01(\x05\x12\x0f\n\x07\x64\x65vices\x18\x08 \x03(\t\x12\x17\n\x0f\x65xclude_devices\x18\t \x03(\t\x12\x16\n\x0einstance_types\x18\n \x03(\t\x12\x19\n\x11\x63pu_architectures\x18\x0b \x03(\t\x12\x11\n\tmin_vcpus\x18\x0c \x01(\x05\x12\x10\n\x08headroom\x18\r \x01(\x01\x12\x30\n\rmax_price_age\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x1bmax_cost_per_hour_nanos_usd\x18\x0f \x01(\x03\x12\x18\n\x10list_prices_only\x18\x10 \x01(\x08\x12\x11\n\tmin_nodes\x18\x11 \x01(\x05\x12\x1c\n\x14min_local_disk_bytes\x18\x12 \x01(\x03\x12\x1d\n\x10max_interruption\x18\x13 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10min_network_gbps\x18\x14 \x01(\x01\x12\x0f\n\x07\x66\x61\x62rics\x18\x15 \x03(\t\x12\x1d\n\x15\x61llow_unknown_network\x18\x16 \x01(\x08\x12\"\n\x1amax_cost_per_job_nanos_usd\x18\x17 \x01(\x03\x12\x30\n\x0cstale_prices\x18( \x01(\x0e\x32\x1a.sizewright.v1.StalePricesB\x13\n\x11_max_interruption\"\x82\x01\n\x03Job\x12\x10\n\x06tokens\x18\x01 \x01(\x03H\x00\x12\x11\n\x07samples\x18\x02 \x01(\x03H\x00\x12\x17\n\rruntime_hours\x18\x03 \x01(\x01H\x00\x12\x35\n\nthroughput\x18\x04 \x03(\x0b\x32!.sizewright.v1.MeasuredThroughputB\x06\n\x04size\"G\n\x12MeasuredThroughput\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12!\n\x19tokens_per_second_per_gpu\x18\x02 \x01(\x01\"G\n\nHoursRange\x12\x11\n\tlow_hours\x18\x01 \x01(\x01\x12\x12\n\nbest_hours\x18\x02 \x01(\x01\x12\x12\n\nhigh_hours\x18\x03 \x01(\x01\";\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\xba\x01\n\tTechnique\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1a.sizewright.v1.FieldChange\x12\x17\n\x0f\x63hanges_results\x18\x03 \x01(\x08\x12\x0c\n\x04\x63ost\x18\x04 \x01(\t\x12\x17\n\x0ftime_factor_low\x18\x05 \x01(\x01\x12\x18\n\x10time_factor_best\x18\x06 \x01(\x01\x12\x18\n\x10time_factor_high\x18\x07 \x01(\x01\"\x81\x02\n\x06\x41\x64vice\x12,\n\ntechniques\x18\x01 \x03(\x0b\x32\x18.sizewright.v1.Technique\x12\x17\n\x0fgpu_bytes_saved\x18\x02 \x01(\x03\x12\x18\n\x10host_bytes_saved\x18\x03 \x01(\x03\x12%\n\x1d\x63ost_per_hour_saved_nanos_usd\x18\x04 \x01(\x03\x12\x35\n\x0erecommendation\x18\x05 \x01(\x0b\x32\x1d.sizewright.v1.Recommendation\x12\'\n\x07verdict\x18\x06 \x01(\x0e\x32\x16.sizewright.v1.Verdict\x12\x0f\n\x07message\x18\x07 \x01(\t\"L\n\x08\x46itLimit\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06stated\x18\x02 \x01(\x03\x12\x0f\n\x07largest\x18\x03 \x01(\x03\x12\x10\n\x08\x61t_least\x18\x04 \x01(\x08\"\x93\x01\n\x07PoolFit\x12!\n\x04pool\x18\x01 \x01(\x0e\x32\x13.sizewright.v1.Pool\x12&\n\x04peak\x18\x02 \x01(\x0b\x32\x18.sizewright.v1.ByteRange\x12\x14\n\x0cusable_bytes\x18\x03 \x01(\x03\x12\'\n\x07verdict\x18\x04 \x01(\x0e\x32\x16.sizewright.v1.Verdict\"\x94\x04\n\x0eRecommendation\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12#\n\x05offer\x18\x02 \x01(\x0b\x32\x14.sizewright.v1.Offer\x12\'\n\x07machine\x18\x03 \x01(\x0b\x32\x16.sizewright.v1.Machine\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12%\n\x06layout\x18\x05 \x01(\x0b\x32\x15.sizewright.v1.Layout\x12\'\n\x07verdict\x18\x06 \x01(\x0e\x32\x16.sizewright.v1.Verdict\x12%\n\x05pools\x18\x07 \x03(\x0b\x32\x16.sizewright.v1.PoolFit\x12\x1f\n\x17\x63ost_per_hour_nanos_usd\x18\x08 \x01(\x03\x12\x0f\n\x07reasons\x18\t \x03(\t\x12/\n\x08\x65stimate\x18\n \x01(\x0b\x32\x1d.sizewright.v1.MemoryEstimate\x12(\n\x08warnings\x18\x0b \x03(\x0b\x32\x16.sizewright.v1.Warning\x12,\n\ntechniques\x18\x0c \x03(\x0b\x32\x18.sizewright.v1.Technique\x12,\n\tjob_hours\x18\r \x01(\x0b\x32\x19.sizewright.v1.HoursRange\x12\x1e\n\x16\x63ost_per_job_nanos_usd\x18\x0e \x01(\x03\x12\x12\n\nfree_share\x18\x0f \x01(\x01\"E\n\tRejection\x12\x12\n\nconstraint\x18\x01 \x01(\t\x12\x13\n\x0boffer_count\x18\x02 \x01(\x03\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xe5\x01\n\x0bNearestMiss\x12#\n\x05offer\x18\x01 \x01(\x0b\x32\x14.sizewright.v1.Offer\x12\'\n\x07machine\x18\x02 \x01(\x0b\x32\x16.sizewright.v1.Machine\x12\x12\n\nnode_count\x18\x03 \x01(\x05\x12%\n\x06layout\x18\x04 \x01(\x0b\x32\x15.sizewright.v1.Layout\x12%\n\x05pools\x18\x05 \x03(\x0b\x32\x16.sizewright.v1.PoolFit\x12\x15\n\rmissing_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t*[\n\x0bStalePrices\x12\x1c\n\x18STALE_PRICES_UNSPECIFIED\x10\x00\x12\x17\n\x13STALE_PRICES_REFUSE\x10\x01\x12\x15\n\x11STALE_PRICES_FLAG\x10\x02*s\n\tObjective\x12\x19\n\x15OBJECTIVE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OBJECTIVE_COST_PER_HOUR\x10\x01\x12\x1a\n\x16OBJECTIVE_COST_PER_JOB\x10\x02\x12\x12\n\x0eOBJECTIVE_TIME\x10\x03*W\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_FITS\x10\x01\x12\x11\n\rVERDICT_TIGHT\x10\x02\x12\x0e\n\nVERDICT_NO\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sizewright.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STALEPRICES']._serialized_start=2470
-  _globals['_STALEPRICES']._serialized_end=2561
-  _globals['_OBJECTIVE']._serialized_start=2563
-  _globals['_OBJECTIVE']._serialized_end=2678
-  _globals['_VERDICT']._serialized_start=2680
-  _globals['_VERDICT']._serialized_end=2767
+  _globals['_STALEPRICES']._serialized_start=2662
+  _globals['_STALEPRICES']._serialized_end=2753
+  _globals['_OBJECTIVE']._serialized_start=2755
+  _globals['_OBJECTIVE']._serialized_end=2870
+  _globals['_VERDICT']._serialized_start=2872
+  _globals['_VERDICT']._serialized_end=2959
   _globals['_CONSTRAINTS']._serialized_start=135
-  _globals['_CONSTRAINTS']._serialized_end=613
-  _globals['_JOB']._serialized_start=616
-  _globals['_JOB']._serialized_end=746
-  _globals['_MEASUREDTHROUGHPUT']._serialized_start=748
-  _globals['_MEASUREDTHROUGHPUT']._serialized_end=819
-  _globals['_HOURSRANGE']._serialized_start=821
-  _globals['_HOURSRANGE']._serialized_end=892
-  _globals['_FIELDCHANGE']._serialized_start=894
-  _globals['_FIELDCHANGE']._serialized_end=953
-  _globals['_TECHNIQUE']._serialized_start=956
-  _globals['_TECHNIQUE']._serialized_end=1142
-  _globals['_ADVICE']._serialized_start=1145
-  _globals['_ADVICE']._serialized_end=1402
-  _globals['_FITLIMIT']._serialized_start=1404
-  _globals['_FITLIMIT']._serialized_end=1480
-  _globals['_POOLFIT']._serialized_start=1483
-  _globals['_POOLFIT']._serialized_end=1630
-  _globals['_RECOMMENDATION']._serialized_start=1633
-  _globals['_RECOMMENDATION']._serialized_end=2165
-  _globals['_REJECTION']._serialized_start=2167
-  _globals['_REJECTION']._serialized_end=2236
-  _globals['_NEARESTMISS']._serialized_start=2239
-  _globals['_NEARESTMISS']._serialized_end=2468
+  _globals['_CONSTRAINTS']._serialized_end=805
+  _globals['_JOB']._serialized_start=808
+  _globals['_JOB']._serialized_end=938
+  _globals['_MEASUREDTHROUGHPUT']._serialized_start=940
+  _globals['_MEASUREDTHROUGHPUT']._serialized_end=1011
+  _globals['_HOURSRANGE']._serialized_start=1013
+  _globals['_HOURSRANGE']._serialized_end=1084
+  _globals['_FIELDCHANGE']._serialized_start=1086
+  _globals['_FIELDCHANGE']._serialized_end=1145
+  _globals['_TECHNIQUE']._serialized_start=1148
+  _globals['_TECHNIQUE']._serialized_end=1334
+  _globals['_ADVICE']._serialized_start=1337
+  _globals['_ADVICE']._serialized_end=1594
+  _globals['_FITLIMIT']._serialized_start=1596
+  _globals['_FITLIMIT']._serialized_end=1672
+  _globals['_POOLFIT']._serialized_start=1675
+  _globals['_POOLFIT']._serialized_end=1822
+  _globals['_RECOMMENDATION']._serialized_start=1825
+  _globals['_RECOMMENDATION']._serialized_end=2357
+  _globals['_REJECTION']._serialized_start=2359
+  _globals['_REJECTION']._serialized_end=2428
+  _globals['_NEARESTMISS']._serialized_start=2431
+  _globals['_NEARESTMISS']._serialized_end=2660
 # @@protoc_insertion_point(module_scope)

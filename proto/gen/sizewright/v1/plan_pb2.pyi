@@ -125,6 +125,12 @@ class Constraints(_message.Message):
     MAX_COST_PER_HOUR_NANOS_USD_FIELD_NUMBER: _builtins.int
     LIST_PRICES_ONLY_FIELD_NUMBER: _builtins.int
     MIN_NODES_FIELD_NUMBER: _builtins.int
+    MIN_LOCAL_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_INTERRUPTION_FIELD_NUMBER: _builtins.int
+    MIN_NETWORK_GBPS_FIELD_NUMBER: _builtins.int
+    FABRICS_FIELD_NUMBER: _builtins.int
+    ALLOW_UNKNOWN_NETWORK_FIELD_NUMBER: _builtins.int
+    MAX_COST_PER_JOB_NANOS_USD_FIELD_NUMBER: _builtins.int
     STALE_PRICES_FIELD_NUMBER: _builtins.int
     max_nodes: _builtins.int
     """Most nodes of one plan; 0 means 1."""
@@ -142,6 +148,23 @@ class Constraints(_message.Message):
     """Rank list prices only, no estimates."""
     min_nodes: _builtins.int
     """Fewest nodes of one plan; 0 means 1."""
+    min_local_disk_bytes: _builtins.int
+    """Least local disk of a node; 0 means no limit. A node whose disk is not known does not rank."""
+    max_interruption: _builtins.float
+    """Share of spot instances that may be taken back within a month, from 0 to 1, by the upper end
+    of the band that the provider states. A spot offer without a band does not rank; 0 leaves the
+    terms that are not interrupted.
+    """
+    min_network_gbps: _builtins.float
+    """Least bandwidth that a node holds up towards others, in gigabits a second; 0 means no limit. A
+    node whose bandwidth is not known does not rank.
+    """
+    allow_unknown_network: _builtins.bool
+    """Let plans of several rented nodes rank whose network between them is not known."""
+    max_cost_per_job_nanos_usd: _builtins.int
+    """Most that the whole job may cost by the best estimate of its hours, in nano-dollars; 0 means no
+    limit. Needs the job's size.
+    """
     stale_prices: Global___StalePrices.ValueType
     """What becomes of an offer whose price is older than max_price_age."""
     @_builtins.property
@@ -180,6 +203,12 @@ class Constraints(_message.Message):
     def max_price_age(self) -> _duration_pb2.Duration:
         """Oldest price that may rank."""
 
+    @_builtins.property
+    def fabrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Networks between nodes to look at, such as "efa" or "infiniband". A node whose network is not
+        known does not rank.
+        """
+
     def __init__(
         self,
         *,
@@ -200,13 +229,21 @@ class Constraints(_message.Message):
         max_cost_per_hour_nanos_usd: _builtins.int = ...,
         list_prices_only: _builtins.bool = ...,
         min_nodes: _builtins.int = ...,
+        min_local_disk_bytes: _builtins.int = ...,
+        max_interruption: _builtins.float | None = ...,
+        min_network_gbps: _builtins.float = ...,
+        fabrics: _abc.Iterable[_builtins.str] | None = ...,
+        allow_unknown_network: _builtins.bool = ...,
+        max_cost_per_job_nanos_usd: _builtins.int = ...,
         stale_prices: Global___StalePrices.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_price_age", b"max_price_age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_interruption", b"_max_interruption", "max_interruption", b"max_interruption", "max_price_age", b"max_price_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_architectures", b"cpu_architectures", "devices", b"devices", "exclude_devices", b"exclude_devices", "headroom", b"headroom", "instance_types", b"instance_types", "list_prices_only", b"list_prices_only", "max_cost_per_hour_nanos_usd", b"max_cost_per_hour_nanos_usd", "max_gpus", b"max_gpus", "max_nodes", b"max_nodes", "max_price_age", b"max_price_age", "min_gpus", b"min_gpus", "min_nodes", b"min_nodes", "min_vcpus", b"min_vcpus", "providers", b"providers", "purchase", b"purchase", "regions", b"regions", "stale_prices", b"stale_prices", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_interruption", b"_max_interruption", "allow_unknown_network", b"allow_unknown_network", "cpu_architectures", b"cpu_architectures", "devices", b"devices", "exclude_devices", b"exclude_devices", "fabrics", b"fabrics", "headroom", b"headroom", "instance_types", b"instance_types", "list_prices_only", b"list_prices_only", "max_cost_per_hour_nanos_usd", b"max_cost_per_hour_nanos_usd", "max_cost_per_job_nanos_usd", b"max_cost_per_job_nanos_usd", "max_gpus", b"max_gpus", "max_interruption", b"max_interruption", "max_nodes", b"max_nodes", "max_price_age", b"max_price_age", "min_gpus", b"min_gpus", "min_local_disk_bytes", b"min_local_disk_bytes", "min_network_gbps", b"min_network_gbps", "min_nodes", b"min_nodes", "min_vcpus", b"min_vcpus", "providers", b"providers", "purchase", b"purchase", "regions", b"regions", "stale_prices", b"stale_prices", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_interruption: _TypeAlias = _typing.Literal["max_interruption"]  # noqa: Y015
+    _WhichOneofArgType__max_interruption: _TypeAlias = _typing.Literal["_max_interruption", b"_max_interruption"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_interruption) -> _WhichOneofReturnType__max_interruption | None: ...
 
 Global___Constraints: _TypeAlias = Constraints  # noqa: Y015
 

@@ -40,7 +40,8 @@ def main() -> int:
     """Runs the workload of the first argument; the answer goes to the second."""
     workload = json.loads(sys.argv[1])
     marks = Marks()
-    facts = import_module(MODULES[workload["fw"]]).run(workload, marks)
+    module = "jobs_batches" if "batch_rows" in workload else MODULES[workload["fw"]]
+    facts = import_module(module).run(workload, marks)
     marks.set("end")
     Path(sys.argv[2]).write_text(
         json.dumps(

@@ -42,7 +42,9 @@ def _xgboost(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     rounds, classes = workload.get("rounds", 20), data.get("classes", 2)
     if workload["api"] == "sklearn":
         kind = xgb.XGBClassifier if classes else xgb.XGBRegressor
-        model = kind(n_estimators=rounds, n_jobs=2, **parameters).fit(matrix, target)
+        model = kind(n_estimators=rounds, n_jobs=workload.get("threads", 2), **parameters).fit(
+            matrix, target
+        )
         marks.set("fit")
         if "predict" in workload.get("ops", ()):
             model.predict(matrix)
@@ -55,7 +57,9 @@ def _xgboost(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     if workload.get("del_raw"):
         del matrix
     booster = xgb.train(
-        {**_objective("xgboost", classes), "nthread": 2, **parameters}, made, rounds
+        {**_objective("xgboost", classes), "nthread": workload.get("threads", 2), **parameters},
+        made,
+        rounds,
     )
     marks.set("train")
     if "predict" in workload.get("ops", ()):
@@ -73,13 +77,20 @@ def _lightgbm(workload: dict[str, Any], marks: Marks) -> dict[str, Any]:
     rounds, classes = workload.get("rounds", 20), data.get("classes", 2)
     if workload["api"] == "sklearn":
         kind = lgb.LGBMClassifier if classes else lgb.LGBMRegressor
-        model = kind(n_estimators=rounds, n_jobs=2, verbose=-1, **parameters).fit(matrix, target)
+        model = kind(
+            n_estimators=rounds, n_jobs=workload.get("threads", 2), verbose=-1, **parameters
+        ).fit(matrix, target)
         marks.set("fit")
         if "predict" in workload.get("ops", ()):
             model.predict(matrix)
             marks.set("predict")
         return {}
-    settings = {**_objective("lightgbm", classes), "num_threads": 2, "verbose": -1, **parameters}
+    settings = {
+        **_objective("lightgbm", classes),
+        "num_threads": workload.get("threads", 2),
+        "verbose": -1,
+        **parameters,
+    }
     keep = {"free_raw_data": workload["free_raw_data"]} if "free_raw_data" in workload else {}
     made = lgb.Dataset(matrix, target, params=settings, **keep)
     made.construct()

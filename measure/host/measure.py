@@ -3,7 +3,8 @@
 ROW is a file with one case or its workload, or inline JSON. The answer is JSON on standard output:
 the workload, the marks the job set, and the peak. A single process is read from the kernel's
 high-water mark; a job that starts others (`multiproc`) is sampled as a tree, by proportional set
-size, every `--interval` seconds.
+size, every `--interval` seconds. `env` of a workload is added to the job's environment, so that an
+allocator's settings are measured as they are set.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def run(workload: dict[str, Any], *, interval: float, seconds: float) -> dict[st
         command = [sys.executable, str(JOB), json.dumps(workload), answer.name]
         started = time.monotonic()
         process = subprocess.Popen(
-            command, env={**os.environ, **QUIET}, stderr=subprocess.PIPE, text=True
+            command,
+            env={**os.environ, **QUIET, **workload.get("env", {})},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         tree_peak = 0
         root = psutil.Process(process.pid)

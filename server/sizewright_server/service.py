@@ -20,12 +20,12 @@ from sizewright_catalog.published import (
 from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.asked_layout import asked_layout
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
-from sizewright_server.estimation.preparation import AnyPrepared, prepare_any
+from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.serving.prepared import PreparedServing
 from sizewright_server.estimation.workload import Layout
-from sizewright_server.planning.advice import advise, changes_that_fit
+from sizewright_server.planning.advice import Advisor
 from sizewright_server.planning.devices import (
     overhead_of,
     served_on,
@@ -47,6 +47,7 @@ from sizewright_server.planning.plan import (
 )
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
+from sizewright_server.planning.smallest_changes import changes_that_fit
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import strongest
 from sizewright_server.planning.words import reasons_of
@@ -184,14 +185,18 @@ class Sizing:
             hours_of(question.job),
             kept=self.remembered.searches(question.key),
         )
-        gpu = uses_gpu(question.workload)
-        index = self.index if gpu else self.host_index
+        index = self._index_of(question.workload)
         result = recommend(asked, index)
         if question.advise:
             notices = (*result.notices, *relaxations(asked, index, result))
-            result = replace(result, advice=advise(asked, index, result), notices=notices)
+            advice = Advisor(asked, self._index_of, result).advice()
+            result = replace(result, advice=advice, notices=notices)
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
+
+    def _index_of(self, workload: AnyWorkload) -> OfferIndex:
+        """The offers a workload runs on."""
+        return self.index if uses_gpu(workload) else self.host_index
 
     def _with_registered(self, asked: tuple[Machine, ...]) -> tuple[Machine, ...]:
         """A question's own machines and the registered; of one name, the question's own."""
@@ -222,8 +227,7 @@ class Sizing:
             return replace(made, limits=found)
         if worst(tuple(p.verdict for p in choice.pools)) == "fits":
             planning = Question(prepared, asked, 1, self.today())
-            gpu = uses_gpu(question.workload)
-            cheaper = cheaper_elsewhere(planning, self.index if gpu else self.host_index, target)
+            cheaper = cheaper_elsewhere(planning, self._index_of(question.workload), target)
             return replace(made, limits=found, notices=(*made.notices, *cheaper))
         changes = changes_that_fit(prepared, prepare_any, target, nodes, asked, choice.layout)
         return replace(made, limits=found, advice=changes)

@@ -41,8 +41,19 @@ def put_advice(page: Page, advice: Sequence[plan_pb2.Advice]) -> None:
     """Add what would make the answer another one."""
     if not advice:
         return
-    page.heading("What would change the answer")
-    page.points([_advised(one) for one in advice])
+    freeing = [one for one in advice if _only_frees(one)]
+    better = [one for one in advice if not _only_frees(one)]
+    if better:
+        page.heading("What would change the answer")
+        page.points([_advised(one) for one in better])
+    if freeing:
+        page.heading("What would free memory, at the same price")
+        page.points([_advised(one) for one in freeing])
+
+
+def _only_frees(one: plan_pb2.Advice) -> bool:
+    """Whether a piece of advice leads to no other plan."""
+    return not one.HasField("recommendation") and not one.verdict
 
 
 def put_limits(page: Page, limits: Sequence[plan_pb2.FitLimit]) -> None:
@@ -71,7 +82,8 @@ def _advised(one: plan_pb2.Advice) -> str:
     results = any(technique.changes_results for technique in one.techniques)
     lossy = " Results may differ." if results else ""
     room = f" It takes {' and '.join(saved)}." if saved else ""
-    return f"{one.message}{room} Cost: {costs}.{lossy}"
+    details = "".join(f" {sentence}" for sentence in one.details)
+    return f"{one.message}{room}{details} Cost: {costs}.{lossy}"
 
 
 def _changes(technique: plan_pb2.Technique) -> str:
@@ -79,7 +91,7 @@ def _changes(technique: plan_pb2.Technique) -> str:
         f"{change.field.removeprefix('workload.')} {change.before} to {change.after}"
         for change in technique.changes
     )
-    return f"{technique.name} ({changes})"
+    return f"{technique.title or technique.name} ({changes})"
 
 
 def _machine(plan: plan_pb2.Recommendation) -> str:

@@ -86,8 +86,8 @@ def _further(plain: Layout, legal: LegalSizes) -> list[Layout]:
 
 
 def offloading_layouts(offload: OffloadTarget, gpus: int) -> tuple[Layout, ...]:
-    """Layouts in which DeepSpeed keeps states in host memory: parameters leave in stage 3 alone."""
-    stages = (3,) if offload == "optimizer-and-parameters" else (2, 3)
+    """Layouts in which DeepSpeed keeps states off the GPU; stage 3 for parameters, and for NVMe."""
+    stages = (2, 3) if offload == "optimizer" else (3,)
     return tuple(
         Layout(dp=gpus, zero=stage, sharding="deepspeed", offload=offload) for stage in stages
     )

@@ -1,226 +1,226 @@
-"""Advice: techniques that would change the answer, found by estimating the changed workload."""
+"""Advice: techniques that would change the answer, found by planning the changed workload."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import combinations as pairs_of
+from itertools import combinations as sets_of
 
-from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
-from sizewright_server.estimation.workload import Layout, Training
+from sizewright_server.planning.advice_words import dropped, outcome, room, time_words
+from sizewright_server.planning.comparing import (
+    own_layout,
+    ranks_of,
+    saved_bytes,
+    time_factor,
+    work_cost_factor,
+)
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
-from sizewright_server.planning.machines import check_nodes
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.objectives import in_words, value_of
-from sizewright_server.planning.plan import (
-    Advice,
-    Constraints,
-    Objective,
-    Plan,
-    PlanningResult,
-    worst,
-)
+from sizewright_server.planning.objectives import value_of
+from sizewright_server.planning.plan import Advice, Objective, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.prices import details_of
 from sizewright_server.planning.techniques import Applied, figures, forms
-from sizewright_server.planning.variants import Combination, Prepare, Variant, single_steps
+from sizewright_server.planning.variants import (
+    Combination,
+    Variant,
+    combine,
+    single_steps,
+    strongest,
+)
 
-#: Pieces of advice in one answer.
+#: Pieces of advice in one answer that make it cheaper, or make it fit.
 MOST_ADVICE = 8
+#: Pieces that only free memory, and the share of the fuller pool they must free.
+MOST_ROOM = 4
+LEAST_ROOM = 0.1
+#: Those that take longer than this do not come at the same price.
+SAME_TIME = 1.1
+#: Techniques that are tried together where fewer make nothing fit.
+MOST_TOGETHER = 2
 
 
-def advise(question: Question, index: OfferIndex, result: PlanningResult) -> tuple[Advice, ...]:
-    """What would make the cheapest plan cheaper, or make one fit; most dollars saved first.
+class Advisor:
+    """Plans one question again with changes. `index_of` tells the offers a workload runs on."""
 
-    Each is added to those the plan uses already, and shown in the mildest of its forms that saves
-    most of what the question ranks by.
-    """
-    before = result.plans[0] if result.plans and result.plans[0].verdict == "fits" else None
-    used = {step.name for step in before.variant.steps} if before else set()
-    start = before.variant.prepared if before else question.prepared
-    singles = [
-        (workload, steps)
-        for workload, steps in single_steps(start.workload)
-        if steps[0].name not in used
-    ]
-    aim = question.objective
-    found = _best_by_technique(_tried(question, index, before, singles), aim)
-    if before is None and not found:
-        found = _best_by_technique(_tried(question, index, before, _pairs(question)), aim)
-    found.sort(key=partial(_preference, aim))
-    return tuple(found[:MOST_ADVICE])
+    def __init__(
+        self,
+        question: Question,
+        index_of: Callable[[AnyWorkload], OfferIndex],
+        result: PlanningResult,
+    ) -> None:
+        self.question, self.index_of = question, index_of
+        self.aim: Objective = question.objective
+        fits = result.plans and result.plans[0].verdict == "fits"
+        self.before: Plan | None = result.plans[0] if fits else None
+        allowed = {step.name for _, steps in question.combinations for step in steps}
+        #: Techniques the plan could have used, which were searched with every other.
+        self.allowed = [name for name in figures() if name in allowed]
+
+    def advice(self) -> tuple[Advice, ...]:
+        """What makes the best plan better, or one fit; then what only frees memory."""
+        base = self.question.prepared.workload
+        singles = [pair for pair in single_steps(base) if pair[1][0].name not in self.allowed]
+        found = self._tried(singles)
+        if self.before is None:
+            for count in range(2, MOST_TOGETHER + 1):
+                found = found or self._tried(self._together(count))
+        better = [one for one in found if one.plan is not None]
+        better.sort(key=partial(_preference, self.aim))
+        return (*better[:MOST_ADVICE], *self._roomy(found, better))
+
+    def _tried(self, changed: Iterable[Combination]) -> list[Advice]:
+        """Of each set of techniques the form that does most; of equals the mildest."""
+        best: dict[tuple[str, ...], Advice] = {}
+        for workload, steps in changed:
+            one = self._advice(workload, steps)
+            name = tuple(step.name for step in steps)
+            if one and (
+                name not in best or _reached(self.aim, one) < _reached(self.aim, best[name])
+            ):
+                best[name] = one
+        return list(best.values())
+
+    def _together(self, count: int) -> Iterator[Combination]:
+        """Sets of so many techniques, each as far as it goes."""
+        base = self.question.prepared.workload
+        names = [n for n in figures() if n not in self.allowed and forms(n, base)]
+        for chosen in sets_of(names, count):
+            workload, steps = combine(base, [(name, FAR) for name in chosen])
+            if len(steps) == count:
+                yield workload, steps
+
+    def _advice(self, workload: AnyWorkload, steps: tuple[Applied, ...]) -> Advice | None:
+        """The best plan with the techniques beside any the plan may use; None when not better."""
+        prepared = self._prepared(workload)
+        after = None if prepared is None else self._planned(prepared, steps)
+        before = self.before
+        if before is None:
+            if prepared is None or after is None:
+                return None
+            gpu, host = saved_bytes(
+                self.question.prepared, after.variant.prepared, after.layout, ranks_of(after)
+            )
+            details = details_of(steps, prepared, after.layout, ranks_of(after))
+            words = outcome(self.aim, steps, None, after)
+            return Advice(steps, gpu, host, 0, after, None, words, details=details)
+        if after is None or value_of(self.aim, after) >= value_of(self.aim, before):
+            return self._frees(before, steps)
+        return self._saves(before, after, steps)
+
+    def _saves(self, before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Advice:
+        added = self._added(before, steps) or after.variant.prepared
+        gpu, host = saved_bytes(before.variant.prepared, added, before.layout, ranks_of(before))
+        factor = time_factor(before, after, steps)
+        cost = work_cost_factor(before, after, factor)
+        timed = self.question.hours is not None
+        return Advice(
+            steps,
+            gpu,
+            host,
+            before.cost_per_hour_nanos_usd - after.cost_per_hour_nanos_usd,
+            after,
+            None,
+            outcome(self.aim, steps, before, after),
+            before.cost_per_job_nanos_usd - after.cost_per_job_nanos_usd if timed else 0,
+            factor,
+            cost,
+            (
+                *time_words(before, after, factor, cost),
+                *dropped(before, after, steps),
+                *details_of(steps, after.variant.prepared, after.layout, ranks_of(after)),
+            ),
+        )
+
+    def _frees(self, before: Plan, steps: tuple[Applied, ...]) -> Advice | None:
+        """Techniques that free memory of the plan, beside those it uses; None where little."""
+        slow = any(step.figures.time[1] > SAME_TIME for step in steps)
+        added = None if slow else self._added(before, steps)
+        if added is None:
+            return None
+        gpu, host = saved_bytes(before.variant.prepared, added, before.layout, ranks_of(before))
+        fuller = max(before.pools, key=lambda p: p.peak.high_bytes / max(p.usable_bytes, 1))
+        saved = gpu if fuller.pool == "gpu" else host
+        if saved < LEAST_ROOM * fuller.peak.best_bytes:
+            return None
+        layout = own_layout(added, before.layout)
+        details = details_of(steps, added, layout, ranks_of(before))
+        return Advice(steps, gpu, host, 0, None, None, room(steps), details=details)
+
+    def _roomy(self, found: list[Advice], better: list[Advice]) -> list[Advice]:
+        """The pieces that only free memory: those that leave results alone first, then the most."""
+        names = {step.name for one in better for step in one.steps}
+        freed = [
+            one for one in found if one.plan is None and not {s.name for s in one.steps} & names
+        ]
+        freed.sort(key=lambda one: (_lossy(one), -one.gpu_bytes_saved, -one.host_bytes_saved))
+        return freed[:MOST_ROOM]
+
+    def _added(self, before: Plan, steps: tuple[Applied, ...]) -> Prepared | None:
+        """The plan's own workload with the same techniques on top."""
+        workload = before.variant.prepared.workload
+        for step in steps:
+            same = [made for made, applied in forms(step.name, workload) if _alike(applied, step)]
+            if not same:
+                return None
+            workload = same[0]
+        return self._prepared(workload)
+
+    def _planned(self, prepared: Prepared, steps: tuple[Applied, ...]) -> Plan | None:
+        """The best plan of a changed workload, over every combination of what is allowed."""
+        question = self.question
+        hours = question.hours and partial(_with_steps, question.hours, steps)
+        asked = replace(
+            question,
+            prepared=prepared,
+            max_results=1,
+            combinations=tuple(strongest(prepared.workload, self.allowed)),
+            hours=hours,
+            kept=None,
+        )
+        plans = recommend(asked, self.index_of(prepared.workload)).plans
+        return plans[0] if plans and plans[0].verdict == "fits" else None
+
+    def _prepared(self, workload: AnyWorkload) -> Prepared | None:
+        """The changed workload, prepared; None where the change contradicts the model."""
+        try:
+            return self.question.prepare(workload)
+        except UnsupportedWorkload:
+            return None
 
 
-def _tried(
-    question: Question, index: OfferIndex, before: Plan | None, changed: Iterable[Combination]
-) -> list[Advice]:
-    made = []
-    used = before.variant.steps if before else ()
-    for workload, steps in changed:
-        prepared = _prepared(question.prepare, workload)
-        if prepared is None:
-            continue
-        # The time that techniques take counts too, where hours are asked for.
-        every, hours = (*used, *steps), question.hours
-        timed = hours and partial(_with_steps, hours, every)
-        alone = replace(question, prepared=prepared, max_results=1, combinations=(), hours=timed)
-        plans = recommend(alone, index).plans
-        after = plans[0] if plans and plans[0].verdict == "fits" else None
-        if after is None:
-            continue
-        aim = question.objective
-        if before is not None and value_of(aim, after) >= value_of(aim, before):
-            continue
-        old = before.variant.prepared if before else question.prepared
-        made.append(_advice(aim, old, prepared, steps, before, after))
-    return made
+#: Beyond the number of forms of any technique: its strongest.
+FAR = 99
 
 
 def _with_steps(
     hours: Callable[[Variant], Hours], steps: tuple[Applied, ...], variant: Variant
 ) -> Hours:
-    return hours(replace(variant, steps=steps))
+    """The hours of a variant that has techniques beside its own: their time counts too."""
+    return hours(replace(variant, steps=(*steps, *variant.steps)))
 
 
-def _advice(
-    aim: Objective,
-    old: Prepared,
-    new: Prepared,
-    steps: tuple[Applied, ...],
-    before: Plan | None,
-    after: Plan,
-) -> Advice:
-    at = before or after
-    gpu, host = saved_bytes(old, new, at.layout, _ranks(at))
-    saved = before.cost_per_hour_nanos_usd - after.cost_per_hour_nanos_usd if before else 0
-    reached = in_words(aim, value_of(aim, after))
-    ending = f"makes it fit, at {reached} on {_machine(after)}"
-    if before:
-        gained = in_words(aim, value_of(aim, before) - value_of(aim, after))
-        ending = f"saves {gained}: {reached} on {_machine(after)}"
-    return Advice(steps, gpu, host, saved, after, None, f"{_said(steps)} {ending}.")
-
-
-def changes_that_fit(
-    prepared: Prepared,
-    prepare: Prepare,
-    target: InstanceType | Machine,
-    nodes: int,
-    constraints: Constraints,
-    at: Layout,
-) -> tuple[Advice, ...]:
-    """Changes with which a workload fits a machine it does not fit, the smallest first.
-
-    Pairs of techniques are tried where none alone is enough. `at` is the layout bytes are
-    compared under.
-    """
-    for changed in (single_steps(prepared.workload), _pairs_on(prepared)):
-        found = []
-        for workload, steps in changed:
-            new = _prepared(prepare, workload)
-            choice = None if new is None else check_nodes(new, target, [nodes], constraints).choice
-            if new is None or choice is None:
-                continue
-            verdict = worst(tuple(pool.verdict for pool in choice.pools))
-            if verdict == "fits":
-                ranks = max(target.device_count, 1)
-                gpu, host = saved_bytes(prepared, new, at, ranks)
-                message = f"{_said(steps)} makes it fit."
-                found.append(Advice(steps, gpu, host, 0, None, verdict, message))
-        if found:
-            best = _best_by_technique(found, "cost-per-hour")
-            return tuple(sorted(best, key=partial(_preference, "cost-per-hour"))[:MOST_ADVICE])
-    return ()
-
-
-def saved_bytes(old: Prepared, new: Prepared, layout: Layout, ranks: int) -> tuple[int, int]:
-    """What a change takes off the best estimates of a GPU and of a node under one layout."""
-    sizes = []
-    for prepared in (old, new):
-        columns = prepared.columns((_offloaded(prepared, layout),))
-        host = columns.host_node_best_bytes[0] + ranks * columns.host_rank_best_bytes[0]
-        sizes.append((int(columns.gpu_reserved_best_bytes[0]), int(host)))
-    return sizes[0][0] - sizes[1][0], sizes[0][1] - sizes[1][1]
-
-
-def _offloaded(prepared: Prepared, layout: Layout) -> Layout:
-    """The layout with what the workload offloads, which DeepSpeed does in its stages 2 and 3."""
-    run = getattr(prepared.workload, "run", None)
-    if not isinstance(run, Training) or run.offload in ("none", layout.offload):
-        return layout
-    needed = 3 if run.offload == "optimizer-and-parameters" else 2
-    zero = max(layout.zero, needed)
-    return replace(layout, zero=zero, sharding="deepspeed", offload=run.offload)
-
-
-def _pairs(question: Question) -> list[Combination]:
-    return _pairs_on(question.prepared)
-
-
-def _pairs_on(prepared: Prepared) -> list[Combination]:
-    """Two techniques together, each as far as it goes."""
-    made: list[Combination] = []
-    for first, second in pairs_of(figures(), 2):
-        for workload, one in forms(first, prepared.workload)[-1:]:
-            for both, two in forms(second, workload)[-1:]:
-                made.append((both, (one, two)))
-    return made
-
-
-def _best_by_technique(found: Iterable[Advice], aim: Objective) -> list[Advice]:
-    """Of each technique the form that saves most; of equals the first, which is the mildest."""
-    best: dict[tuple[str, ...], Advice] = {}
-    for advice in found:
-        name = tuple(step.name for step in advice.steps)
-        held = best.get(name)
-        if held is None or _reached(aim, advice) < _reached(aim, held):
-            best[name] = advice
-    return list(best.values())
+def _alike(one: Applied, other: Applied) -> bool:
+    return [c.after for c in one.changes] == [c.after for c in other.changes]
 
 
 def _reached(aim: Objective, advice: Advice) -> float:
-    """What the plan with a piece of advice is ranked by; 0 for all where there is no plan."""
-    return value_of(aim, advice.plan) if advice.plan else 0.0
+    """What the plan with a piece of advice is ranked by; beyond all where there is no plan."""
+    return value_of(aim, advice.plan) if advice.plan else float("inf")
 
 
-def _preference(aim: Objective, advice: Advice) -> tuple[float, int, list[int]]:
-    """The best plan first; then what leaves results alone; then the order of the table."""
+def _lossy(advice: Advice) -> int:
+    return sum(step.figures.changes_results for step in advice.steps)
+
+
+def _preference(aim: Objective, advice: Advice) -> tuple[int, bool, float, int, list[int]]:
+    """Fewest techniques; what does not make the work dearer in the end; the best plan; what leaves
+    results alone; then the order of the table."""
     order = list(figures())
-    lossy = sum(step.figures.changes_results for step in advice.steps)
-    return _reached(aim, advice), lossy, [order.index(step.name) for step in advice.steps]
-
-
-def _prepared(prepare: Prepare, workload: AnyWorkload) -> Prepared | None:
-    """The changed workload, prepared; None where the change contradicts the model."""
-    try:
-        return prepare(workload)
-    except UnsupportedWorkload:
-        return None
-
-
-def _ranks(plan: Plan) -> int:
-    target = plan.machine if plan.offer is None else plan.offer.instance_type
-    return max(target.device_count, 1) if target else 1
-
-
-def _machine(plan: Plan) -> str:
-    if plan.offer is None:
-        return plan.machine.name.removeprefix("machines/") if plan.machine else ""
-    nodes = f"{plan.node_count} x " if plan.node_count > 1 else ""
-    return f"{nodes}{plan.offer.instance_type.provider} {plan.offer.instance_type.type}"
-
-
-def _said(steps: Sequence[Applied]) -> str:
-    """Techniques and what they change, as the subject of a sentence."""
-    words = []
-    for step in steps:
-        changes = ", ".join(
-            f"{change.field.rsplit('.', 1)[-1]} {change.before} to {change.after}"
-            for change in step.changes
-        )
-        words.append(f"{step.name.replace('-', ' ')} ({changes})")
-    text = " with ".join(words)
-    return text[0].upper() + text[1:]
+    places = [order.index(step.name) for step in advice.steps]
+    dearer = (advice.work_cost_factor or 0.0) > 1
+    return len(advice.steps), dearer, _reached(aim, advice), _lossy(advice), places

@@ -92,7 +92,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A change that would alter the answer. `plan` is the cheapest with it; bytes at most."""
+    """A change that would alter the answer, and what it is worth.
+
+    `plan` is the cheapest plan with it; None where it only frees memory, and for a checked machine.
+    Bytes are of the best estimate under one layout, negative where it adds. `time_factor` is the
+    time of the same work on the plan with it relative to the plan without (low, best, high), and
+    `work_cost_factor` the dollars of that; None where no speed is known. `details` are sentences
+    with the numbers of what it takes.
+    """
 
     steps: tuple[Applied, ...]
     gpu_bytes_saved: int
@@ -101,6 +108,10 @@ class Advice:
     plan: Plan | None
     verdict: Verdict | None
     message: str
+    cost_per_job_saved_nanos_usd: int = 0
+    time_factor: tuple[float, float, float] | None = None
+    work_cost_factor: float | None = None
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

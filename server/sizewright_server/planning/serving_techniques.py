@@ -8,7 +8,8 @@ from typing import Any
 
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
-from sizewright_server.planning.changes import Change, Form, Rule
+from sizewright_server.estimation.workload import Inference, Workload
+from sizewright_server.planning.changes import Change, Form, Rule, with_run
 
 #: Weights that are not quantised yet.
 PLAIN_WEIGHTS = ("bf16", "fp16", "fp32")
@@ -46,8 +47,20 @@ def _without_graphs(workload: AnyWorkload) -> Iterator[Form]:
         yield _with_served(workload, "serving.enforce_eager", "false", "true", eager=True)
 
 
+def _smaller_batch(workload: AnyWorkload) -> Iterator[Form]:
+    """Half as many sequences at once; the others wait."""
+    if isinstance(workload, ServingWorkload) and workload.run.batch > 1:
+        before = workload.run.batch
+        yield _with_served(workload, "batch", str(before), str(before // 2), batch=before // 2)
+    elif isinstance(workload, Workload) and isinstance(workload.run, Inference):
+        before = workload.run.batch
+        if before > 1:
+            yield with_run(workload, "batch", before, before // 2, batch=before // 2)
+
+
 SERVING: dict[str, Rule] = {
     "no-cuda-graphs": _without_graphs,
+    "smaller-batch": _smaller_batch,
     "quantized-cache": _quantized_cache,
     "quantized-weights": _quantized_weights,
 }

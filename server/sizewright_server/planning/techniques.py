@@ -8,6 +8,7 @@ fields it changes. It yields nothing where it does not apply. Its figures are da
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,20 +16,36 @@ from typing import Any
 
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.changes import Change, Rule
+from sizewright_server.planning.checkpoint_techniques import CHECKPOINTS
 from sizewright_server.planning.data_techniques import DATA
+from sizewright_server.planning.estimator_techniques import ESTIMATORS
+from sizewright_server.planning.model_techniques import MODEL
+from sizewright_server.planning.placement_techniques import PLACEMENT
 from sizewright_server.planning.serving_techniques import SERVING
 from sizewright_server.planning.training_techniques import TRAINING
 
-RULES: dict[str, Rule] = {**TRAINING, **SERVING, **DATA}
+RULES: dict[str, Rule] = {
+    **TRAINING,
+    **PLACEMENT,
+    **CHECKPOINTS,
+    **MODEL,
+    **SERVING,
+    **DATA,
+    **ESTIMATORS,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What is known of a technique; `time` is relative to without: low, best, high.
 
-    `never_adds`: no pool of any layout needs more with it than without.
+    `never_adds`: no pool of any layout needs more memory with it than without. `searched`: "exact"
+    and "all" allow it; the others are taken where they are named. `titles` are its names for
+    people, by the value its first change leads to; "*" for any other.
     """
 
+    titles: Mapping[str, str]
+    searched: bool
     changes_results: bool
     never_adds: bool
     time: tuple[float, float, float]
@@ -48,6 +65,12 @@ class Applied:
         """What it costs."""
         return figures()[self.name]
 
+    @property
+    def title(self) -> str:
+        """Its name as people write it: "LoRA", "8-bit AdamW"."""
+        titles = self.figures.titles
+        return titles.get(self.changes[0].after if self.changes else "*", titles["*"])
+
 
 @cache
 def figures() -> dict[str, Figures]:
@@ -56,6 +79,8 @@ def figures() -> dict[str, Figures]:
     table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
     return {
         name: Figures(
+            _titles(entry["title"]),
+            bool(entry.get("searched", True)),
             bool(entry["changes_results"]),
             bool(entry["never_adds"]),
             _three(entry["time"]),
@@ -65,6 +90,10 @@ def figures() -> dict[str, Figures]:
         for name, entry in table.items()
         if not name.startswith("_")
     }
+
+
+def _titles(entry: str | dict[str, str]) -> Mapping[str, str]:
+    return {"*": entry} if isinstance(entry, str) else entry
 
 
 def _three(values: list[float]) -> tuple[float, float, float]:

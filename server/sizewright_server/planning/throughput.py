@@ -26,6 +26,7 @@ from sizewright_server.estimation.workload import Inference, Layout, Training
 from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.kinds import NodeKind
+from sizewright_server.planning.offload_time import Moved
 from sizewright_server.planning.variants import Variant
 
 Floats = NDArray[np.float64]
@@ -40,7 +41,20 @@ WHOLE_NODE = 8
 
 
 #: Their time is in the work itself: passes, the peak of a precision, tokens of a sequence.
-MODELLED = frozenset({"activation-checkpointing", "lora", "mixed-precision", "shorter-sequences"})
+MODELLED = frozenset(
+    {
+        "activation-checkpointing",
+        "lora",
+        "mixed-precision",
+        "shorter-sequences",
+        "optimizer-offload",
+        "nvme-offload",
+        "sharding",
+        "smaller-model",
+        "pruned-model",
+        "smaller-batch",
+    }
+)
 #: The samples of a job or the tokens of one hold the length, also where a speed was measured.
 IN_THE_JOB = frozenset({"shorter-sequences"})
 
@@ -153,7 +167,18 @@ class ModelledHours:
             volume = 2 * weights * self.trained_share
             reduced = machine.exposed(volume, layout.dp, layout.gpus, compute * HALF / PASSES)
         bubble = 1 + (layout.pp - 1) / max(steps, 1)
-        return (micro * steps * bubble + reduced) / (run.micro_batch * steps * layout.dp)
+        moved = self._off_the_gpu(layout, machine)
+        return (micro * steps * bubble + reduced + moved) / (run.micro_batch * steps * layout.dp)
+
+    def _off_the_gpu(self, layout: Layout, machine: _Machine) -> float:
+        """Seconds an optimizer step takes off the GPU; 0 where it runs there."""
+        if layout.offload == "none":
+            return 0.0
+        assert isinstance(self.run, Training)
+        trained = int(self.work.active_parameters * self.trained_share)
+        state = Moved(self.run.optimizer.name, trained, layout, machine.kind.per_node)
+        pcie = str(min(max(machine.speed.pcie_generation, 3), 5))
+        return state.seconds(machine.at, _bands()["pcie_bytes_per_second"][pcie][machine.at])
 
     def _tensor_parallel(self, layout: Layout, machine: _Machine, batch: int, width: int) -> float:
         """Four all-reduces a layer, two in each pass (Shoeybi et al. 2019), none overlapped."""

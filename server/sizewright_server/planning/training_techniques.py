@@ -114,16 +114,6 @@ def _step_in_backward(workload: AnyWorkload) -> Iterator[Form]:
     yield with_run(workload, "optimizer.in_backward", "false", "true", optimizer=optimizer)
 
 
-def _offload(workload: AnyWorkload) -> Iterator[Form]:
-    run = _training(workload)
-    if run is None or run.offload != "none" or run.optimizer.in_backward:
-        return  # DeepSpeed steps on the CPU when all gradients are there.
-    if run.layout is not None and run.layout.offload != "none":
-        return
-    for target in ("optimizer", "optimizer-and-parameters"):
-        yield with_run(workload, "parallelism.offload", "none", target, offload=target)
-
-
 def _lora(workload: AnyWorkload) -> Iterator[Form]:
     yield from _adapted(workload, None)
 
@@ -181,7 +171,6 @@ TRAINING: dict[str, Rule] = {
     "selective-checkpointing": _selective,
     "activation-checkpointing": _checkpointing,
     "step-in-backward": _step_in_backward,
-    "optimizer-offload": _offload,
     "mixed-precision": _mixed_precision,
     "8-bit-optimizer": _eight_bit,
     "pure-bf16": _pure_bf16,

@@ -95,7 +95,7 @@ def _choices(name: str, workload: AnyWorkload) -> tuple[int, ...]:
 
 
 #: Techniques whose forms differ in where they take memory from: no form needs less than another.
-SEVERAL = frozenset({"optimizer-offload", "quantized-weights"})
+SEVERAL = frozenset({"sharding", "optimizer-offload", "nvme-offload", "quantized-weights"})
 
 
 def _harm(steps: Sequence[Applied]) -> tuple[int, int, list[int]]:

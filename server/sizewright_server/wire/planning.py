@@ -25,9 +25,11 @@ def read_techniques(
     allowed = set()
     for i, name in enumerate(message.techniques):
         if name == ALL:
-            allowed |= set(known)
+            allowed |= {key for key, entry in known.items() if entry.searched}
         elif name == EXACT:
-            allowed |= {key for key, entry in known.items() if not entry.changes_results}
+            allowed |= {
+                key for key, entry in known.items() if entry.searched and not entry.changes_results
+            }
         elif name in known:
             allowed.add(name)
         else:
@@ -87,6 +89,8 @@ def technique_messages(steps: Sequence[Applied]) -> list[plan_pb2.Technique]:
                 time_factor_low=low,
                 time_factor_best=best,
                 time_factor_high=high,
+                title=step.title,
+                source=known.source,
             )
         )
     return made

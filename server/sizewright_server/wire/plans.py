@@ -80,18 +80,26 @@ def pool_messages(pools: Sequence[PoolFit]) -> list[plan_pb2.PoolFit]:
 
 def advice_messages(advice: Sequence[Advice], today: date) -> list[plan_pb2.Advice]:
     """Advice with the plan or the verdict it leads to."""
-    return [
-        plan_pb2.Advice(
-            techniques=technique_messages(one.steps),
-            gpu_bytes_saved=one.gpu_bytes_saved,
-            host_bytes_saved=one.host_bytes_saved,
-            cost_per_hour_saved_nanos_usd=one.cost_per_hour_saved_nanos_usd,
-            recommendation=None if one.plan is None else _plan(1, one.plan, today),
-            verdict=plan_pb2.VERDICT_UNSPECIFIED if one.verdict is None else VERDICTS[one.verdict],
-            message=one.message,
-        )
-        for one in advice
-    ]
+    return [_advice(one, today) for one in advice]
+
+
+def _advice(one: Advice, today: date) -> plan_pb2.Advice:
+    low, best, high = one.time_factor or (0.0, 0.0, 0.0)
+    return plan_pb2.Advice(
+        techniques=technique_messages(one.steps),
+        gpu_bytes_saved=one.gpu_bytes_saved,
+        host_bytes_saved=one.host_bytes_saved,
+        cost_per_hour_saved_nanos_usd=one.cost_per_hour_saved_nanos_usd,
+        recommendation=None if one.plan is None else _plan(1, one.plan, today),
+        verdict=plan_pb2.VERDICT_UNSPECIFIED if one.verdict is None else VERDICTS[one.verdict],
+        message=one.message,
+        cost_per_job_saved_nanos_usd=one.cost_per_job_saved_nanos_usd,
+        time_factor_low=low,
+        time_factor_best=best,
+        time_factor_high=high,
+        work_cost_factor=one.work_cost_factor or 0.0,
+        details=one.details,
+    )
 
 
 def _plan(rank: int, plan: Plan, today: date) -> plan_pb2.Recommendation:

@@ -8,7 +8,8 @@ from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.workload import Layout, ModelSource, Optimizer, Training, Workload
-from sizewright_server.planning.advice import advise, saved_bytes
+from sizewright_server.planning.advice import Advisor
+from sizewright_server.planning.comparing import saved_bytes
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.objectives import in_words, value_of
 from sizewright_server.planning.plan import Constraints, Objective
@@ -59,14 +60,16 @@ def test_advice_is_added_to_the_techniques_the_plan_uses_already() -> None:
     result = recommend(asked, INDEX)
     used = {step.name for step in result.plans[0].variant.steps}
 
-    found = advise(asked, INDEX, result)
+    found = Advisor(asked, lambda _: INDEX, result).advice()
 
     assert used
     assert found
     assert not used & {step.name for advice in found for step in advice.steps}
     before = result.plans[0].cost_per_hour_nanos_usd
     for advice in found:
-        assert advice.plan is not None
+        if advice.plan is None:
+            assert advice.cost_per_hour_saved_nanos_usd == 0
+            continue
         assert before - advice.plan.cost_per_hour_nanos_usd == advice.cost_per_hour_saved_nanos_usd
         assert advice.cost_per_hour_saved_nanos_usd > 0
 
@@ -75,8 +78,12 @@ def test_advice_for_a_job_saves_dollars_of_the_job_even_where_the_hour_costs_mor
     asked = question(objective="cost-per-job")
     result = recommend(asked, INDEX)
 
-    for advice in advise(asked, INDEX, result):
+    better = [a for a in Advisor(asked, lambda _: INDEX, result).advice() if a.plan]
+
+    assert better
+    for advice in better:
         assert advice.plan is not None
+        assert advice.cost_per_job_saved_nanos_usd > 0
         assert advice.plan.cost_per_job_nanos_usd < result.plans[0].cost_per_job_nanos_usd
         assert "for the job" in advice.message
 

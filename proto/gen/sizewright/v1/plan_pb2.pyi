@@ -384,6 +384,8 @@ class Technique(_message.Message):
     TIME_FACTOR_LOW_FIELD_NUMBER: _builtins.int
     TIME_FACTOR_BEST_FIELD_NUMBER: _builtins.int
     TIME_FACTOR_HIGH_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in lower-kebab case, such as "activation-checkpointing"."""
     changes_results: _builtins.bool
@@ -396,6 +398,10 @@ class Technique(_message.Message):
     """The same, the honest middle."""
     time_factor_high: _builtins.float
     """The same, at worst."""
+    title: _builtins.str
+    """Its name as people write it, such as "LoRA" or "8-bit AdamW"."""
+    source: _builtins.str
+    """Where its figures are from."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
         """What it changes."""
@@ -410,10 +416,12 @@ class Technique(_message.Message):
         time_factor_low: _builtins.float = ...,
         time_factor_best: _builtins.float = ...,
         time_factor_high: _builtins.float = ...,
+        title: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_results", b"changes_results", "cost", b"cost", "name", b"name", "time_factor_best", b"time_factor_best", "time_factor_high", b"time_factor_high", "time_factor_low", b"time_factor_low"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "changes_results", b"changes_results", "cost", b"cost", "name", b"name", "source", b"source", "time_factor_best", b"time_factor_best", "time_factor_high", b"time_factor_high", "time_factor_low", b"time_factor_low", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,6 +440,12 @@ class Advice(_message.Message):
     RECOMMENDATION_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    COST_PER_JOB_SAVED_NANOS_USD_FIELD_NUMBER: _builtins.int
+    TIME_FACTOR_LOW_FIELD_NUMBER: _builtins.int
+    TIME_FACTOR_BEST_FIELD_NUMBER: _builtins.int
+    TIME_FACTOR_HIGH_FIELD_NUMBER: _builtins.int
+    WORK_COST_FACTOR_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     gpu_bytes_saved: _builtins.int
     """Bytes it takes off a GPU's peak on the same machine and layout; negative when it adds."""
     host_bytes_saved: _builtins.int
@@ -442,6 +456,18 @@ class Advice(_message.Message):
     """The verdict on the machine with it, for CheckFit."""
     message: _builtins.str
     """One sentence for people."""
+    cost_per_job_saved_nanos_usd: _builtins.int
+    """What the cheapest plan costs less for the whole job, in nano-dollars; 0 when no job is stated."""
+    time_factor_low: _builtins.float
+    """Time of the same work on the plan with it relative to the plan without, where the speeds are
+    modelled; 0 where they are not.
+    """
+    time_factor_best: _builtins.float
+    """The same, the honest middle."""
+    time_factor_high: _builtins.float
+    """The same, at worst."""
+    work_cost_factor: _builtins.float
+    """Dollars of the same work, relative, by the honest middle; 0 where no speed is modelled."""
     @_builtins.property
     def techniques(self) -> _containers.RepeatedCompositeFieldContainer[Global___Technique]:
         """The techniques together; one, unless no single one is enough."""
@@ -449,6 +475,10 @@ class Advice(_message.Message):
     @_builtins.property
     def recommendation(self) -> Global___Recommendation:
         """The cheapest plan with it, for Recommend."""
+
+    @_builtins.property
+    def details(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sentences with the numbers of what it takes."""
 
     def __init__(
         self,
@@ -460,10 +490,16 @@ class Advice(_message.Message):
         recommendation: Global___Recommendation | None = ...,
         verdict: Global___Verdict.ValueType = ...,
         message: _builtins.str = ...,
+        cost_per_job_saved_nanos_usd: _builtins.int = ...,
+        time_factor_low: _builtins.float = ...,
+        time_factor_best: _builtins.float = ...,
+        time_factor_high: _builtins.float = ...,
+        work_cost_factor: _builtins.float = ...,
+        details: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recommendation", b"recommendation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_per_hour_saved_nanos_usd", b"cost_per_hour_saved_nanos_usd", "gpu_bytes_saved", b"gpu_bytes_saved", "host_bytes_saved", b"host_bytes_saved", "message", b"message", "recommendation", b"recommendation", "techniques", b"techniques", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_per_hour_saved_nanos_usd", b"cost_per_hour_saved_nanos_usd", "cost_per_job_saved_nanos_usd", b"cost_per_job_saved_nanos_usd", "details", b"details", "gpu_bytes_saved", b"gpu_bytes_saved", "host_bytes_saved", b"host_bytes_saved", "message", b"message", "recommendation", b"recommendation", "techniques", b"techniques", "time_factor_best", b"time_factor_best", "time_factor_high", b"time_factor_high", "time_factor_low", b"time_factor_low", "verdict", b"verdict", "work_cost_factor", b"work_cost_factor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

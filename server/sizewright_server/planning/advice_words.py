@@ -1,0 +1,86 @@
+"""Advice in sentences that can be read aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sizewright_server.planning.comparing import Span
+from sizewright_server.planning.objectives import in_words, value_of
+from sizewright_server.planning.plan import Objective, Plan
+from sizewright_server.planning.techniques import Applied
+
+#: Times nearer to each other than this are not worth a sentence.
+ALIKE = 0.03
+
+#: What a field says that was not set.
+UNSET = ("none", "false", "0", "")
+
+
+def subject(steps: Sequence[Applied]) -> str:
+    """Techniques and what they change, as the subject of a sentence."""
+    text = " with ".join(f"{step.title} ({_changes(step)})" for step in steps)
+    return text[0].upper() + text[1:]
+
+
+def _changes(step: Applied) -> str:
+    """What changes; of what is new the value alone."""
+    return ", ".join(
+        f"{change.field.rsplit('.', 1)[-1]} "
+        + (change.after if change.before in UNSET else f"{change.before} to {change.after}")
+        for change in step.changes
+    )
+
+
+def machine_words(plan: Plan) -> str:
+    """The machine of a plan."""
+    if plan.offer is None:
+        return plan.machine.name.removeprefix("machines/") if plan.machine else ""
+    nodes = f"{plan.node_count} x " if plan.node_count > 1 else ""
+    return f"{nodes}{plan.offer.instance_type.provider} {plan.offer.instance_type.type}"
+
+
+def outcome(aim: Objective, steps: Sequence[Applied], before: Plan | None, after: Plan) -> str:
+    """What the techniques lead to."""
+    reached = in_words(aim, value_of(aim, after))
+    place = machine_words(after)
+    if before is None:
+        return f"{subject(steps)} makes it fit, at {reached} on {place}."
+    gained = in_words(aim, value_of(aim, before) - value_of(aim, after))
+    if after.offer is None and not after.cost_per_hour_nanos_usd and aim != "time":
+        return f"{subject(steps)} saves {gained}: it fits your own {place}."
+    return f"{subject(steps)} saves {gained}: {reached} on {place}."
+
+
+def room(steps: Sequence[Applied]) -> str:
+    """Of techniques that free memory and lead to no cheaper machine."""
+    return f"{subject(steps)} frees memory; no cheaper machine fits with it."
+
+
+def time_words(before: Plan, after: Plan, factor: Span | None, cost: float | None) -> list[str]:
+    """How long the same work takes on another plan, and whether it costs more in the end."""
+    moved = machine_words(before) != machine_words(after)
+    where = f" on {machine_words(after)}" if moved else ""
+    made = []
+    if factor is not None and abs(factor[1] - 1) >= ALIKE:
+        low, best, high = factor
+        made.append(
+            f"The same work takes {best:.2g} times as long{where} ({low:.2g} to {high:.2g})."
+        )
+    if cost is not None and cost > 1 + ALIKE:
+        made.append(f"So the whole job costs {100 * (cost - 1):,.0f} % more, though the hour less.")
+    old, new = _vcpus(before), _vcpus(after)
+    if factor is None and moved and new < old:
+        made.append(f"It has {new} vCPUs in place of {old}.")
+    return made
+
+
+def dropped(before: Plan, after: Plan, steps: Sequence[Applied]) -> list[str]:
+    """Techniques of the plan before that the plan after does without."""
+    kept = {step.name for step in (*after.variant.steps, *steps)}
+    gone = [step.title for step in before.variant.steps if step.name not in kept]
+    return [f"It no longer needs {' or '.join(gone)}."] if gone else []
+
+
+def _vcpus(plan: Plan) -> int:
+    target = plan.machine if plan.offer is None else plan.offer.instance_type
+    return target.vcpus * plan.node_count if target else 0

@@ -1,0 +1,94 @@
+"""Two ways to run a workload compared: bytes under one layout, and time and dollars of the work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.workload import Layout, Training
+from sizewright_server.planning.conditions import conditions_of
+from sizewright_server.planning.hours import NEVER
+from sizewright_server.planning.kinds import NodeKind
+from sizewright_server.planning.machines import node_kind
+from sizewright_server.planning.needs import Prepared
+from sizewright_server.planning.plan import Plan
+from sizewright_server.planning.techniques import Applied
+from sizewright_server.planning.throughput import speed_of
+from sizewright_server.planning.variants import Variant
+
+Span = tuple[float, float, float]
+
+
+def saved_bytes(old: Prepared, new: Prepared, layout: Layout, ranks: int) -> tuple[int, int]:
+    """What a change takes off the best estimates of a GPU and of a node under one layout."""
+    sizes = []
+    for prepared in (old, new):
+        columns = prepared.columns((own_layout(prepared, layout),))
+        host = columns.host_node_best_bytes[0] + ranks * columns.host_rank_best_bytes[0]
+        sizes.append((int(columns.gpu_reserved_best_bytes[0]), int(host)))
+    return sizes[0][0] - sizes[1][0], sizes[0][1] - sizes[1][1]
+
+
+def own_layout(prepared: Prepared, layout: Layout) -> Layout:
+    """The layout as the workload takes it: its own explicit one, or with what it offloads."""
+    run = getattr(prepared.workload, "run", None)
+    if not isinstance(run, Training):
+        return layout
+    if run.layout is not None:
+        dp = run.layout.dp or layout.dp
+        return replace(run.layout, dp=dp)
+    if run.offload in ("none", layout.offload):
+        return layout
+    needed = 2 if run.offload == "optimizer" else 3
+    zero = max(layout.zero, needed)
+    return replace(layout, zero=zero, sharding="deepspeed", offload=run.offload)
+
+
+def target_of(plan: Plan) -> InstanceType | Machine:
+    """The kind of machine of a plan."""
+    target = plan.machine if plan.offer is None else plan.offer.instance_type
+    if target is None:
+        raise LookupError("a plan names no machine")
+    return target
+
+
+def ranks_of(plan: Plan) -> int:
+    """Ranks on a node of a plan."""
+    return max(target_of(plan).device_count, 1)
+
+
+def time_factor(before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Span | None:
+    """Time of the same work on another plan, which takes `steps` more; None where not modelled."""
+    if before.job_hours is not None and after.job_hours is not None:
+        return _ratio(before.job_hours, after.job_hours)
+    old = _hours(before, before.variant)
+    new = _hours(after, Variant(after.variant.prepared, (*steps, *after.variant.steps)))
+    return None if old is None or new is None else _ratio(old, new)
+
+
+def work_cost_factor(before: Plan, after: Plan, factor: Span | None) -> float | None:
+    """Dollars of the same work on another plan, relative; None where no speed is known."""
+    if factor is None or before.cost_per_hour_nanos_usd <= 0:
+        return None
+    return factor[1] * after.cost_per_hour_nanos_usd / before.cost_per_hour_nanos_usd
+
+
+def _ratio(old: Span, new: Span) -> Span:
+    """Low, best and high of a ratio whose terms err alike: the wider end bounds each side."""
+    best = new[1] / old[1]
+    ends = (new[0] / old[0], best, new[2] / old[2])
+    return min(ends), best, max(ends)
+
+
+def _hours(plan: Plan, variant: Variant) -> Span | None:
+    kind, speed = _node(plan), speed_of(variant)
+    if speed is None or kind is None:
+        return None
+    found = speed.of(plan.layout, kind)
+    return None if NEVER in found or min(found) <= 0 else found
+
+
+def _node(plan: Plan) -> NodeKind | None:
+    host = plan.variant.prepared.workload.host
+    kind = node_kind(target_of(plan), conditions_of(host))
+    return None if isinstance(kind, str) else kind

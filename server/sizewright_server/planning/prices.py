@@ -1,0 +1,46 @@
+"""What a technique takes in seconds of moving bytes, in sentences with the workload's numbers."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.estimator import PreparedWorkload
+from sizewright_server.estimation.workload import Layout, Training
+from sizewright_server.planning.needs import Prepared
+from sizewright_server.planning.offload_time import FAST, SLOW, Moved, disks
+from sizewright_server.planning.techniques import Applied
+
+GIB = 2**30
+OFFLOADS = ("optimizer-offload", "nvme-offload")
+
+
+def details_of(
+    steps: tuple[Applied, ...], prepared: Prepared, layout: Layout, ranks: int
+) -> tuple[str, ...]:
+    """Sentences on what techniques take of a workload that has them already.
+
+    `ranks` is the number of GPUs of a node.
+    """
+    if not any(step.name in OFFLOADS for step in steps):
+        return ()
+    run = getattr(prepared.workload, "run", None)
+    if not isinstance(prepared, PreparedWorkload) or not isinstance(run, Training):
+        return ()
+    moved = Moved(run.optimizer.name, prepared.trainable_parameter_count, layout, ranks)
+    return (_disk(moved) if moved.on_disk else _memory(moved),)
+
+
+def _disk(moved: Moved) -> str:
+    fast, slow = moved.disk_seconds(FAST), moved.disk_seconds(SLOW)
+    return (
+        f"A node keeps {moved.node_state_bytes / GIB:,.1f} GiB on a local NVMe drive, which every "
+        f"optimizer step reads and writes back: {fast:,.1f} to {slow:,.1f} s on one drive."
+    )
+
+
+def _memory(moved: Moved) -> str:
+    rates = disks()["cpu_optimizer"]
+    fast, slow = moved.on_node / rates[FAST], moved.on_node / rates[SLOW]
+    return (
+        f"Every optimizer step moves {moved.rank_pcie_bytes / GIB:,.1f} GiB of each GPU over PCIe, "
+        f"and the CPU steps {moved.on_node / 1e9:,.2g} billion parameters of a node in "
+        f"{fast:,.1f} to {slow:,.1f} s."
+    )

@@ -130,7 +130,7 @@ class Price:
     spot_median_nanos: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Offer:
     """An instance type in a region, on a term, at a price. `zones` are where it is offered.
 

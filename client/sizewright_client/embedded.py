@@ -46,9 +46,7 @@ class EmbeddedTransport:
             answer = dispatch(self._app, method, request, timeout_seconds=timeout_seconds)
         except CallFailed as failed:
             raise error_of_status(failed.code, failed.message, failed.status) from failed
-        if not isinstance(answer, response_type):
-            raise SizingError("INTERNAL", f"{method} answered a {type(answer).__name__}")
-        return answer
+        return response_type.FromString(answer)
 
     def stream(
         self,

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -46,13 +47,11 @@ class Calls:
 
     def handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         """One generic handler per service."""
-        services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, Message]]] = {}
+        services: dict[str, dict[str, Any]] = {}
         for path, method in METHODS.items():
             _, service, name = path.split("/")
-            services.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
-                self._handler(path, method),
-                response_serializer=method.response.SerializeToString,
-            )
+            handler: Any = grpc.unary_unary_rpc_method_handler(self._handler(path, method))
+            services.setdefault(service, {})[name] = handler
         for path, stream in STREAMS.items():
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = grpc.unary_stream_rpc_method_handler(
@@ -74,10 +73,8 @@ class Calls:
         while time.monotonic() < min(until, self._last_arrival + QUIET_SECONDS):
             time.sleep(QUIET_SECONDS / 5)
 
-    def _handler(
-        self, path: str, method: Method
-    ) -> Callable[[bytes, grpc.ServicerContext], Message]:
-        def handle(request: bytes, context: grpc.ServicerContext) -> Message:
+    def _handler(self, path: str, method: Method) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+        def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
             started = time.perf_counter()
             identity = _request_id(context)
             context.set_trailing_metadata((("x-request-id", identity),))
@@ -148,7 +145,7 @@ class Calls:
         request: bytes,
         context: grpc.ServicerContext,
         identity: str,
-    ) -> Message:
+    ) -> bytes:
         self._last_arrival = time.monotonic()
         self.tokens.check(path, method.changes_state, context.invocation_metadata())
         if self._closed.is_set():

@@ -254,10 +254,7 @@ class Sizing:
 
 def estimate_of(plan: Plan) -> MemoryEstimate:
     """A plan's estimate, explained, on its own machine."""
-    target = plan.machine if plan.offer is None else plan.offer.instance_type
-    if target is None:
-        raise LookupError("a plan names no machine")
-    return _estimate_on(plan.variant.prepared, plan.layout, target)
+    return _estimate_on(plan.variant.prepared, plan.layout, plan.placement.target)
 
 
 def _estimate_on(

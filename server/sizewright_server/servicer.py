@@ -1,4 +1,4 @@
-"""Every call of the contract, by method name: message in, message out or CallFailed.
+"""Every call of the contract, by method name: message in, bytes of a message out or CallFailed.
 
 The gRPC server and the embedded engine both call `dispatch`, so that they answer alike.
 """
@@ -50,11 +50,11 @@ MAX_ANSWER_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One call: its request and response types and what answers it."""
+    """One call: the type of its request and what answers it."""
 
     request: type[Message]
-    response: type[Message]
-    answer: Callable[[Sizing, Any, float | None], Message]
+    #: The answer as a message, or serialised already.
+    answer: Callable[[Sizing, Any, float | None], Message | bytes]
     #: Changes state: needs the admin token whenever one is configured.
     changes_state: bool = False
     #: Whether a request takes many times as long as most: short ones do not wait for it.
@@ -68,8 +68,8 @@ def dispatch(
     *,
     timeout_seconds: float | None = None,
     request_id: str | None = None,
-) -> Message:
-    """Answers one call within `timeout_seconds`.
+) -> bytes:
+    """Answers one call within `timeout_seconds`, serialised.
 
     Raises CallFailed; anything unexpected becomes INTERNAL and is logged.
     """
@@ -79,6 +79,8 @@ def dispatch(
     until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     try:
         answer = known.answer(app, request, until)
+        if not isinstance(answer, bytes):
+            answer = answer.SerializeToString(deterministic=True)
         _in_time(until)
         return answer
     except CallFailed:
@@ -105,7 +107,7 @@ def _estimate(
 
 def _recommend(
     app: Sizing, request: sizing_service_pb2.RecommendRequest, until: float | None
-) -> sizing_service_pb2.RecommendResponse:
+) -> bytes:
     made = app.recommend(read_recommend(request, app.catalog))
     return recommend_response(made.result, made.estimates, app.catalog, app.today())
 
@@ -123,7 +125,7 @@ def _batch(
         _in_time(until)
         result = response.results.add()
         try:
-            result.response.CopyFrom(_recommend(app, one, until))
+            result.response.MergeFromString(_recommend(app, one, until))
         except (RequestInvalid, UnsupportedWorkload) as wrong:
             failed = failures.invalid(wrong.violations)
             result.error.code = failed.proto.code
@@ -247,8 +249,7 @@ def _owned(name: str) -> Callable[[Sizing, Any, float | None], Message]:
 
 
 def _method(service: str, name: str, module: Any, answer: Any, **more: Any) -> tuple[str, Method]:
-    request, response = getattr(module, f"{name}Request"), getattr(module, f"{name}Response")
-    return f"/{service}/{name}", Method(request, response, answer, **more)
+    return f"/{service}/{name}", Method(getattr(module, f"{name}Request"), answer, **more)
 
 
 def _is_a_study(request: sizing_service_pb2.RecommendRequest) -> bool:

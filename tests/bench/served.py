@@ -150,7 +150,7 @@ def _write(app: Sizing, requests: Sequence[Request], folder: Path) -> tuple[list
 
 
 def _answer_size(app: Sizing, request: Request) -> int:
-    return dispatch(app, RECOMMEND, request).ByteSize()
+    return len(dispatch(app, RECOMMEND, request))
 
 
 def _compared(

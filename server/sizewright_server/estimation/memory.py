@@ -93,7 +93,7 @@ class Notice:
     message: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class MemoryEstimate:
     """The memory of one workload under one layout, on one kind of node.
 

@@ -17,8 +17,8 @@ from sizewright_server.planning.devices import (
 )
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.plan import Constraints
-from sizewright_server.planning.search import Choice, Search
+from sizewright_server.planning.plan import Choice, Constraints
+from sizewright_server.planning.search import Search
 from sizewright_server.planning.variants import Variant
 
 

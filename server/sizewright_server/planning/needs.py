@@ -15,6 +15,7 @@ from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.workload import Layout, Training
+from sizewright_server.planning.kinds import NodeKind
 
 _BOUNDS = ("low", "best", "high")
 
@@ -87,7 +88,7 @@ class Needs:
         return np.array(talking, dtype=np.bool_)[:, None] & ~connected
 
     def bound(
-        self, rows: slice, ranks: int, bound: int
+        self, rows: slice | int, ranks: int, bound: int
     ) -> tuple[Column, Column, NDArray[np.bool_], Column]:
         """One bound (0 low, 1 best, 2 high) of some layouts.
 
@@ -104,3 +105,16 @@ class Needs:
         )
         reserved: Column = getattr(columns, f"gpu_reserved_{name}_bytes")[rows]
         return reserved, columns.communicator_count[rows], columns.largest_group[rows] > 2, host
+
+    def peaks_of(
+        self, row: int, node: NodeKind, overhead: Sequence[int], bound: int
+    ) -> tuple[int, int]:
+        """Bytes of one layout on each GPU and the host of a node, by one bound.
+
+        `overhead`: bytes without collectives, of a pair's communicator, of a larger group's.
+        """
+        reserved, count, larger, host = self.bound(row, node.per_node, bound)
+        none, pair, group = overhead
+        gpu_bytes = int(reserved) + none + int(count) * (group if larger else pair)
+        shared = node.per_node * gpu_bytes if node.unified else 0
+        return gpu_bytes, int(host) + shared

@@ -11,7 +11,6 @@ from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.plan import Constraints, Plan
 from sizewright_server.planning.search import Floats, Search
-from sizewright_server.planning.words import machine_plan_of, plan_of
 
 MOST_PLANS = 10
 
@@ -31,9 +30,10 @@ def front(
         choice = search.picked(search.free[nodes], competitors.kind_of(at))
         if competitors.is_offer(at):
             cost = int(points.cost_nanos[index])
-            chosen.append(plan_of(competitors.offer(at), choice, cost, today, constraints))
+            offer = competitors.offer(at)
+            chosen.append(search.placements.plan(offer, choice, cost, today, constraints))
         else:
-            chosen.append(machine_plan_of(competitors.machine(at), choice))
+            chosen.append(search.placements.plan_on(competitors.machine(at), choice))
     return tuple(chosen)
 
 

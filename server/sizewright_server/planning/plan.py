@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sizewright_catalog.values import Machine, Offer
+from sizewright_catalog.values import InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import ByteRange, Notice
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.techniques import Applied
@@ -60,34 +61,106 @@ class PoolFit:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A machine, how many, and how the work lies on them."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """How a kind of node runs the workload, and its pools against their capacity."""
 
-    offer: Offer | None
-    machine: Machine | None
-    node_count: int
+    nodes: int
+    variant: Variant
     layout: Layout
-    verdict: Verdict
     pools: tuple[PoolFit, ...]
-    cost_per_hour_nanos_usd: int
+    hours: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Placement:
+    """A choice on a machine: all of a plan that no price changes. Equal to itself alone."""
+
+    choice: Choice
+    target: InstanceType | Machine
+    verdict: Verdict
     reasons: tuple[str, ...]
     notices: tuple[Notice, ...]
-    variant: Variant
-    job_hours: tuple[float, float, float] | None = None
 
     @property
-    def cost_per_job_nanos_usd(self) -> int:
-        """Cost of the whole job by the best estimate of its hours; 0 where no job is stated."""
-        if self.job_hours is None:
-            return 0
-        return round(self.cost_per_hour_nanos_usd * self.job_hours[1])
+    def job_hours(self) -> tuple[float, float, float] | None:
+        """The hours of the job; None where the speed of the device is not known."""
+        hours = self.choice.hours
+        return hours if hours is not None and all(map(math.isfinite, hours)) else None
 
     @property
     def free_share(self) -> float:
         """Share of the usable memory that stays free in the fuller pool, by the high estimate."""
-        used = (pool.peak.high_bytes / max(pool.usable_bytes, 1) for pool in self.pools)
+        used = (pool.peak.high_bytes / max(pool.usable_bytes, 1) for pool in self.choice.pools)
         return 1 - max(used)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A machine, how many, and how the work lies on them, at a price."""
+
+    placement: Placement
+    cost_per_hour_nanos_usd: int
+    #: What is rented; None for the asker's own machine.
+    offer: Offer | None = None
+    price_notices: tuple[Notice, ...] = ()
+
+    @property
+    def machine(self) -> Machine | None:
+        """What is owned; None for an offer."""
+        target = self.placement.target
+        return target if isinstance(target, Machine) else None
+
+    @property
+    def node_count(self) -> int:
+        """How many machines."""
+        return self.placement.choice.nodes
+
+    @property
+    def layout(self) -> Layout:
+        """How the work lies on them."""
+        return self.placement.choice.layout
+
+    @property
+    def variant(self) -> Variant:
+        """The workload as it is run."""
+        return self.placement.choice.variant
+
+    @property
+    def pools(self) -> tuple[PoolFit, ...]:
+        """Each pool against its capacity."""
+        return self.placement.choice.pools
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst pool's."""
+        return self.placement.verdict
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it fits or does not."""
+        return self.placement.reasons
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What to know of the price, then of the run."""
+        return self.price_notices + self.placement.notices
+
+    @property
+    def job_hours(self) -> tuple[float, float, float] | None:
+        """Low, best and high; None where no job is stated or its speed is not known."""
+        return self.placement.job_hours
+
+    @property
+    def cost_per_job_nanos_usd(self) -> int:
+        """Cost of the whole job by the best estimate of its hours; 0 where no job is stated."""
+        hours = self.job_hours
+        return 0 if hours is None else round(self.cost_per_hour_nanos_usd * hours[1])
+
+    @property
+    def free_share(self) -> float:
+        """Share of the usable memory that stays free in the fuller pool, by the high estimate."""
+        return self.placement.free_share
 
 
 @dataclass(frozen=True, slots=True)

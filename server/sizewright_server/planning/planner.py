@@ -22,6 +22,7 @@ from sizewright_server.planning.losses import cheapest_tight, nearest_miss, reje
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.pareto import front
 from sizewright_server.planning.plan import (
+    Choice,
     Constraints,
     Objective,
     Plan,
@@ -29,11 +30,11 @@ from sizewright_server.planning.plan import (
     Rejection,
 )
 from sizewright_server.planning.ranking import Ranked, Ranking
-from sizewright_server.planning.search import Choice, Mask, Picks, Search
+from sizewright_server.planning.search import Mask, Picks, Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker
-from sizewright_server.planning.words import Tight, machine_plan_of, notices_of, plan_of
+from sizewright_server.planning.words import Tight, notices_of
 
 #: What leaving techniques out can save of a node's larger pool (held by a test).
 REACH = 0.5
@@ -166,10 +167,11 @@ class Planning:
         question, competitors = self.question, self.competitors
         if soften is not None:
             choice = soften(choice, competitors.kinds.kinds[competitors.kind_of(ranked.number)])
+        placements = self.search.placements
         if not competitors.is_offer(ranked.number):
-            return machine_plan_of(competitors.machine(ranked.number), choice)
-        offer = competitors.offer(ranked.number)
-        return plan_of(offer, choice, ranked.cost_nanos, question.today, question.constraints)
+            return placements.plan_on(competitors.machine(ranked.number), choice)
+        offer, cost = competitors.offer(ranked.number), ranked.cost_nanos
+        return placements.plan(offer, choice, cost, question.today, question.constraints)
 
     def _searched(self) -> Search:
         """The search over the request as it stands; one kept from before where it serves.

@@ -14,8 +14,8 @@ import numpy as np
 from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
-from sizewright_server.planning.plan import Objective
-from sizewright_server.planning.search import Choice, Floats, Mask, Picks, Search, fewest
+from sizewright_server.planning.plan import Choice, Objective
+from sizewright_server.planning.search import Floats, Mask, Picks, Search, fewest
 
 #: Hours beyond every job, to multiply with where the real ones are not known.
 LONGEST = 1e12

@@ -7,20 +7,19 @@ node (GPUs, device, GPU and host memory) is decided once; offers are then ranked
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
-from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Candidates, Needs
-from sizewright_server.planning.plan import Constraints, PoolFit, verdict_of
+from sizewright_server.planning.plan import Choice, Constraints, PoolFit, verdict_of
 from sizewright_server.planning.throughput import speed_of
 from sizewright_server.planning.variants import Variant
+from sizewright_server.planning.words import Placements
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -28,17 +27,6 @@ Mask = NDArray[np.bool_]
 LOW, BEST, HIGH = 0, 1, 2
 #: Bytes no machine lacks: nothing was tried.
 NOTHING_TRIED = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How a kind of node runs the workload, and its pools against their capacity."""
-
-    nodes: int
-    variant: Variant
-    layout: Layout
-    pools: tuple[PoolFit, ...]
-    hours: tuple[float, float, float] | None = None
 
 
 class Picks:
@@ -87,7 +75,9 @@ class Search:
         self._needs: dict[tuple[int, int], Needs] = {}
         self._variants: dict[int, Variant] = {}
         self._hours: dict[int, Hours | None] = {}
-        self._choices: dict[tuple[int, int, int, int], Choice] = {}
+        self._choices: dict[tuple[bool, int, int, int, int], Choice] = {}
+        self._first: tuple[int, Picks, Picks] | None = None
+        self.placements = Placements()
 
     def add(
         self,
@@ -119,22 +109,22 @@ class Search:
 
     def choice(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers. Of the layouts that fit as well, the fastest is taken."""
-        number, nodes, row = self._of(picks, kind)
-        # Many offers are of one kind of node.
-        key = (number, nodes, row, kind)
-        made = self._choices.get(key)
-        if made is None:
-            fastest = self._fastest(self._needs[number, nodes], number, nodes, kind, row)
-            made = self._choices[key] = self._choice(number, nodes, fastest, kind)
-        return made
+        return self._chosen(picks, kind, fastest=True)
 
     def picked(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers, under the very layout that was picked."""
-        return self._choice(*self._of(picks, kind), kind)
+        return self._chosen(picks, kind, fastest=False)
 
-    @staticmethod
-    def _of(picks: Picks, kind: int) -> tuple[int, int, int]:
-        return int(picks.variant[kind]), int(picks.nodes[kind]), int(picks.row[kind])
+    def _chosen(self, picks: Picks, kind: int, *, fastest: bool) -> Choice:
+        number, nodes, row = (int(c[kind]) for c in (picks.variant, picks.nodes, picks.row))
+        # Many offers are of one kind of node.
+        key = (fastest, number, nodes, row, kind)
+        made = self._choices.get(key)
+        if made is None:
+            if fastest:
+                row = self._fastest(self._needs[number, nodes], number, nodes, kind, row)
+            made = self._choices[key] = self._choice(number, nodes, row, kind)
+        return made
 
     def _choice(self, number: int, nodes: int, row: int, kind: int) -> Choice:
         needs, node = self._needs[number, nodes], self.kinds.kinds[kind]
@@ -168,11 +158,17 @@ class Search:
 
     def first_fit(self) -> Picks:
         """Per kind the pick with the fewest nodes."""
-        return fewest(self.fits, len(self.kinds.kinds))
+        return self._fewest()[0]
 
     def first_tight(self) -> Picks:
         """Per kind the tight pick with the fewest nodes."""
-        return fewest(self.tight, len(self.kinds.kinds))
+        return self._fewest()[1]
+
+    def _fewest(self) -> tuple[Picks, Picks]:
+        if self._first is None or self._first[0] != self.rounds:
+            count = len(self.kinds.kinds)
+            self._first = (self.rounds, fewest(self.fits, count), fewest(self.tight, count))
+        return self._first[1:]
 
     def _where(self, candidates: Candidates, open_kinds: Mask) -> Column:
         """The kinds of node that candidates can run on."""
@@ -271,15 +267,10 @@ class Search:
 
     def _pools(self, needs: Needs, row: int, kind: int, node: NodeKind) -> tuple[PoolFit, ...]:
         headroom = self.constraints.headroom
-        made = []
-        for bound in (LOW, BEST, HIGH):
-            rows = slice(row, row + 1)
-            reserved, count, larger, host = needs.bound(rows, node.per_node, bound)
-            none, pair, group = (int(self.kinds.overhead[i, bound, kind]) for i in range(3))
-            each = group if larger[0] else pair
-            gpu_bytes = int(reserved[0]) + none + int(count[0]) * each
-            shared = node.per_node * gpu_bytes if node.unified else 0
-            made.append((gpu_bytes, int(host[0]) + shared))
+        made = [
+            needs.peaks_of(row, node, self.kinds.overhead[:, bound, kind].tolist(), bound)
+            for bound in (LOW, BEST, HIGH)
+        ]
         gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))
         usable = node.host_usable_bytes
         on_host = PoolFit("host", host_range, usable, verdict_of(host_range, usable, headroom))

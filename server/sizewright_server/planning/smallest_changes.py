@@ -14,9 +14,8 @@ from sizewright_server.planning.advice_words import subject
 from sizewright_server.planning.comparing import saved_bytes
 from sizewright_server.planning.machines import check_nodes
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.plan import Advice, Constraints, worst
+from sizewright_server.planning.plan import Advice, Choice, Constraints, worst
 from sizewright_server.planning.prices import details_of
-from sizewright_server.planning.search import Choice
 from sizewright_server.planning.techniques import Applied, figures, forms
 from sizewright_server.planning.variants import SEVERAL, Prepare, combine
 

@@ -7,8 +7,8 @@ import numpy as np
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.kinds import KindColumns, NodeKind
-from sizewright_server.planning.plan import Constraints
-from sizewright_server.planning.search import Choice, Search
+from sizewright_server.planning.plan import Choice, Constraints
+from sizewright_server.planning.search import Search
 from sizewright_server.planning.techniques import forms
 from sizewright_server.planning.variants import Prepare, Variant, combine
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,14 +10,15 @@ from sizewright_catalog.values import Device, InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.pitfalls import Situation, pitfalls
 from sizewright_server.planning.plan import (
+    Choice,
     Constraints,
     Miss,
+    Placement,
     Plan,
     PoolFit,
     Rejection,
     worst,
 )
-from sizewright_server.planning.search import Choice
 
 GIB = 2**30
 #: What a price is that nobody published for this very offer.
@@ -31,48 +31,37 @@ KIND_WORDS = {
 OLD_PRICE_DAYS = 180
 
 
-def plan_of(
-    offer: Offer, choice: Choice, nanos: int, today: date, constraints: Constraints
-) -> Plan:
-    """A plan on a rented machine."""
-    return Plan(
-        offer=offer,
-        machine=None,
-        node_count=choice.nodes,
-        layout=choice.layout,
-        verdict=worst(tuple(pool.verdict for pool in choice.pools)),
-        pools=choice.pools,
-        cost_per_hour_nanos_usd=nanos,
-        reasons=reasons_of(offer.instance_type, choice),
-        notices=(
-            *price_notices(offer, today, constraints.max_price_age_days),
-            *pitfalls(_situation(offer.instance_type, choice)),
-        ),
-        variant=choice.variant,
-        job_hours=_told(choice.hours),
-    )
+class Placements:
+    """Choices on machines, each put into words once."""
 
+    def __init__(self) -> None:
+        self._made: dict[tuple[Choice, str], Placement] = {}
 
-def machine_plan_of(machine: Machine, choice: Choice) -> Plan:
-    """A plan on an owned machine."""
-    return Plan(
-        offer=None,
-        machine=machine,
-        node_count=choice.nodes,
-        layout=choice.layout,
-        verdict=worst(tuple(pool.verdict for pool in choice.pools)),
-        pools=choice.pools,
-        cost_per_hour_nanos_usd=choice.nodes * machine.cost_per_hour_nanos_usd,
-        reasons=reasons_of(machine, choice),
-        notices=pitfalls(_situation(machine, choice)),
-        variant=choice.variant,
-        job_hours=_told(choice.hours),
-    )
+    def of(self, choice: Choice, target: InstanceType | Machine) -> Placement:
+        """The placement of a choice."""
+        made = self._made.get((choice, target.name))
+        if made is None:
+            made = self._made[choice, target.name] = Placement(
+                choice,
+                target,
+                worst(tuple(pool.verdict for pool in choice.pools)),
+                reasons_of(target, choice),
+                pitfalls(_situation(target, choice)),
+            )
+        return made
 
+    def plan(
+        self, offer: Offer, choice: Choice, nanos: int, today: date, constraints: Constraints
+    ) -> Plan:
+        """A plan on a rented machine."""
+        placement = self.of(choice, offer.instance_type)
+        notices = price_notices(offer, today, constraints.max_price_age_days)
+        return Plan(placement, nanos, offer, notices)
 
-def _told(hours: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-    """The hours of a job; None where the speed of the device is not known."""
-    return hours if hours is not None and all(map(math.isfinite, hours)) else None
+    def plan_on(self, machine: Machine, choice: Choice) -> Plan:
+        """A plan on an owned machine."""
+        nanos = choice.nodes * machine.cost_per_hour_nanos_usd
+        return Plan(self.of(choice, machine), nanos)
 
 
 def _situation(target: InstanceType | Machine, choice: Choice) -> Situation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from sizewright.v1 import estimate_pb2 as pb
 from sizewright_server.estimation.memory import (
@@ -26,9 +25,8 @@ CONFIDENCE = {
 }
 
 
-@lru_cache(maxsize=256)
 def estimate_message(value: MemoryEstimate) -> pb.MemoryEstimate:
-    """The whole tree. An estimate that is kept is put into words once; copy before changing it."""
+    """The whole tree."""
     return pb.MemoryEstimate(
         pools=[_pool(pool) for pool in value.pools],
         layout=layout_message(value.layout),

@@ -54,9 +54,8 @@ def instance_type_message(value: InstanceType) -> pb.InstanceType:
     )
 
 
-@lru_cache(maxsize=2048)
 def offer_message(value: Offer, today: date) -> pb.Offer:
-    """An offer with the age its price has today, in whole days; copy before changing it."""
+    """An offer with the age its price has today, in whole days."""
     price = value.price
     return pb.Offer(
         name=value.name,

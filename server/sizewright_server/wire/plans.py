@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import lru_cache
 
 from sizewright.v1 import catalog_pb2, plan_pb2, sizing_service_pb2
 from sizewright_catalog.catalog import Catalog
-from sizewright_server.estimation.memory import MemoryEstimate
-from sizewright_server.planning.plan import Advice, Miss, Plan, PlanningResult, PoolFit
+from sizewright_catalog.values import Machine, Offer
+from sizewright_server.estimation.memory import MemoryEstimate, Notice
+from sizewright_server.planning.plan import (
+    Advice,
+    Miss,
+    Placement,
+    Plan,
+    PlanningResult,
+    PoolFit,
+)
 from sizewright_server.wire.estimates import (
     POOLS,
     estimate_message,
@@ -16,9 +25,12 @@ from sizewright_server.wire.estimates import (
     range_message,
     warning_messages,
 )
+from sizewright_server.wire.fragments import Fragments, embedded
 from sizewright_server.wire.machine_messages import machine_message
 from sizewright_server.wire.machines import moment, offer_message, timestamp
 from sizewright_server.wire.planning import technique_messages
+
+Response = sizing_service_pb2.RecommendResponse
 
 VERDICTS = {
     "fits": plan_pb2.VERDICT_FITS,
@@ -32,28 +44,42 @@ def recommend_response(
     estimates: Sequence[MemoryEstimate],
     catalog: Catalog,
     today: date,
-) -> sizing_service_pb2.RecommendResponse:
-    """The answer; `estimates` belong to the first plans, in order."""
+) -> bytes:
+    """The answer, serialised; `estimates` belong to the first plans, in order."""
     days = [plan.offer.price.day for plan in result.plans if plan.offer is not None]
-    response = sizing_service_pb2.RecommendResponse(
-        recommendations=[_plan(i, plan, today) for i, plan in enumerate(result.plans, start=1)],
+    miss = result.nearest_miss
+    told = Response(
         rejections=[
             plan_pb2.Rejection(
                 constraint=r.constraint, offer_count=r.offer_count, message=r.message
             )
             for r in result.rejections
         ],
-        nearest_miss=None if result.nearest_miss is None else _miss(result.nearest_miss, today),
         catalog=version_message(catalog, min(days, default=None)),
         considered_offer_count=result.considered_offer_count,
         fitting_offer_count=result.fitting_offer_count,
         warnings=warning_messages(result.notices),
-        pareto_front=[_plan(i, plan, today) for i, plan in enumerate(result.pareto, start=1)],
         advice=advice_messages(result.advice, today),
     )
-    for recommendation, estimate in zip(response.recommendations, estimates, strict=False):
-        recommendation.estimate.CopyFrom(estimate_message(estimate))
-    return response
+    return b"".join(
+        (
+            *_plans(Response.RECOMMENDATIONS_FIELD_NUMBER, result.plans, estimates, today),
+            b"" if miss is None else _miss(miss, today),
+            *_plans(Response.PARETO_FRONT_FIELD_NUMBER, result.pareto, (), today),
+            told.SerializeToString(deterministic=True),
+        )
+    )
+
+
+def _plans(
+    field_number: int, plans: Sequence[Plan], estimates: Sequence[MemoryEstimate], today: date
+) -> Iterator[bytes]:
+    for rank, plan in enumerate(plans, start=1):
+        made = _plan(rank, plan, today)
+        if rank <= len(estimates):
+            estimate = _ESTIMATES.of(estimates[rank - 1])
+            made += embedded(plan_pb2.Recommendation.ESTIMATE_FIELD_NUMBER, estimate)
+        yield embedded(field_number, made)
 
 
 def version_message(catalog: Catalog, oldest: date | None) -> catalog_pb2.CatalogVersion:
@@ -85,12 +111,13 @@ def advice_messages(advice: Sequence[Advice], today: date) -> list[plan_pb2.Advi
 
 def _advice(one: Advice, today: date) -> plan_pb2.Advice:
     low, best, high = one.time_factor or (0.0, 0.0, 0.0)
+    plan = b"" if one.plan is None else _plan(1, one.plan, today)
     return plan_pb2.Advice(
         techniques=technique_messages(one.steps),
         gpu_bytes_saved=one.gpu_bytes_saved,
         host_bytes_saved=one.host_bytes_saved,
         cost_per_hour_saved_nanos_usd=one.cost_per_hour_saved_nanos_usd,
-        recommendation=None if one.plan is None else _plan(1, one.plan, today),
+        recommendation=plan_pb2.Recommendation.FromString(plan) if plan else None,
         verdict=plan_pb2.VERDICT_UNSPECIFIED if one.verdict is None else VERDICTS[one.verdict],
         message=one.message,
         cost_per_job_saved_nanos_usd=one.cost_per_job_saved_nanos_usd,
@@ -102,23 +129,54 @@ def _advice(one: Advice, today: date) -> plan_pb2.Advice:
     )
 
 
-def _plan(rank: int, plan: Plan, today: date) -> plan_pb2.Recommendation:
-    return plan_pb2.Recommendation(
-        rank=rank,
-        offer=None if plan.offer is None else offer_message(plan.offer, today),
-        machine=None if plan.machine is None else machine_message(plan.machine),
-        node_count=plan.node_count,
-        layout=layout_message(plan.layout),
-        verdict=VERDICTS[plan.verdict],
-        pools=pool_messages(plan.pools),
-        cost_per_hour_nanos_usd=plan.cost_per_hour_nanos_usd,
-        reasons=plan.reasons,
-        warnings=warning_messages(plan.notices),
-        techniques=technique_messages(plan.variant.steps),
-        job_hours=None if plan.job_hours is None else _hours(plan.job_hours),
-        cost_per_job_nanos_usd=plan.cost_per_job_nanos_usd,
-        free_share=plan.free_share,
+def _plan(rank: int, plan: Plan, today: date) -> bytes:
+    """A recommendation: what its price says, what is rented, and how the work lies on it."""
+    price = _price(
+        rank, plan.cost_per_hour_nanos_usd, plan.cost_per_job_nanos_usd, plan.price_notices
     )
+    if plan.offer is not None:
+        offer = _offers(today).of(plan.offer)
+        price += embedded(plan_pb2.Recommendation.OFFER_FIELD_NUMBER, offer)
+    return price + _PLACEMENTS.of(plan.placement)
+
+
+@lru_cache(maxsize=4096)
+def _price(
+    rank: int, hour_nanos_usd: int, job_nanos_usd: int, notices: tuple[Notice, ...]
+) -> bytes:
+    made: bytes = plan_pb2.Recommendation(
+        rank=rank,
+        cost_per_hour_nanos_usd=hour_nanos_usd,
+        cost_per_job_nanos_usd=job_nanos_usd,
+        warnings=warning_messages(notices),
+    ).SerializeToString(deterministic=True)
+    return made
+
+
+@lru_cache(maxsize=2)
+def _offers(today: date) -> Fragments[Offer]:
+    """Offers with the age their prices have on a day."""
+    return Fragments(lambda offer: offer_message(offer, today))
+
+
+def _placement_message(placement: Placement) -> plan_pb2.Recommendation:
+    choice, target, hours = placement.choice, placement.target, placement.job_hours
+    return plan_pb2.Recommendation(
+        machine=machine_message(target) if isinstance(target, Machine) else None,
+        node_count=choice.nodes,
+        layout=layout_message(choice.layout),
+        verdict=VERDICTS[placement.verdict],
+        pools=pool_messages(choice.pools),
+        reasons=placement.reasons,
+        warnings=warning_messages(placement.notices),
+        techniques=technique_messages(choice.variant.steps),
+        job_hours=None if hours is None else _hours(hours),
+        free_share=placement.free_share,
+    )
+
+
+_PLACEMENTS = Fragments(_placement_message)
+_ESTIMATES = Fragments(estimate_message)
 
 
 def _hours(hours: tuple[float, float, float]) -> plan_pb2.HoursRange:
@@ -126,13 +184,17 @@ def _hours(hours: tuple[float, float, float]) -> plan_pb2.HoursRange:
     return plan_pb2.HoursRange(low_hours=low, best_hours=best, high_hours=high)
 
 
-def _miss(miss: Miss, today: date) -> plan_pb2.NearestMiss:
-    return plan_pb2.NearestMiss(
-        offer=None if miss.offer is None else offer_message(miss.offer, today),
+def _miss(miss: Miss, today: date) -> bytes:
+    """The nearest miss as a field of the answer."""
+    made: bytes = plan_pb2.NearestMiss(
         machine=None if miss.machine is None else machine_message(miss.machine),
         node_count=miss.node_count,
         layout=layout_message(miss.layout),
         pools=pool_messages(miss.pools),
         missing_bytes=miss.missing_bytes,
         message=miss.message,
-    )
+    ).SerializeToString(deterministic=True)
+    if miss.offer is not None:
+        offer = _offers(today).of(miss.offer)
+        made += embedded(plan_pb2.NearestMiss.OFFER_FIELD_NUMBER, offer)
+    return embedded(Response.NEAREST_MISS_FIELD_NUMBER, made)

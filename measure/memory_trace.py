@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # isort: split
@@ -13,6 +13,7 @@ import cuda_guard  # noqa: F401  (before torch)
 
 # isort: split
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -131,6 +132,8 @@ class MemoryTrace(TorchDispatchMode):
         self.phase_peaks: dict[tuple[int, str], int] = {}
         self.modules = ModuleStack()
         self._watchers: dict[int, weakref.ref[Any]] = {}
+        #: Storages whose memory was given back while tensors still refer to them.
+        self._emptied: dict[int, Block] = {}
         self._next = 0
         self._operator = ""
         self._module = ""
@@ -143,7 +146,9 @@ class MemoryTrace(TorchDispatchMode):
             self._operator = str(func)
             self._module = self.modules.current()
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
+        for found in tree_leaves(result):
+            # Of a distributed tensor only the rank's own part is there.
+            leaf = local(found)
             if isinstance(leaf, torch.Tensor) and leaf.device.type == "cuda":
                 self.see(leaf)
         return result
@@ -161,7 +166,7 @@ class MemoryTrace(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key = storage._cdata
         size = storage.nbytes()
-        if key in self.live or size == 0:
+        if key in self.live or key in self._emptied or size == 0:
             return
         block = Block(
             self._next, rounded(size), size, self.phase, self._operator,
@@ -173,9 +178,29 @@ class MemoryTrace(TorchDispatchMode):
         self._account(block, block.size_bytes)
         self._note_peak()
 
+    def resized(self, storage: Any) -> None:
+        """Counts a storage that is known by its new size."""
+        key = storage._cdata
+        if key not in self._watchers:
+            return
+        old, size = self.live.pop(key, None), storage.nbytes()
+        if old is not None:
+            self._account(old, -old.size_bytes)
+        elif key in self._emptied:
+            old = self._emptied.pop(key)
+        if old is None:
+            return
+        if size == 0:
+            self._emptied[key] = old
+            return
+        self.live[key] = replace(old, size_bytes=rounded(size), requested_bytes=size)
+        self._account(self.live[key], rounded(size))
+        self._note_peak()
+
     def categorise(self, tensors: Iterable[torch.Tensor | None], category: str) -> None:
         """Moves the storages of ``tensors`` to another category of the breakdown."""
-        for tensor in tensors:
+        for given in tensors:
+            tensor = local(given)
             if tensor is None or tensor.device.type != "cuda":
                 continue
             block = self.live.get(tensor.untyped_storage()._cdata)
@@ -193,8 +218,10 @@ class MemoryTrace(TorchDispatchMode):
 
     def _free(self, key: int) -> None:
         self._watchers.pop(key)
-        block = self.live.pop(key)
-        self._account(block, -block.size_bytes)
+        self._emptied.pop(key, None)
+        block = self.live.pop(key, None)
+        if block is not None:
+            self._account(block, -block.size_bytes)
 
     def _account(self, block: Block, delta: int) -> None:
         self.live_bytes += delta
@@ -214,6 +241,11 @@ class MemoryTrace(TorchDispatchMode):
             self.peak = Peak(
                 self.live_bytes, self.step, self.phase, len(self.events) - 1, self.breakdown()
             )
+
+
+def local(value: Any) -> Any:
+    """A distributed tensor's part on this rank; anything else as it is."""
+    return value._local_tensor if isinstance(value, DTensor) else value
 
 
 def concrete_scalar(tensor: torch.Tensor) -> bool | int | float:

@@ -73,7 +73,7 @@ def layout_of(work: Case) -> Layout:
         pipeline_schedule="gpipe" if settings.get("pipeline_schedule") == "GPipe" else "1f1b",
         context_method="ulysses" if "ulysses" in str(stated.get("cp_method")) else "ring",
         fsdp=FsdpSettings(
-            use_orig_params=bool(settings.get("use_orig_params")),
+            use_orig_params=settings.get("use_orig_params"),
             sync_module_states=bool(settings.get("low_memory_loading")),
         ),
         megatron=_megatron(settings),

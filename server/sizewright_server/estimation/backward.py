@@ -80,6 +80,14 @@ class Backward:
         part = "gradients" if value.parameter else "gradient of activations"
         return self.new(value.shape, value.itemsize, part)
 
+    def in_place_of(self, value: Value) -> int:
+        """A gradient that the running node writes over a tensor which it alone has saved."""
+        grad = self._make(value.shape, value.itemsize, "gradient of activations")
+        self.events += [Event(-1, value.storage), Event(+1, grad)]
+        self._saved[value.storage] += 1  # what the node saved is gone already
+        self._owned.append(grad)
+        return grad
+
     def free(self, storage: int) -> None:
         """The running node drops a storage before it ends."""
         self._owned.remove(storage)

@@ -91,6 +91,12 @@ class DeepSpeedWorkingSet(WorkingSet):
         kept = np.where(zero == 3, 0, shard)
         return np.where((zero >= 2) & split, kept - whole, -tied)
 
+    def persisted(self) -> Column:
+        """Stage 3 never frees parameters of at most `param_persistence_threshold` elements."""
+        given = self.layout.zero_buffers.param_persistence_threshold
+        limit = self._elements(given, "deepspeed_persistence_threshold")
+        return np.multiply(self.layouts.gathers, self.states.small_tensors(limit))
+
     def left_shard(self, index: int) -> Column:
         """Stage 2's shard; stage 3's are there throughout."""
         shard = self.states.per_segment(self.states.widths.gradient, ALWAYS)[index]

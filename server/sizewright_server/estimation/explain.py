@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sizewright_server.estimation.composition import Composition, compose
 from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.explain_host import explain_host, host_notices
+from sizewright_server.estimation.idle_settings import idle_settings
 from sizewright_server.estimation.memory import (
     ByteRange,
     Confidence,
@@ -254,4 +255,6 @@ def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
                 "dataset-not-stated", "The dataset is not stated; its host memory is not counted."
             )
         )
-    return (*notices, *host_notices(workload))
+    layout = workload.run.layout
+    idle = () if layout is None else idle_settings(layout)
+    return (*notices, *idle, *host_notices(workload))

@@ -1,7 +1,8 @@
 """What FSDP holds beside its shards: units gathered to compute, gradients on their way.
 
 Sources: torch/distributed/fsdp/_fully_shard (FSDP2), _flat_param.py and _runtime_utils.py (FSDP1);
-FSDP2's order of allocations was traced on PyTorch 2.13 with a fake process group.
+the order of allocations of both was traced on PyTorch 2.13 with a fake process group
+(measure/trace_sharded.py; tests/fixtures/sharded_traces.jsonl).
 """
 
 from __future__ import annotations
@@ -96,8 +97,11 @@ class FsdpWorkingSet(WorkingSet):
             fetched = own if self.settings.backward_prefetch else self.nothing
             held = self.root + self.units[index] + fetched + self.reduced[index]
             return held + self.staged(self.units[index])
-        after = min(index + 1, len(self.units) - 1)
         own = not_kept * self.units[index]
+        if self._is_unit(index) and index == len(self.units) - 1:
+            # A head of its own is fetched as the loss begins, and fetches when that is over.
+            return self.root + own
+        after = min(index + 1, len(self.units) - 1)
         held = self.root + own + ahead + self.reduced[after]
         return held
 
@@ -139,17 +143,39 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         return ahead
 
     def forward(self, index: int) -> Column:
-        """Two units in flight: the one that computes and the next."""
-        held = self.root + self.units[index]
-        if self.states.segments[index].repeats:
-            held = self.root + 2 * self.units[index]
+        """The unit that computes, and the next one where it is fetched ahead."""
+        ahead = self.settings.forward_prefetch and self.states.segments[index].repeats
+        held = self.root + self.units[index] * (1 + int(ahead))
         return held + self.staged(held)
 
     def backward(self, index: int) -> Column:
-        """The unit, the next one, and the flat gradient beside the ones it is made of."""
+        """The unit and the next one; the head fetches the last block as the loss ends."""
         own = self.units[index]
-        ahead = own if self.settings.backward_prefetch else self.nothing
-        flat = self._of_units(self.states.per_segment(self.states.gradient_width))
-        in_flight = np.maximum(flat[index], self.reduced[index])
+        ahead = self.nothing
+        if self.settings.backward_prefetch:
+            repeats = self.states.segments[index].repeats
+            ahead = own if repeats else self.units[max(index - 1, 0)]
         gathered = self.root + own + (1 - self.keep) * ahead
-        return gathered + self.staged(gathered) + in_flight
+        return gathered + self.staged(gathered)
+
+    def recomputing(self, index: int) -> Column:
+        """A block that runs again fetches the next one of the forward pass ahead."""
+        return self.units[index] * int(self.settings.forward_prefetch)
+
+    def at_end(self, index: int) -> Column:
+        """The flat gradient beside the ones it is made of, which it waits for; frozen parameters'
+        too where they are part of it."""
+        flat = self._of_units(self.states.per_segment(self.states.gradient_width))
+        whole = np.maximum(flat[index], self.reduced[index])
+        if self.settings.use_orig_params and self.states.has_frozen:
+            return np.maximum(whole, self.units[index])
+        return whole
+
+    def loading(self) -> Column:
+        """Rank 0's weights come unit by unit: each is whole, and again as it is flattened."""
+        if not self.settings.sync_module_states:
+            return self.nothing
+        sizes = self.states.loaded_whole()
+        whole = np.max([self._of_root(sizes), *self._of_units(sizes)], axis=0)
+        twice: Column = np.multiply(2, whole)
+        return twice

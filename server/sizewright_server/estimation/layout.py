@@ -17,6 +17,9 @@ OffloadTarget: TypeAlias = Literal[
     "none", "optimizer", "optimizer-and-parameters", "nvme", "nvme-with-parameters"
 ]
 FsdpWrap: TypeAlias = Literal["block", "block-and-tables"]
+RecomputedModule: TypeAlias = Literal[
+    "core_attn", "moe_act", "layernorm", "mla_up_proj", "mlp", "moe", "shared_experts"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class ZeroBuffers:
     max_reuse_distance: int | None = None
     overlap_comm: bool | None = None
     contiguous_gradients: bool = True
+    sub_group_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class FsdpSettings:
     forward_prefetch: bool = False
     backward_prefetch: bool = True
     limit_all_gathers: bool = True
-    use_orig_params: bool = False
+    use_orig_params: bool | None = None
     sync_module_states: bool = False
 
 
@@ -54,6 +58,13 @@ class MegatronSettings:
     gradient_accumulation_fusion: bool = True
     vocab_multiple: int = 128
     fused_cross_entropy: bool = False
+    cross_entropy_impl: Literal["native", "te"] = "native"
+    recompute_modules: tuple[RecomputedModule, ...] = ()
+    expert_tensor_parallel_size: int = 0
+    precision_aware_optimizer: bool = False
+    fp8_param_gather: bool = False
+    expert_capacity_factor: float | None = None
+    pad_to_capacity: bool = False
 
 
 @dataclass(frozen=True, slots=True)

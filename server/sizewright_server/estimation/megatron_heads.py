@@ -41,8 +41,14 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
 
 
 def _loss(layers: Layers, logits: Value) -> Value:
-    """Softmax, loss and gradient share the fp32 copy of the logits."""
+    """Softmax, loss and gradient share the fp32 copy of the logits.
+
+    Transformer Engine's kernel writes the gradient into the logits themselves, and keeps three fp32
+    numbers a token (pytorch/triton/cross_entropy.py).
+    """
     tape = layers.tape
+    if layers.mode.loss == "fused":
+        return _loss_in_place(layers, logits)
     wide = layers.ops.cast(logits, FP32)
     labels = tape.value(("B", "S"), INT64, needs_grad=False)
     tape.record((logits, wide), (labels,))
@@ -53,6 +59,20 @@ def _loss(layers: Layers, logits: Value) -> Value:
             run.give(wide, run.like(wide))
 
     return layers.ops.custom((wide, labels), loss, backward=backward)
+
+
+def _loss_in_place(layers: Layers, logits: Value) -> Value:
+    """The gradient takes the logits' place: they are saved, and handed on as it."""
+    tape = layers.tape
+    rows = tape.value(("B", "S", 3), FP32, needs_grad=False)
+    loss = tape.value((1,), FP32, needs_grad=True)
+
+    def backward(run: Backward) -> None:
+        if run.take(loss) is not None:
+            run.give(logits, run.in_place_of(logits))
+
+    tape.record((logits,), (rows, loss), saves=(logits,), backward=backward)
+    return loss
 
 
 def lower_logits(layers: Layers, head: HeadStyle, *, bias: bool) -> Tape:

@@ -203,6 +203,23 @@ class ModelStates:
                 largest = np.maximum(largest, table.elements.max(axis=0))
         return largest * self.widths.types.weight
 
+    def loaded_whole(self) -> list[Column]:
+        """Bytes of one instance of each segment as it is loaded."""
+        return self._at_rest(self.widths.stored, self.widths.trained, 0)
+
+    def small_tensors(self, limit: int) -> Column:
+        """Bytes of all tensors of at most so many elements as they are computed with."""
+        total: Column = np.zeros_like(self.layouts.dp)
+        for count, table in zip(self.counts, self._tensors, strict=True):
+            small = np.where(table.elements <= limit, table.elements, 0)
+            total = total + count * small.sum(axis=0)
+        return total * self.widths.types.weight
+
+    @property
+    def has_frozen(self) -> bool:
+        """Some parameters do not train."""
+        return not all(mask.all() for mask in self._trained)
+
     @property
     def gradient_width(self) -> int:
         """Bytes per element of a gradient as the backward pass makes it."""

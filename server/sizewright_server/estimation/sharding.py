@@ -67,6 +67,22 @@ class WorkingSet:
         """Held while a segment runs backward."""
         return self.nothing
 
+    def recomputing(self, index: int) -> Column:
+        """Held beside that where a checkpointed segment runs forward again."""
+        return self.nothing
+
+    def at_end(self, index: int) -> Column:
+        """Held when an instance's backward pass has made all of its gradients, and only then."""
+        return self.nothing
+
+    def persisted(self) -> Column:
+        """Parameters that stay gathered beside their shards."""
+        return self.nothing
+
+    def loading(self) -> Column:
+        """Held while the weights are sharded at the start, beside the shards."""
+        return self.nothing
+
     def after_backward(self, index: int) -> Column:
         """Correction from whole gradients in the computing type to what stays of them.
 

@@ -76,8 +76,9 @@ class TrainingGroup(ResidentGroup):
             return np.zeros_like(self.dp)
         if widths.master and widths.gradient != FP32:
             copied = self.states.total(FP32, 1)
-            group = buffer_elements("deepspeed_sub_group", "value") * FP32
-            return np.where(self.parallel.zero == 3, np.minimum(copied, group), copied)
+            stated = self.layout.zero_buffers.sub_group_size
+            group = stated or buffer_elements("deepspeed_sub_group", "value")
+            return np.where(self.parallel.zero == 3, np.minimum(copied, group * FP32), copied)
         if self.sharding in FUSED:
             return np.zeros_like(self.dp)
         if self.training.optimizer.step == "foreach":

@@ -9,7 +9,7 @@ import numpy as np
 from sizewright_server.estimation.exchanges import context_bytes
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.modeling import training_loop
-from sizewright_server.estimation.profile import EMPTY_PASS, Column, Pass, elements, round_up
+from sizewright_server.estimation.profile import EMPTY_PASS, Column, Pass, elements, round_up, walk
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training_setup import TrainingSetup
 from sizewright_server.estimation.transformer import residual_itemsize
@@ -112,8 +112,20 @@ class TrainingPasses(TrainingSetup):
     def _during_backward(self, index: int) -> Column:
         segment = self.segments[index]
         held = self.working.backward(index) + self._exchanged[1] * int(segment.repeats)
+        held = held + self._beyond_peak(index)
+        if self._is_checkpointed(segment):
+            held = held + self.working.recomputing(index)
         # An offloaded input is back before its block runs, and the next one on its way.
         return held + 2 * self._fetched(segment)
+
+    def _beyond_peak(self, index: int) -> Column:
+        """What of `at_end` exceeds the bytes a pass has given back by then."""
+        at_end = self.working.at_end(index)
+        if not at_end.any():
+            return at_end
+        segment = self.segments[index]
+        made = walk(self._backward_pass(segment), self._sizes(segment))
+        return np.maximum(at_end - (made.peak_bytes - made.delta_bytes), 0)
 
     def _after_part(self, segment: Segment) -> str:
         """Where what stays of an instance counts: inputs gone to the host, or gradients."""

@@ -26,6 +26,7 @@ class Resident:
     optimizer: Column
     gradients_kept: Column
     buckets: Column
+    persisted: Column
     inputs: Column
     waiting: Column
     workspaces: Column
@@ -54,6 +55,7 @@ class ResidentGroup(TrainingPasses):
             optimizer=optimizer.astype(np.int64),
             gradients_kept=self._gradients_kept(),
             buckets=self.working.buffers.best,
+            persisted=self.working.persisted(),
             inputs=input_bytes(
                 self.architecture,
                 self.dims,
@@ -80,7 +82,8 @@ class ResidentGroup(TrainingPasses):
         """Weights while a sharded model is loaded, where the recipe gathers them whole to do so."""
         whole = modeling_code(self.training.modeling_code).loads_whole
         if not whole:
-            return np.zeros_like(self.dp)
+            arriving = self.working.loading()
+            return np.where(arriving > 0, self.resident.weights + arriving, 0)
         gathers = self.parallel.gathers
         return self.resident.weights + np.multiply(gathers, self.states.gathered_total())
 
@@ -169,6 +172,7 @@ class ResidentGroup(TrainingPasses):
                 f"{trained:,} x {widths.gradient} B {ways[1]}",
             ),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
+            ("persisted-parameters", int(resident.persisted[0]), "small tensors, whole"),
             ("inputs", int(resident.inputs[0]), batch),
             ("reference-model", int(resident.reference[0]), f"{parameters:,} parameters"),
             ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),

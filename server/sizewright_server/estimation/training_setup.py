@@ -24,6 +24,7 @@ from sizewright_server.estimation.pipeline import Position, stage_counts
 from sizewright_server.estimation.profile import Column, storage_bytes
 from sizewright_server.estimation.sharding import WorkingSet
 from sizewright_server.estimation.states import HALF, Widths, state_widths
+from sizewright_server.estimation.techniques import LossKernel
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Training
 
@@ -81,11 +82,19 @@ class TrainingSetup:
             checkpointed=training.checkpointing != "none",
             selective=self._policy,
             every_layers=training.checkpoint_policy.every_layers if self._recomputes else 1,
-            loss=loss_kernel(training),
+            loss=self._loss_kernel(),
             loop=training_loop(training),
             # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
             learns_inputs=training.checkpointing != "none",
         )
+
+    def _loss_kernel(self) -> LossKernel:
+        """Megatron-LM's own loss, or Transformer Engine's that works in place."""
+        if self.sharding != "megatron":
+            return loss_kernel(self.training)
+        given = self.layout.megatron
+        in_place = given.fused_cross_entropy and given.cross_entropy_impl == "te"
+        return "fused" if in_place else "full"
 
     @property
     def _masked(self) -> bool:

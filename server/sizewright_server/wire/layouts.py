@@ -13,6 +13,7 @@ from sizewright_server.estimation.layout import (
     MegatronSettings,
     OffloadTarget,
     PipelineSchedule,
+    RecomputedModule,
     ZeroBuffers,
 )
 from sizewright_server.estimation.problems import Violation
@@ -51,6 +52,7 @@ class ZeroBuffersSection(Section):
     max_reuse_distance: Elements = None
     overlap_comm: bool | None = None
     contiguous_gradients: bool = True
+    sub_group_size: Elements = None
 
 
 class FsdpSection(Section):
@@ -60,7 +62,7 @@ class FsdpSection(Section):
     forward_prefetch: bool
     backward_prefetch: bool = True
     limit_all_gathers: bool = True
-    use_orig_params: bool = False
+    use_orig_params: bool | None = None
     sync_module_states: bool
 
 
@@ -72,6 +74,13 @@ class MegatronSection(Section):
     gradient_accumulation_fusion: bool = True
     vocab_multiple: Annotated[int, Field(ge=1, le=65_536)]
     fused_cross_entropy: bool
+    cross_entropy_fusion_impl: Literal["native", "te"]
+    recompute_modules: tuple[RecomputedModule, ...]
+    expert_tensor_parallel_size: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    precision_aware_optimizer: bool
+    fp8_param_gather: bool
+    expert_capacity_factor: Annotated[float, Field(gt=0, le=MAX_RANKS, allow_inf_nan=False)] | None
+    pad_expert_input_to_capacity: bool
 
 
 class LayoutSection(Section):
@@ -137,6 +146,13 @@ def read_layout(
             "transformer_impl": given.megatron.transformer_impl or "transformer-engine",
             "vocab_multiple": given.megatron.vocab_multiple or 128,
             "fused_cross_entropy": given.megatron.fused_cross_entropy,
+            "cross_entropy_fusion_impl": given.megatron.cross_entropy_fusion_impl or "native",
+            "recompute_modules": tuple(given.megatron.recompute_modules),
+            "expert_tensor_parallel_size": given.megatron.expert_tensor_parallel_size,
+            "precision_aware_optimizer": given.megatron.precision_aware_optimizer,
+            "fp8_param_gather": given.megatron.fp8_param_gather,
+            "expert_capacity_factor": given.megatron.expert_capacity_factor or None,
+            "pad_expert_input_to_capacity": given.megatron.pad_expert_input_to_capacity,
         }
         | _stated(given.megatron, optional_only=True),
     }
@@ -181,5 +197,14 @@ def _layout(section: LayoutSection) -> Layout:
         offload_share=section.offload_share,
         zero_buffers=ZeroBuffers(**section.zero_buffers.model_dump()),
         fsdp=FsdpSettings(**section.fsdp.model_dump()),
-        megatron=MegatronSettings(**section.megatron.model_dump()),
+        megatron=_megatron(section.megatron),
+    )
+
+
+def _megatron(section: MegatronSection) -> MegatronSettings:
+    values = section.model_dump()
+    return MegatronSettings(
+        cross_entropy_impl=values.pop("cross_entropy_fusion_impl"),
+        pad_to_capacity=values.pop("pad_expert_input_to_capacity"),
+        **values,
     )

@@ -1303,18 +1303,17 @@ class ZeroBuffers(_message.Message):
     MAX_REUSE_DISTANCE_FIELD_NUMBER: _builtins.int
     OVERLAP_COMM_FIELD_NUMBER: _builtins.int
     CONTIGUOUS_GRADIENTS_FIELD_NUMBER: _builtins.int
+    SUB_GROUP_SIZE_FIELD_NUMBER: _builtins.int
     reduce_bucket_size: _builtins.int
     """reduce_bucket_size (DeepSpeed's default is 5e8)."""
     allgather_bucket_size: _builtins.int
-    """allgather_bucket_size (5e8). Changes no figure: updated shards are gathered into the parameters
-    themselves, bucket by bucket.
+    """allgather_bucket_size (5e8). Changes no figure, and an estimate says so: updated shards are
+    gathered into the parameters themselves.
     """
     prefetch_bucket_size: _builtins.int
     """stage3_prefetch_bucket_size (5e7)."""
     param_persistence_threshold: _builtins.int
-    """stage3_param_persistence_threshold (1e5): smaller parameters are never sharded. Not counted:
-    norms and biases are taken as sharded like the rest.
-    """
+    """stage3_param_persistence_threshold (1e5): parameters of no more elements stay gathered."""
     max_live_parameters: _builtins.int
     """stage3_max_live_parameters (1e9)."""
     max_reuse_distance: _builtins.int
@@ -1323,6 +1322,8 @@ class ZeroBuffers(_message.Message):
     """overlap_comm: two reduction buckets (off for stages 1 and 2, on for stage 3)."""
     contiguous_gradients: _builtins.bool
     """contiguous_gradients (on): gradients are copied to the reduction bucket."""
+    sub_group_size: _builtins.int
+    """sub_group_size (1e9): stage 3 steps this many elements at a time."""
     def __init__(
         self,
         *,
@@ -1334,10 +1335,11 @@ class ZeroBuffers(_message.Message):
         max_reuse_distance: _builtins.int | None = ...,
         overlap_comm: _builtins.bool | None = ...,
         contiguous_gradients: _builtins.bool | None = ...,
+        sub_group_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size", "_contiguous_gradients", b"_contiguous_gradients", "_max_live_parameters", b"_max_live_parameters", "_max_reuse_distance", b"_max_reuse_distance", "_overlap_comm", b"_overlap_comm", "_param_persistence_threshold", b"_param_persistence_threshold", "_prefetch_bucket_size", b"_prefetch_bucket_size", "_reduce_bucket_size", b"_reduce_bucket_size", "allgather_bucket_size", b"allgather_bucket_size", "contiguous_gradients", b"contiguous_gradients", "max_live_parameters", b"max_live_parameters", "max_reuse_distance", b"max_reuse_distance", "overlap_comm", b"overlap_comm", "param_persistence_threshold", b"param_persistence_threshold", "prefetch_bucket_size", b"prefetch_bucket_size", "reduce_bucket_size", b"reduce_bucket_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size", "_contiguous_gradients", b"_contiguous_gradients", "_max_live_parameters", b"_max_live_parameters", "_max_reuse_distance", b"_max_reuse_distance", "_overlap_comm", b"_overlap_comm", "_param_persistence_threshold", b"_param_persistence_threshold", "_prefetch_bucket_size", b"_prefetch_bucket_size", "_reduce_bucket_size", b"_reduce_bucket_size", "_sub_group_size", b"_sub_group_size", "allgather_bucket_size", b"allgather_bucket_size", "contiguous_gradients", b"contiguous_gradients", "max_live_parameters", b"max_live_parameters", "max_reuse_distance", b"max_reuse_distance", "overlap_comm", b"overlap_comm", "param_persistence_threshold", b"param_persistence_threshold", "prefetch_bucket_size", b"prefetch_bucket_size", "reduce_bucket_size", b"reduce_bucket_size", "sub_group_size", b"sub_group_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size", "_contiguous_gradients", b"_contiguous_gradients", "_max_live_parameters", b"_max_live_parameters", "_max_reuse_distance", b"_max_reuse_distance", "_overlap_comm", b"_overlap_comm", "_param_persistence_threshold", b"_param_persistence_threshold", "_prefetch_bucket_size", b"_prefetch_bucket_size", "_reduce_bucket_size", b"_reduce_bucket_size", "allgather_bucket_size", b"allgather_bucket_size", "contiguous_gradients", b"contiguous_gradients", "max_live_parameters", b"max_live_parameters", "max_reuse_distance", b"max_reuse_distance", "overlap_comm", b"overlap_comm", "param_persistence_threshold", b"param_persistence_threshold", "prefetch_bucket_size", b"prefetch_bucket_size", "reduce_bucket_size", b"reduce_bucket_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size", "_contiguous_gradients", b"_contiguous_gradients", "_max_live_parameters", b"_max_live_parameters", "_max_reuse_distance", b"_max_reuse_distance", "_overlap_comm", b"_overlap_comm", "_param_persistence_threshold", b"_param_persistence_threshold", "_prefetch_bucket_size", b"_prefetch_bucket_size", "_reduce_bucket_size", b"_reduce_bucket_size", "_sub_group_size", b"_sub_group_size", "allgather_bucket_size", b"allgather_bucket_size", "contiguous_gradients", b"contiguous_gradients", "max_live_parameters", b"max_live_parameters", "max_reuse_distance", b"max_reuse_distance", "overlap_comm", b"overlap_comm", "param_persistence_threshold", b"param_persistence_threshold", "prefetch_bucket_size", b"prefetch_bucket_size", "reduce_bucket_size", b"reduce_bucket_size", "sub_group_size", b"sub_group_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allgather_bucket_size: _TypeAlias = _typing.Literal["allgather_bucket_size"]  # noqa: Y015
     _WhichOneofArgType__allgather_bucket_size: _TypeAlias = _typing.Literal["_allgather_bucket_size", b"_allgather_bucket_size"]  # noqa: Y015
@@ -1355,6 +1357,8 @@ class ZeroBuffers(_message.Message):
     _WhichOneofArgType__prefetch_bucket_size: _TypeAlias = _typing.Literal["_prefetch_bucket_size", b"_prefetch_bucket_size"]  # noqa: Y015
     _WhichOneofReturnType__reduce_bucket_size: _TypeAlias = _typing.Literal["reduce_bucket_size"]  # noqa: Y015
     _WhichOneofArgType__reduce_bucket_size: _TypeAlias = _typing.Literal["_reduce_bucket_size", b"_reduce_bucket_size"]  # noqa: Y015
+    _WhichOneofReturnType__sub_group_size: _TypeAlias = _typing.Literal["sub_group_size"]  # noqa: Y015
+    _WhichOneofArgType__sub_group_size: _TypeAlias = _typing.Literal["_sub_group_size", b"_sub_group_size"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allgather_bucket_size) -> _WhichOneofReturnType__allgather_bucket_size | None: ...
     @_typing.overload
@@ -1371,6 +1375,8 @@ class ZeroBuffers(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prefetch_bucket_size) -> _WhichOneofReturnType__prefetch_bucket_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reduce_bucket_size) -> _WhichOneofReturnType__reduce_bucket_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sub_group_size) -> _WhichOneofReturnType__sub_group_size | None: ...
 
 Global___ZeroBuffers: _TypeAlias = ZeroBuffers  # noqa: Y015
 
@@ -1391,14 +1397,14 @@ class FsdpSettings(_message.Message):
     (the blocks, the embedding and the head). Empty means "block".
     """
     forward_prefetch: _builtins.bool
-    """The next unit is gathered while one computes forward (FSDP1 forward_prefetch). Not counted: it is
-    issued earlier, within the two units that limit_all_gathers allows.
+    """The next unit is gathered while one computes forward (FSDP1 forward_prefetch); where blocks are
+    recomputed, in the backward pass too.
     """
     limit_all_gathers: _builtins.bool
     """At most two gathered units are in flight (FSDP1 limit_all_gathers); unset means on."""
     use_orig_params: _builtins.bool
-    """Original parameters stay visible (FSDP1 use_orig_params): needed where a unit holds frozen and
-    trained parameters; unset means off. Changes no figure: they are views of the flat parameter.
+    """Original parameters stay visible (FSDP1 use_orig_params). A unit of frozen and trained
+    parameters needs it, and has gradients of both. Unset means as the model needs.
     """
     sync_module_states: _builtins.bool
     """Rank 0 broadcasts the weights at the start (FSDP1 sync_module_states): only that rank reads the
@@ -1448,6 +1454,13 @@ class MegatronSettings(_message.Message):
     GRADIENT_ACCUMULATION_FUSION_FIELD_NUMBER: _builtins.int
     VOCAB_MULTIPLE_FIELD_NUMBER: _builtins.int
     FUSED_CROSS_ENTROPY_FIELD_NUMBER: _builtins.int
+    RECOMPUTE_MODULES_FIELD_NUMBER: _builtins.int
+    EXPERT_TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _builtins.int
+    CROSS_ENTROPY_FUSION_IMPL_FIELD_NUMBER: _builtins.int
+    PRECISION_AWARE_OPTIMIZER_FIELD_NUMBER: _builtins.int
+    FP8_PARAM_GATHER_FIELD_NUMBER: _builtins.int
+    EXPERT_CAPACITY_FACTOR_FIELD_NUMBER: _builtins.int
+    PAD_EXPERT_INPUT_TO_CAPACITY_FIELD_NUMBER: _builtins.int
     transformer_impl: _builtins.str
     """Layer implementation: "transformer-engine" or "local". Empty means "transformer-engine"."""
     fp32_main_gradients: _builtins.bool
@@ -1461,7 +1474,31 @@ class MegatronSettings(_message.Message):
     128.
     """
     fused_cross_entropy: _builtins.bool
-    """cross_entropy_loss_fusion. Not counted: the loss is that of separate operators."""
+    """cross_entropy_loss_fusion."""
+    expert_tensor_parallel_size: _builtins.int
+    """expert_tensor_parallel_size; 0 means the tensor-parallel size, or 1 where the experts take all
+    ranks.
+    """
+    cross_entropy_fusion_impl: _builtins.str
+    """cross_entropy_fusion_impl: "native" (keeps the softmax in fp32, as without fusion) or "te"
+    (writes the gradient in place of the logits). Empty means "native".
+    """
+    precision_aware_optimizer: _builtins.bool
+    """use_precision_aware_optimizer: the fp32 master copy keeps only the 16 bits that the weights lack,
+    and the step makes no fp32 gradients.
+    """
+    fp8_param_gather: _builtins.bool
+    """fp8_param_gather: weights of linear layers are kept in fp8 alone. Needs precision "fp8"."""
+    expert_capacity_factor: _builtins.float
+    """moe_expert_capacity_factor: tokens of an expert beyond it are dropped; 0 means none are."""
+    pad_expert_input_to_capacity: _builtins.bool
+    """moe_pad_expert_input_to_capacity: every expert gets as many rows as its capacity."""
+    @_builtins.property
+    def recompute_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """recompute_modules, where activation_checkpointing is "selective": "core_attn", "moe_act",
+        "layernorm", "mla_up_proj", "mlp", "moe", "shared_experts". None means "core_attn".
+        """
+
     def __init__(
         self,
         *,
@@ -1470,10 +1507,17 @@ class MegatronSettings(_message.Message):
         gradient_accumulation_fusion: _builtins.bool | None = ...,
         vocab_multiple: _builtins.int = ...,
         fused_cross_entropy: _builtins.bool = ...,
+        recompute_modules: _abc.Iterable[_builtins.str] | None = ...,
+        expert_tensor_parallel_size: _builtins.int = ...,
+        cross_entropy_fusion_impl: _builtins.str = ...,
+        precision_aware_optimizer: _builtins.bool = ...,
+        fp8_param_gather: _builtins.bool = ...,
+        expert_capacity_factor: _builtins.float = ...,
+        pad_expert_input_to_capacity: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "fp32_main_gradients", b"fp32_main_gradients", "gradient_accumulation_fusion", b"gradient_accumulation_fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "fp32_main_gradients", b"fp32_main_gradients", "fused_cross_entropy", b"fused_cross_entropy", "gradient_accumulation_fusion", b"gradient_accumulation_fusion", "transformer_impl", b"transformer_impl", "vocab_multiple", b"vocab_multiple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "cross_entropy_fusion_impl", b"cross_entropy_fusion_impl", "expert_capacity_factor", b"expert_capacity_factor", "expert_tensor_parallel_size", b"expert_tensor_parallel_size", "fp32_main_gradients", b"fp32_main_gradients", "fp8_param_gather", b"fp8_param_gather", "fused_cross_entropy", b"fused_cross_entropy", "gradient_accumulation_fusion", b"gradient_accumulation_fusion", "pad_expert_input_to_capacity", b"pad_expert_input_to_capacity", "precision_aware_optimizer", b"precision_aware_optimizer", "recompute_modules", b"recompute_modules", "transformer_impl", b"transformer_impl", "vocab_multiple", b"vocab_multiple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fp32_main_gradients: _TypeAlias = _typing.Literal["fp32_main_gradients"]  # noqa: Y015
     _WhichOneofArgType__fp32_main_gradients: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients"]  # noqa: Y015

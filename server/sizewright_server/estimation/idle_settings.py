@@ -1,0 +1,49 @@
+"""Settings of a layout that are stated and change no figure, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.memory import Notice
+
+CODE = "setting-changes-no-figure"
+
+
+def idle_settings(layout: Layout) -> tuple[Notice, ...]:
+    """A notice for each."""
+    return tuple(Notice(CODE, f"{name} changes no figure: {why}.") for name, why in _found(layout))
+
+
+def _found(layout: Layout) -> Iterator[tuple[str, str]]:
+    if layout.zero_buffers.allgather_bucket_size is not None:
+        yield (
+            "zero_buffers.allgather_bucket_size",
+            "DeepSpeed gathers updated shards into the parameters themselves"
+            " (runtime/utils.py, all_gather_into_tensor_dp_groups)",
+        )
+    megatron = layout.megatron
+    if megatron.fused_cross_entropy and megatron.cross_entropy_impl == "native":
+        yield (
+            "megatron.fused_cross_entropy",
+            "the native fusion keeps the fp32 softmax as separate operators do, and batches their"
+            " reductions (core/fusions/fused_cross_entropy.py)",
+        )
+    yield from _of_other_libraries(layout)
+
+
+def _of_other_libraries(layout: Layout) -> Iterator[tuple[str, str]]:
+    """Settings of a library that does not shard here."""
+    blank = Layout()
+    for name, libraries in (
+        ("zero_buffers", ("deepspeed",)),
+        ("fsdp", ("fsdp1", "fsdp2")),
+        ("megatron", ("megatron",)),
+    ):
+        if layout.sharding not in libraries and getattr(layout, name) != getattr(blank, name):
+            yield name, f"{layout.sharding} shards here, which does not read it"
+    first_only = ("forward_prefetch", "use_orig_params", "sync_module_states")
+    if layout.sharding == "fsdp2":
+        for name in first_only:
+            if getattr(layout.fsdp, name):
+                yield f"fsdp.{name}", "it is FSDP1's; fully_shard has no such argument"

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from sizewright_client.export import launchers, machines
+from sizewright_client.export import engines, launchers, machines, schedulers
+from sizewright_client.export.accelerate import accelerate
+from sizewright_client.export.deepspeed import deepspeed
+from sizewright_client.export.megatron import megatron
 from sizewright_client.export.selection import Selection
+from sizewright_client.export.trainer import trainer
 
 
 class Form(StrEnum):
@@ -22,21 +26,27 @@ class Form(StrEnum):
     TORCHRUN = "torchrun"
     ACCELERATE = "accelerate"
     DEEPSPEED = "deepspeed"
+    TRAINER = "trainer"
+    MEGATRON = "megatron"
     VLLM = "vllm"
+    SGLANG = "sglang"
 
 
 WRITERS: dict[Form, Callable[[Selection], str]] = {
     Form.TERRAFORM: machines.terraform,
-    Form.SKYPILOT: machines.skypilot,
-    Form.KUBERNETES: machines.kubernetes,
+    Form.SKYPILOT: schedulers.skypilot,
+    Form.KUBERNETES: schedulers.kubernetes,
     Form.EC2: machines.ec2,
     Form.EC2_REQUIREMENTS: machines.ec2_requirements,
     Form.GCLOUD: machines.gcloud,
-    Form.SLURM: machines.slurm,
+    Form.SLURM: schedulers.slurm,
     Form.TORCHRUN: launchers.torchrun,
-    Form.ACCELERATE: launchers.accelerate,
-    Form.DEEPSPEED: launchers.deepspeed,
-    Form.VLLM: launchers.vllm,
+    Form.ACCELERATE: accelerate,
+    Form.DEEPSPEED: deepspeed,
+    Form.TRAINER: trainer,
+    Form.MEGATRON: megatron,
+    Form.VLLM: engines.vllm,
+    Form.SGLANG: engines.sglang,
 }
 
 

@@ -1,4 +1,4 @@
-"""Forms that describe the machine: infrastructure and schedulers."""
+"""Forms that describe the machine alone: Terraform, EC2, gcloud."""
 
 from __future__ import annotations
 
@@ -7,52 +7,8 @@ import shlex
 from decimal import Decimal
 from typing import Any
 
-import yaml
-
-from sizewright.v1 import catalog_pb2
 from sizewright_catalog.providers.gcp.names import parts
 from sizewright_client.export.selection import MIB, ExportError, Selection
-
-#: SkyPilot's names of accelerators, where they differ from ours (`sky show-gpus`).
-SKYPILOT_NAMES = {
-    "A100-40GB-SXM": "A100",
-    "A100-40GB-PCIe": "A100",
-    "A100-80GB-SXM": "A100-80GB",
-    "A100-80GB-PCIe": "A100-80GB",
-    "H100-SXM": "H100",
-    "H100-PCIe": "H100",
-    "H100-NVL": "H100",
-    "H200-SXM": "H200",
-    "H200-NVL": "H200",
-    "V100-16GB": "V100",
-    "V100-32GB": "V100-32GB",
-    "RTX-A4000": "RTXA4000",
-    "RTX-A5000": "RTXA5000",
-    "RTX-A6000": "RTXA6000",
-    "RTX-6000-Ada": "RTX6000-Ada",
-    "RTX-3090": "RTX3090",
-    "RTX-4090": "RTX4090",
-    "RTX-5090": "RTX5090",
-}
-#: Clouds SkyPilot launches on, by our names.
-SKYPILOT_CLOUDS = {
-    "aws": "aws",
-    "gcp": "gcp",
-    "azure": "azure",
-    "lambda": "lambda",
-    "runpod": "runpod",
-    "nebius": "nebius",
-    "oci": "oci",
-    "vast": "vast",
-    "fluidstack": "fluidstack",
-    "cudo": "cudo",
-    "paperspace": "paperspace",
-}
-#: The resource a device plugin offers on Kubernetes.
-KUBERNETES_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
-#: An image a pod can start with; replace it by your own.
-IMAGES = {"pytorch": "pytorch/pytorch"}
-PLAIN_IMAGE = "python:3.12"
 
 
 def terraform(selection: Selection) -> str:
@@ -75,69 +31,6 @@ def terraform(selection: Selection) -> str:
     if accelerator:
         values |= {"guest_accelerator_type": accelerator, "guest_accelerator_count": attached}
     return json.dumps(values, indent=2) + "\n"
-
-
-def skypilot(selection: Selection) -> str:
-    """A SkyPilot task's `resources` and `num_nodes`."""
-    offer = selection.offer
-    if offer.provider not in SKYPILOT_CLOUDS:
-        known = ", ".join(sorted(SKYPILOT_CLOUDS))
-        raise ExportError(f"SkyPilot does not launch on {offer.provider}; it does on {known}")
-    resources: dict[str, Any] = {
-        "infra": f"{SKYPILOT_CLOUDS[offer.provider]}/{offer.region}",
-        "instance_type": parts(offer.instance_type.type)[0],
-        "use_spot": selection.spot,
-    }
-    found = selection.accelerators
-    if found is not None and found.slice >= 1:
-        name = SKYPILOT_NAMES.get(found.device, found.device)
-        resources["accelerators"] = f"{name}:{found.count}"
-    task = {
-        "name": selection.name,
-        "num_nodes": selection.plan.node_count,
-        "resources": resources,
-    }
-    return _yaml(task)
-
-
-def kubernetes(selection: Selection) -> str:
-    """A Pod (a Job of several for several nodes) with resources and node selectors."""
-    resources: dict[str, dict[str, Any]] = {
-        "requests": {"memory": f"{selection.host_bytes // MIB}Mi"},
-        "limits": {"memory": f"{selection.host_bytes // MIB}Mi"},
-    }
-    found = selection.accelerators
-    if found is not None:
-        resources["limits"][KUBERNETES_RESOURCES[_vendor(found)]] = found.count
-    container = {
-        "name": selection.name,
-        "image": IMAGES.get(selection.workload.framework, PLAIN_IMAGE),
-        "resources": resources,
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
-    }
-    spec: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "containers": [container],
-        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
-    }
-    if not selection.owned:
-        spec["nodeSelector"] = {
-            "node.kubernetes.io/instance-type": parts(selection.offer.instance_type.type)[0],
-            "topology.kubernetes.io/region": selection.offer.region,
-        }
-    nodes = selection.plan.node_count
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": selection.name},
-        "spec": {
-            "completions": nodes,
-            "parallelism": nodes,
-            "completionMode": "Indexed",
-            "template": {"spec": spec},
-        },
-    }
-    return _yaml(job)
 
 
 def ec2(selection: Selection) -> str:
@@ -176,7 +69,7 @@ def ec2_requirements(selection: Selection) -> str:
     else:
         values["AcceleratorCount"] = {"Min": found.count, "Max": found.count}
         values["AcceleratorTypes"] = ["gpu"]
-        values["AcceleratorManufacturers"] = [_vendor(found)]
+        values["AcceleratorManufacturers"] = [selection.vendor]
         values["AcceleratorTotalMemoryMiB"] = {"Min": -(-selection.gpu_bytes * found.count // MIB)}
     return json.dumps(values, indent=2) + "\n"
 
@@ -199,39 +92,12 @@ def gcloud(selection: Selection) -> str:
     return _command(words)
 
 
-def slurm(selection: Selection) -> str:
-    """`#SBATCH` directives and the `srun` that starts one task per GPU."""
-    nodes, ranks = selection.plan.node_count, max(selection.gpus_per_node, 1)
-    lines = [
-        "#!/bin/bash",
-        f"#SBATCH --job-name={selection.name}",
-        f"#SBATCH --nodes={nodes}",
-        f"#SBATCH --ntasks-per-node={ranks}",
-        f"#SBATCH --mem={selection.host_bytes // MIB}M",
-    ]
-    if selection.gpus_per_node:
-        lines.append(f"#SBATCH --gpus-per-node={selection.gpus_per_node}")
-    if selection.vcpus:
-        lines.append(f"#SBATCH --cpus-per-task={max(selection.vcpus // ranks, 1)}")
-    return "\n".join([*lines, "srun python train.py", ""])
-
-
-def _vendor(found: catalog_pb2.Accelerators) -> str:
-    """Who made the accelerators: only NVIDIA numbers compute capabilities."""
-    return "nvidia" if found.compute_capability else "amd"
-
-
 def _only_on(selection: Selection, provider: str) -> None:
     if selection.offer.provider != provider:
         raise ExportError(
             f"the plan is on {selection.offer.provider}, not on {provider}; "
             f"ask with --provider {provider}"
         )
-
-
-def _yaml(value: dict[str, Any]) -> str:
-    text: str = yaml.safe_dump(value, sort_keys=False)
-    return text
 
 
 def _command(words: list[str]) -> str:

@@ -47,6 +47,12 @@ class Selection:
         return source.accelerators if source.HasField("accelerators") else None
 
     @property
+    def vendor(self) -> str:
+        """Who made the accelerators: only NVIDIA numbers compute capabilities."""
+        found = self.accelerators
+        return "nvidia" if found is not None and found.compute_capability else "amd"
+
+    @property
     def vcpus(self) -> int:
         """Virtual CPUs of a node."""
         source = self.plan.machine if self.owned else self.plan.offer.instance_type
@@ -70,6 +76,23 @@ class Selection:
         """Ranks of a node."""
         found = self.accelerators
         return found.count if found is not None else 0
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the job on a node."""
+        return max(self.gpus_per_node, 1)
+
+    @property
+    def engine_version(self) -> str:
+        """Version of the serving engine whose rules made the estimate; "" where it is not told."""
+        stated = self.workload.inference.serving.engine_version
+        return stated or self.plan.estimate.serving.engine_version
+
+    @property
+    def model_name(self) -> str:
+        """The model as a hub knows it, or a path to put in."""
+        preset = self.workload.model.preset
+        return preset or "path/to/model"
 
     @property
     def spot(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sizewright_client.request_file import load_request
 
 SFT = (EXAMPLES / "llama3-8b-sft.yaml").read_text(encoding="utf-8")
 CHAT = (EXAMPLES / "llama3-8b-chat.yaml").read_text(encoding="utf-8")
+SERVED = CHAT.replace("inference:\n", "inference:\n    engine: vllm\n")
 FOREST = (EXAMPLES / "sklearn-forest.yaml").read_text(encoding="utf-8")
 
 
@@ -34,6 +36,12 @@ def plan_of(text: str, folder: Path, rank: int = 1) -> Selection:
     request = load_request(str(file))
     with SizingClient.embedded() as client:
         return select(request, client.recommend(request), rank)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a command, without the remarks above it."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return shlex.split("\n".join(lines))
 
 
 def test_skypilot_names_the_cloud_the_region_and_the_accelerators(tmp_path: Path) -> None:
@@ -108,15 +116,17 @@ def test_gpus_that_are_attached_are_asked_for_beside_the_machine(tmp_path: Path)
     assert values["guest_accelerator_count"] == 2
 
 
-def test_slurm_starts_a_task_on_every_gpu(tmp_path: Path) -> None:
+def test_slurm_starts_the_launcher_once_on_each_node(tmp_path: Path) -> None:
     selection = plan_of(SFT, tmp_path)
 
     script = written(selection, Form.SLURM).splitlines()
 
     gpus = selection.plan.offer.instance_type.accelerators.count
     assert f"#SBATCH --gpus-per-node={gpus}" in script
-    assert f"#SBATCH --ntasks-per-node={gpus}" in script
+    assert "#SBATCH --ntasks-per-node=1" in script
     assert f"#SBATCH --nodes={selection.plan.node_count}" in script
+    (step,) = (line for line in script if line.startswith("srun "))
+    assert f"torchrun --nnodes={selection.plan.node_count} --nproc-per-node={gpus}" in step
 
 
 def test_launchers_repeat_the_layout_that_was_estimated(tmp_path: Path) -> None:
@@ -145,10 +155,10 @@ def test_techniques_of_the_plan_are_applied_to_what_is_launched(tmp_path: Path) 
 
 
 def test_vllm_serves_with_the_lengths_of_the_workload(tmp_path: Path) -> None:
-    selection = plan_of(CHAT, tmp_path)
+    selection = plan_of(SERVED, tmp_path)
     run = selection.workload.inference
 
-    words = written(selection, Form.VLLM).replace("\\\n", " ").split()
+    words = words_of(written(selection, Form.VLLM))
 
     assert words[:2] == ["vllm", "serve"]
     assert f"--tensor-parallel-size={selection.plan.layout.tp}" in words
@@ -159,7 +169,8 @@ def test_vllm_serves_with_the_lengths_of_the_workload(tmp_path: Path) -> None:
     ("form", "text", "words"),
     [
         (Form.EC2, on(SFT, "gcp"), "the plan is on gcp, not on aws; ask with --provider aws"),
-        (Form.VLLM, SFT, "vllm serves; the workload trains"),
+        (Form.VLLM, SFT, "vllm serves; the workload trains or fits"),
+        (Form.VLLM, CHAT, "sized for transformers, whose memory is another; set inference.engine"),
         (Form.DEEPSPEED, CHAT, "the workload does not train"),
     ],
 )
@@ -213,11 +224,11 @@ def test_accelerate_takes_a_strategy_for_fsdp1_and_a_flag_for_fsdp2(tmp_path: Pa
 
 
 def test_vllm_is_told_the_types_of_weights_and_cache(tmp_path: Path) -> None:
-    selection = plan_of(CHAT, tmp_path)
+    selection = plan_of(SERVED, tmp_path)
     run = selection.workload.inference
     run.weight_dtype, run.kv_dtype = "fp8", "fp8"
 
-    words = written(selection, Form.VLLM).replace("\\\n", " ").split()
+    words = words_of(written(selection, Form.VLLM))
 
     assert "--quantization=fp8" in words
     assert "--kv-cache-dtype=fp8" in words
@@ -229,4 +240,4 @@ def test_torchrun_sets_the_allocator_that_was_estimated(tmp_path: Path) -> None:
 
     command = written(selection, Form.TORCHRUN)
 
-    assert command.startswith("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True torchrun ")
+    assert "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" in words_of(command)

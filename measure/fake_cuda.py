@@ -125,6 +125,22 @@ def efficient(
     return kernel(q, k, v, mask, needs_gradient, dropout, causal, scale=scale)[0]
 
 
+def grouped_product(
+    mat_a: torch.Tensor,
+    mat_b: torch.Tensor,
+    *_scales: Any,
+    offs: Any = None,
+    out_dtype: Any = None,
+    **_more: Any,
+) -> torch.Tensor:
+    """The result of ``_grouped_mm`` in any type: a GPU runs what is not bfloat16 group by group
+    (aten/native/cuda/GroupedBlas.cpp), where the meta function knows bfloat16 alone.
+    """
+    made = torch._meta_registrations._create_grouped_mm_output_tensor
+    result: torch.Tensor = made(mat_a, mat_b, offs, out_dtype)
+    return result
+
+
 @contextmanager
 def pretend_gpu() -> Iterator[GpuAttention]:
     """Answers of a GPU build for the time of the block; yields the attention, which counts its
@@ -144,6 +160,7 @@ def pretend_gpu() -> Iterator[GpuAttention]:
             (torch.cuda, "is_bf16_supported", lambda *_: True),
             (torch.cuda, "get_device_capability", lambda *_: (8, 0)),
             (masking_utils, "find_packed_sequence_indices", find_none_packed),
+            (torch._meta_registrations, "_meta_grouped_mm_common", grouped_product),
         ):
             stack.enter_context(mock.patch.object(owner, name, answer))
         yield attention

@@ -52,7 +52,7 @@ def _trace_training(work: Case) -> Training:
         image_size=work.get("image"),
         target_len=work.get("target_seq") or 0,
         # A build of torch without CUDA kernels decomposes what has none.
-        unfused_activations="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
+        traced="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
         gradient_reduce_dtype="fp32" if half else None,
         layout=_trace_layout(spread),
         adapter=_trace_adapter(work.get("lora")),

@@ -28,6 +28,10 @@ Positions: TypeAlias = Literal["rope", "learned", "alibi", "none"]
 Role: TypeAlias = Literal["embedding", "block", "between", "head"]
 
 
+#: Heads over the vocabulary, which may share the embedding's table.
+TIED_HEADS = ("causal-lm", "masked-lm", "seq2seq-lm")
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """How a transformer block is wired.
@@ -243,6 +247,11 @@ class HeadStyle:
     scales_states: bool = False
     #: `logits.float()` before the loss (transformers' ForCausalLMLoss).
     upcast_logits: bool = True
+
+    @property
+    def shares_table(self) -> bool:
+        """Its product reads the embedding's own table."""
+        return self.tied and self.kind in TIED_HEADS
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class Backward:
         self.output_grads: list[int] = []
         self.input_grads: list[int | None] = []
         self.parameter_grads: list[int | None] = []
+        #: The gradient of a shared table that, where micro-batches add up, waits for those of the
+        #: table's other uses: made here, or where it ends here the one that another tape made.
+        self.waiting: int | None = None
         self._count = len(tape.storages)
         self._holders: dict[int, int] = {}
         self._grads: dict[int, int] = {}
@@ -114,7 +117,12 @@ class Backward:
             self._accumulate(target, grad)
 
     def _accumulate(self, target: Value, grad: int) -> None:
-        if target.adds or (target.parameter and self.accumulating):
+        if target.use in ("more", "last"):
+            self._join(target)
+        waits = target.use == "first"
+        if target.adds or (target.parameter and self.accumulating and not waits):
+            if self.tape.traced and not target.parameter:
+                self._beside(target)
             self._release(grad)
             return
         held = self._grads.get(id(target))
@@ -122,16 +130,34 @@ class Backward:
             self._grads[id(target)] = grad
             self._share(target, grad)
             return
-        if not target.parameter and self._holders[held] > 1:
+        in_place = self._holders[held] == 1 and not self.tape.traced
+        if not target.parameter and not in_place:
             total = self._make(target.shape, target.itemsize, "gradient of activations")
             self.events.append(Event(+1, total))
             self._grads[id(target)] = total
             self._release(held)
         self._release(grad)
 
+    def _join(self, target: Value) -> None:
+        """A shared parameter's gradient meets that of its uses before."""
+        if self.tape.traced:
+            self._beside(target)
+        if target.use == "last":
+            self.waiting = self._make(target.shape, target.itemsize, "gradients")
+            if self.accumulating:
+                # Their sum goes into `.grad`, and the gradient that waited for this one goes.
+                self.events.append(Event(-1, self.waiting))
+
+    def _beside(self, target: Value) -> None:
+        """Fake tensors are added up in a third tensor; it then stands for the one that was there."""
+        total = self._make(target.shape, target.itemsize, "gradient of activations")
+        self.events += [Event(+1, total), Event(-1, total)]
+
     def _share(self, value: Value, grad: int) -> None:
-        """The gradient of a lent tensor has a name of its own among the segments."""
+        """The gradient of what segments share has a name of its own among them."""
         name = self.tape.storages[value.storage].shared
+        if value.use == "first":
+            self.waiting = grad
         if name:
             self.made[grad - self._count].shared = f"gradient of {name}"
 

@@ -92,7 +92,7 @@ def activate(ops: Ops, style: Style, x: Value) -> Value:
     if kind == "bloom":
         return bloom_gelu(ops, x)
     # Run as separate operators, silu's backward holds five more tensors before its result.
-    scratch = 5 if kind == "silu" and ops.types.unfused else 0
+    scratch = 5 if kind == "silu" and ops.types.traced else 0
     return ops.unary(x, saves=style.activation_saves, scratch=scratch)
 
 

@@ -15,11 +15,14 @@ from sizewright_server.estimation.tape import Shape, Tape, Value
 from sizewright_server.estimation.transformer import residual_itemsize
 
 
-def lower_embedding(style: Style, mode: Mode) -> Tape:
+def lower_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     """Token ids in, hidden states out: tables, their sum, and the norm and dropout after it."""
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
-    out = embed(ops, style, mode, ops.weight(("V", "E"), module="embeddings"))
+    table = ops.weight(("V", "E"), module="embeddings")
+    if head.shares_table:
+        table.use = "last"
+    out = embed(ops, style, mode, table)
     open_frame(tape, style, mode)
     if style.disentangled != "none":
         lend_relative_embeddings(ops, style)
@@ -209,6 +212,8 @@ def _vocabulary(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     narrow = head.transform or style.embedding_projection == "lookup"
     bias = ops.weight(("V",), module="head") if head.bias else None
     w = ops.weight(("VL", "E" if narrow else "H"), module="head")
+    if (head.shares_table or head.owns_table) and ops.types.trains("embeddings"):
+        w.use = "first"
     logits = ops.linear(x, "VL", w, bias, name="head")
     if head.logits_bias:
         logits = ops.add(logits, ops.tape.external((1, "VL"), ops.types.weight))

@@ -11,7 +11,7 @@ import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.inputs import input_bytes
-from sizewright_server.estimation.lowering import TIED_HEADS, Dims, Segment, lower
+from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.ops import FP32, INT64, Types
 from sizewright_server.estimation.profile import Column, elements, round_up, storage_bytes
 from sizewright_server.estimation.states import HALF, tensor_bytes
@@ -76,7 +76,7 @@ class InferenceGroup:
             dims = self.dims_of.of(segment.sizes)
             total = total + segment.count * tensor_bytes(segment, dims, width)
         head = self.architecture.head
-        if head.tied and head.kind in TIED_HEADS:
+        if head.shares_table:
             dims = self.dims_of.of(self.segments[0].sizes)
             total = total - round_up(elements(("V", "E"), dims) * width)
         return total

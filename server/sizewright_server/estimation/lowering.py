@@ -39,11 +39,9 @@ from sizewright_server.estimation.stacks import (
 from sizewright_server.estimation.tape import Tape
 from sizewright_server.estimation.transformer import Block, Mode
 
-#: Heads over the vocabulary, which may share the embedding's table.
-TIED_HEADS = ("causal-lm", "masked-lm", "seq2seq-lm")
 #: How each kind of segment is written as a tape.
 LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
-    "embedding": lambda style, _head, mode: lower_embedding(style, mode),
+    "embedding": lower_embedding,
     "mel": lambda style, _head, mode: lower_mel_embedding(style, mode),
     "patches": lambda style, _head, mode: lower_patch_embedding(style, mode),
     "block": lambda style, _head, mode: Block(style, mode).lower(),
@@ -260,6 +258,6 @@ def parameter_count(segment: Segment, dims: dict[str, Column], *, trained: bool 
 
 def tied_count(architecture: Architecture, dims: dict[str, Column]) -> Column:
     """Parameters counted in the head that are the embedding's own."""
-    if architecture.head.tied and architecture.head.kind in TIED_HEADS:
+    if architecture.head.shares_table:
         return elements(("V", "E"), dims)
     return np.zeros(1, dtype=np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.architecture import Architecture, Role, Sizes
-from sizewright_server.estimation.lowering import TIED_HEADS, Dims, Segment
+from sizewright_server.estimation.lowering import Dims, Segment
 from sizewright_server.estimation.optimizers import (
     OptimizerKind,
     TensorTable,
@@ -53,7 +53,7 @@ class ModelStates:
         self._experts = [_expert_rows(segment) for segment in segments]
         self._has_experts = any(rows.any() for rows in self._experts)
         head = architecture.head
-        tied = head.tied and head.kind in TIED_HEADS
+        tied = head.shares_table
         table = elements(("V", "E"), dims.of(segments[0].sizes))
         # The stages at both ends of a pipeline each have the table.
         self._tied = np.where((layouts.pp == 1) & tied, table, 0)
@@ -103,13 +103,27 @@ class ModelStates:
         """Bytes of every trained tensor of the rank's part of the model."""
         return self._over_stage(self.per_segment(itemsize, stage))
 
-    def largest_tensor(self, itemsize: int, stage: int) -> Column:
-        """Bytes of the largest trained tensor."""
-        ways, largest = self.layouts.ways(stage), np.zeros_like(self.layouts.dp)
-        for table, mask in zip(self._tensors, self._trained, strict=True):
+    def one_by_one(self, held: Sequence[tuple[int, int]], itemsize: int) -> Column:
+        """Bytes a step makes that goes through the trained tensors in turn.
+
+        Each of `held` is a moment: tensors of the parameter's own size, and of the one before it,
+        whose names are not taken over yet.
+        """
+        in_order: list[Column] = []
+        for number, (table, mask) in enumerate(zip(self._tensors, self._trained, strict=True)):
             if mask.any():
-                largest = np.maximum(largest, table.elements[mask].max(axis=0))
-        return -(-largest // ways) * itemsize
+                # The second instance of a block follows the first.
+                in_order += (1 + self.segments[number].repeats) * [
+                    table.elements[mask] * self.here(number)
+                ]
+        most: Column = np.zeros_like(self.layouts.dp)
+        if not in_order:
+            return most
+        sizes = round_up(-(-np.concatenate(in_order) // self.layouts.ways(1)) * itemsize)
+        before = np.vstack([np.zeros_like(sizes[:1]), sizes[:-1]])
+        for own, left in held:
+            most = np.maximum(most, (own * sizes + left * before).max(axis=0))
+        return most
 
     def optimizer(self, optimizer: Optimizer) -> Column:
         """State tensors, and the master copy where there is one.

@@ -52,7 +52,8 @@ class OptimizerKind:
 
     states: tuple[StateRule, ...]
     foreach: int | None
-    loop: int
+    #: Tensors held at once of a parameter's size, and of the size of the one before it.
+    loop: tuple[tuple[int, int], ...]
     fused: bool
     source: str
     vectors: tuple[StateRule, ...] | None = None
@@ -95,6 +96,7 @@ def _kind(entry: dict[str, Any]) -> OptimizerKind:
     for name in ("states", "vectors", "embeddings", "heads"):
         if name in values:
             values[name] = tuple(StateRule(**rule) for rule in values[name])
+    values["loop"] = tuple(tuple(pair) for pair in values["loop"])
     return OptimizerKind(**values)
 
 

@@ -34,8 +34,8 @@ class Types:
     product: str = ""
     #: 16 bit are fp16, which some kernels read where they read no bf16.
     float16: bool = False
-    #: Activations whose backward torch can decompose run decomposed, as when a model is traced.
-    unfused: bool = False
+    #: Runs on fake tensors: activations whose backward torch can decompose run decomposed.
+    traced: bool = False
 
     def trains(self, module: str) -> bool:
         """Whether a module ("norms", "embeddings", "head" or another) is trained as a whole."""
@@ -47,6 +47,7 @@ class Pointwise:
 
     def __init__(self, tape: Tape, types: Types, *, training: bool) -> None:
         self.tape = tape
+        tape.traced = types.traced
         self.types = types
         self.training = training
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from sizewright_server.estimation.lowering import TIED_HEADS, Segment
+from sizewright_server.estimation.lowering import Segment
+from sizewright_server.estimation.optimizers import optimizers
 from sizewright_server.estimation.profile import EMPTY_PASS, Column, elements, round_up
 from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
@@ -53,7 +54,7 @@ class Expansion:
         tied = self._tied_bytes()
         if tied:
             # The head is made with a table of its own, which tying then drops.
-            weights.remove(tied)
+            weights.pop()
             yield (PARAMETERS, 0, len(weights)), RELEASE
         self.running = True
         yield from self._inputs()
@@ -98,10 +99,31 @@ class Expansion:
         if first:
             for i, size in enumerate(weights):
                 yield from (((STATES, k, i), size) for k in range(states))
-        if int(group.schedule.step_temporary[0]) >= sum(weights):
+        if group.training.optimizer.step == "for-loop":
+            yield from self._one_by_one(group, weights)
+        elif int(group.schedule.step_temporary[0]) >= sum(weights):
             yield from (((TEMPORARIES, 0, i), size) for i, size in enumerate(weights))
             yield from (((TEMPORARIES, 0, i), RELEASE) for i in range(len(weights)))
         yield from self._released_after_step(group)
+
+    def _one_by_one(self, group: TrainingGroup, weights: list[int]) -> Iterator[Request]:
+        """A step that goes from tensor to tensor; some names live on until the next one's."""
+        held = optimizers()[group.training.optimizer.name].loop
+        made = max((own for own, _ in held), default=0)
+        named = max((left for _, left in held), default=0)
+        for i, size in enumerate(weights):
+            for k in range(made):
+                yield (TEMPORARIES, i, k), size
+                if named == made and i:
+                    yield (TEMPORARIES, i - 1, k), RELEASE
+            last = i == len(weights) - 1
+            for k in range(made):
+                if k < made - named:
+                    yield (TEMPORARIES, i, k), RELEASE
+                elif named < made and i:
+                    yield (TEMPORARIES, i - 1, k), RELEASE
+                if last and k >= made - named:
+                    yield (TEMPORARIES, i, k), RELEASE
 
     def _released_after_step(self, group: TrainingGroup) -> Iterator[Request]:
         """The outputs' logits and every gradient: `zero_grad` sets them to None."""
@@ -133,6 +155,8 @@ class Expansion:
                     for storage, name in segment.program.shared.items()
                 }
                 shared |= self._shared(segment, number, instance, last)
+                if backward and segment.program.waiting is not None and _adds(stage, segment):
+                    shared[segment.program.waiting] = (SHARED, self._name("table gradient"), 0)
                 yield from self._before(stage, number, instance, backward=backward)
                 for sign, storage in events:
                     handle = shared.get(storage) or (number, instance, storage)
@@ -200,13 +224,13 @@ class Expansion:
             sizes += one * self._count(number)
         tied = self._tied_bytes()
         if tied:
-            sizes.remove(tied)
+            del sizes[len(sizes) - 1 - sizes[::-1].index(tied)]
             sizes.append(tied)
         return sizes
 
     def _tied_bytes(self) -> int:
         head = self.group.architecture.head
-        if not (head.tied and head.kind in TIED_HEADS):
+        if not head.shares_table:
             return 0
         first = self.group.segments[0]
         width = first.program.parameters[0].itemsize
@@ -229,6 +253,11 @@ def _replayed_counts(group: TrainingGroup | InferenceGroup, counts: list[int]) -
         return counts
     share = MOST_EVENTS / events
     return [max(1, round(n * share)) if n > 1 else n for n in counts]
+
+
+def _adds(stage: Stage, segment: Segment) -> bool:
+    program = segment.program
+    return stage.events in (program.backward_accumulating, program.recompute_accumulating)
 
 
 def _backward_passes(segment: Segment) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ def lower_encoder_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
     table = ops.weight(("V", "E"))
+    table.use = "last"
     if not head.tied:
         tape.parameters.remove(table)
         table.adds = True
@@ -39,7 +40,9 @@ def lower_decoder_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
     table = ops.weight(("V", "E"))
+    table.use = "first"
     if head.tied or head.owns_table:
+        table.use = "last" if head.owns_table else "more"
         tape.parameters.remove(table)
         table.adds = True
     out = embed(ops, style, mode, table)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from sizewright_server.estimation.weight_formats import WeightFormat
 
@@ -62,6 +62,9 @@ class Value:
     stored: WeightFormat | None = None
     #: Its gradient exists when this tape's backward begins: a new one is added to it and dropped.
     adds: bool = False
+    #: Which of a shared parameter's uses this is, in the order of the backward pass; autograd adds
+    #: up the gradients of all and only then hands the sum on.
+    use: Literal["only", "first", "more", "last"] = "only"
 
 
 class Parameter(NamedTuple):
@@ -112,6 +115,8 @@ class Tape:
     inputs_die: bool = False
     #: The model keeps what every block gave until it returns.
     inputs_stay: bool = False
+    #: Runs on fake tensors, whose gradients autograd never adds up in place.
+    traced: bool = False
     #: Lent tensors whose life ends in this segment's forward pass.
     received: list[Value] = field(default_factory=list)
 
@@ -143,6 +148,7 @@ class Tape:
         """A parameter that another segment owns and whose gradient that one makes."""
         value = self.external(shape, itemsize, needs_grad=trainable)
         value.parameter = value.adds = True
+        value.use = "more"
         return value
 
     def lend(self, name: str, value: Value) -> None:

@@ -84,7 +84,7 @@ class TrainingGroup(ResidentGroup):
         if self.training.optimizer.step == "foreach":
             return self._foreach(kind) * self.states.total(widths.state, 1)
         if self.training.optimizer.step == "for-loop":
-            return kind.loop * self.states.largest_tensor(widths.state, 1)
+            return self.states.one_by_one(kind.loop, widths.state)
         return np.zeros_like(self.dp)
 
     def _foreach(self, kind: OptimizerKind) -> int:
@@ -105,7 +105,7 @@ class TrainingGroup(ResidentGroup):
         if phase == "backward":
             width = self.widths.types.compute
             unfused = 5 * elements(("B", "S", "F"), self.dims) * width
-            unfused = unfused * (not self.training.unfused_activations)
+            unfused = unfused * (not self.training.traced)
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
             more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
         buffers = self.working.buffers

@@ -72,7 +72,7 @@ class TrainingSetup:
     def _mode(self) -> Mode:
         training = self.training
         return Mode(
-            types=replace(self.widths.types, unfused=training.unfused_activations),
+            types=replace(self.widths.types, traced=training.traced),
             training=True,
             attention=training.attention,
             padded=self._masked,

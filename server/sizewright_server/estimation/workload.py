@@ -94,8 +94,9 @@ class Training:
     image_size: int | None = None
     #: Tokens of the decoder, where the model has an encoder too; 0 means as many as the encoder's.
     target_len: int = 0
-    #: Activations' backward passes run as separate operators: a traced model, or no CUDA kernels.
-    unfused_activations: bool = False
+    #: The step runs on fake tensors, by a build without CUDA kernels: activations' backward passes
+    #: are separate operators, and gradients are never added up in place.
+    traced: bool = False
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None = None
     layout: Layout | None = None
     #: What leaves the GPU in the layouts that are tried where `layout` is None.

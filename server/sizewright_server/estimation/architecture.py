@@ -89,6 +89,8 @@ class Style:
     final_norm: bool = True
     residual_scale: bool = False
     causal: bool = True
+    #: Its decoder has a configuration of its own, whose cache a training loop leaves on (T5).
+    trains_with_cache: bool = False
     #: Its attention sees a window of the latest tokens.
     sliding: bool = False
     #: The family has no fused attention, whatever is asked for.

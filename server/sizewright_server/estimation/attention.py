@@ -8,12 +8,12 @@ from sizewright_server.estimation.adapters import behind_prefix, has_prefix
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.disentangled import disentangled_attention
 from sizewright_server.estimation.feedforward import split
-from sizewright_server.estimation.frame import PART
 from sizewright_server.estimation.kernels import Scores, attend
 from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
+from sizewright_server.estimation.relative_bias import cross_bias, own_bias
 from sizewright_server.estimation.rotary import rotate
 from sizewright_server.estimation.tape import Dim, Shape, Value
 
@@ -60,7 +60,7 @@ class Attention:
                 self._linear("v", memory, "A"),
             )
             k, v = self._cache(k, "X"), self._cache(v, "X")
-            bias = self._cross_bias()
+            bias = cross_bias(self.ops, self.style, self.mode)
             scores = Scores("X", masked=self.mode.padded, causal=False, bias=bias)
             return self._mix(x, q, k, v, scores)
 
@@ -97,41 +97,7 @@ class Attention:
         # Keys that are more than the queries need a mask, where a prefix is before them.
         masked = masked or style.always_masked or has_prefix(mode.types)
         masked = masked or mode.cache == "static"
-        return Scores("C", masked=masked, causal=style.causal, bias=self._bias())
-
-    def _bias(self) -> Value | None:
-        """A bias by relative position: made by the first block, lent to the others."""
-        style = self.style
-        shape: Shape = ("one", "NH", "S", "C")
-        if style.position_bias == "none":
-            return None
-        name = f"{'decoder' if style.causal else 'encoder'} position bias"
-        if style.position_bias == "mpnet":
-            name, shape = "position bias", ("B", "NH", "S", "C")
-        elif style.first:
-            table = self.ops.weight(("BUCKETS", "NH"))
-            with self.tape.within(PART):
-                rows = self.ops.embedding(("S", "C"), table, "NH")
-                bias = self.tape.view(rows, shape)
-                self.tape.lend(name, bias)
-            return bias
-        width = self.mode.types.weight
-        if style.last and self.mode.training:
-            return self.tape.borrow_last(name, shape, width)
-        return self.tape.borrow(name, shape, width, needs_grad=self.mode.training)
-
-    def _cross_bias(self) -> Value | None:
-        """T5 adds zeros where cross attention has no bias: made once, lent to the other blocks."""
-        if self.style.position_bias == "none":
-            return None
-        shape, width = ("one", "NH", "S", "X"), self.mode.types.compute
-        if not self.style.first:
-            return self.tape.borrow("decoder cross bias", shape, width)
-        with self.tape.within(PART):
-            zeros = self.tape.value(shape, width, needs_grad=False)
-            self.tape.record((), (zeros,))
-            self.tape.lend("decoder cross bias", zeros)
-        return zeros
+        return Scores("C", masked=masked, causal=style.causal, bias=own_bias(self.ops, style, mode))
 
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
@@ -210,6 +176,8 @@ class Attention:
         the first call and written to in place.
         """
         kind, width = self.mode.cache, x.shape[-1]
+        if self.mode.training and self.style.trains_with_cache and not self.mode.checkpointed:
+            return self._cache_in_training(x, keys)
         if kind == "none":
             return x
         with self.tape.within("kv-cache"):
@@ -224,3 +192,10 @@ class Attention:
                 self.cached.append(kept)
             self.tape.record((x,), (kept,))
             return kept
+
+    def _cache_in_training(self, x: Value, keys: str) -> Value:
+        """A cache nobody reads again: the model's output has it until the step is over."""
+        with self.tape.within("kv-cache"):
+            kept = self.ops.copy(x, ("B", keys, x.shape[-1]))
+        self.tape.storages[kept.storage].stays = self.mode.loop != "trainer"
+        return kept

@@ -110,7 +110,8 @@ class Backward:
         self._owned.clear()
         for storage in op.saves:
             self._saved[storage] -= 1
-            if self._saved[storage] == 0 and not self.tape.storages[storage].external:
+            held = self.tape.storages[storage]
+            if self._saved[storage] == 0 and not (held.external or held.stays):
                 self.events.append(Event(-1, storage))
         gifts, self._gifts = self._gifts, []
         for target, grad in gifts:
@@ -149,7 +150,7 @@ class Backward:
                 self.events.append(Event(-1, self.waiting))
 
     def _beside(self, target: Value) -> None:
-        """Fake tensors are added up in a third tensor; it then stands for the one that was there."""
+        """Fake tensors are added up in a third, which then stands for the one that was there."""
         total = self._make(target.shape, target.itemsize, "gradient of activations")
         self.events += [Event(+1, total), Event(-1, total)]
 

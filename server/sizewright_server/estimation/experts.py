@@ -78,10 +78,10 @@ def _every_expert(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     scores = ops.cast(ops.unary(ops.cast(spread, FP32), saves="output"), logits.itemsize)
     copies = _copied(ops, x)
     scaled = ops.multiply(copies, tape.view(scores, (*COPIES, 1)))
-    both = grouped(ops, scaled, "FX2", ops.weight(("NL", "H", "FX2")))
+    both = batched(ops, scaled, "FX2", ops.weight(("NL", "H", "FX2")))
     gate, up = split(tape, both, ("FX", "FX"))
     inner = ops.multiply(up, activate(ops, style, gate))
-    down = grouped(ops, inner, "H", ops.weight(("NL", "FX", "H")))
+    down = batched(ops, inner, "H", ops.weight(("NL", "FX", "H")))
     shared = _shared(ops, style, mode, x)
     summed = _sum_of_experts(ops, down, x.shape)
     tape.hold(x, logits, scores, scaled, down)
@@ -158,22 +158,29 @@ def clamped_gate(ops: Ops, both: Value) -> Value:
 
 
 def grouped(ops: Ops, x: Value, width: str, w: Value) -> Value:
-    """`grouped_mm`: saves rows and weight; reads both in the weight's type."""
-    x = ops.cast(x, w.itemsize) if not ops.types.autocast else ops.cast(x, ops.types.compute)
-    kernel = ops.autocast_weight(w)
+    """`grouped_mm`: saves rows and weight; reads both in the weight's type.
+
+    Autocast does not know it (aten/autocast_mode.h): fp32 weights are multiplied in fp32.
+    """
+    x = ops.cast(x, w.itemsize)
     grad = x.needs_grad or w.needs_grad
     out = ops.tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=grad)
-    saves = (*((x,) if w.needs_grad else ()), *((kernel,) if x.needs_grad else ()))
+    saves = (*((x,) if w.needs_grad else ()), *((w,) if x.needs_grad else ()))
 
     def backward(run: Backward) -> None:
         if run.take(out) is None:
             return
-        for value in (kernel, x):
+        for value in (w, x):
             if value.needs_grad:
                 run.give(value, run.like(value))
 
-    ops.tape.record((x, kernel), (out,), saves=saves, backward=backward)
+    ops.tape.record((x, w), (out,), saves=saves, backward=backward)
     return out
+
+
+def batched(ops: Ops, x: Value, width: str, w: Value) -> Value:
+    """`bmm` of every expert's rows, which autocast runs in 16 bit."""
+    return grouped(ops, ops.autocast_input(x), width, ops.autocast_weight(w))
 
 
 def gather(ops: Ops, x: Value, shape: Shape, index: Value) -> Value:

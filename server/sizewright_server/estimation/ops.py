@@ -119,7 +119,7 @@ class Ops(Pointwise):
         with their scales count as a byte too.
         """
         tape = self.tape
-        x = self._autocast_input(x)
+        x = self.autocast_input(x)
         with tape.within("narrow copies"):
             copies = [tape.value(v.shape, BYTE, needs_grad=False) for v in (x, w)]
             tape.record((x, w), tuple(copies))
@@ -149,7 +149,7 @@ class Ops(Pointwise):
 
         `shape` is that of the result where it is not `x` with another width: a convolution.
         """
-        x = self._autocast_input(x)
+        x = self.autocast_input(x)
         kernel = self.autocast_weight(w)
         shift = None if bias is None else self.autocast_weight(bias)
         grad = x.needs_grad or w.needs_grad or (bias is not None and bias.needs_grad)
@@ -170,7 +170,7 @@ class Ops(Pointwise):
 
     def matmul(self, a: Value, b: Value, shape: Shape) -> Value:
         """A batched product of two activations; saves both."""
-        return self.product_of(self._autocast_input(a), self._autocast_input(b), shape)
+        return self.product_of(self.autocast_input(a), self.autocast_input(b), shape)
 
     def product_of(self, a: Value, b: Value, shape: Shape) -> Value:
         """A batched product in the type of its inputs, whatever autocast says."""
@@ -206,17 +206,23 @@ class Ops(Pointwise):
 
     def contiguous(self, x: Value) -> Value:
         """A copy with another order of dimensions, in the type a product reads."""
-        return self.copy(self._autocast_input(x))
+        return self.copy(self.autocast_input(x))
 
-    def embedding(self, rows: Shape, table: Value, width: str | int) -> Value:
-        """Row look-up; the gradient of the table is dense, as large as the table."""
+    def embedding(
+        self, rows: Shape, table: Value, width: str | int, *, index: Value | None = None
+    ) -> Value:
+        """Row look-up; the gradient of the table is dense, as large as the table.
+
+        `index` are the rows' numbers where they are made for this; they are saved.
+        """
         out = self.tape.value((*rows, width), table.itemsize, needs_grad=table.needs_grad)
 
         def backward(run: Backward) -> None:
             if run.take(out) is not None:
                 run.give(table, run.like(table))
 
-        self.tape.record((table,), (out,), backward=backward)
+        made = () if index is None else (index,)
+        self.tape.record((table, *made), (out,), saves=made, backward=backward)
         return out
 
     # -- normalisation --------------------------------------------------------------------------
@@ -252,7 +258,7 @@ class Ops(Pointwise):
         self, q: Value, k: Value, v: Value, out_shape: Shape, lse_shape: Shape, *extra: Value
     ) -> Value:
         """Flash or memory-efficient attention: saves q, k, v, its result and the log-sum-exp."""
-        q, k, v = (self._autocast_input(x) for x in (q, k, v))
+        q, k, v = (self.autocast_input(x) for x in (q, k, v))
         grad = q.needs_grad or k.needs_grad or v.needs_grad
         out = self.tape.value(out_shape, q.itemsize, needs_grad=grad)
         lse = self.tape.value(lse_shape, LSE, needs_grad=False)

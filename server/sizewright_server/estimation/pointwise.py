@@ -232,7 +232,8 @@ class Pointwise:
         self.tape.record((x,), (out,), saves=(out,), backward=backward)
         return out
 
-    def _autocast_input(self, x: Value) -> Value:
+    def autocast_input(self, x: Value) -> Value:
+        """A product's operand as autocast reads it."""
         return self.cast(x, self.types.compute) if self.types.autocast else x
 
     def _fresh(

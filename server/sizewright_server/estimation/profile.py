@@ -68,6 +68,7 @@ class Program:
     input_grads: tuple[int | None, ...]
     parameter_grads: tuple[int | None, ...]
     lingering: tuple[int, ...]
+    staying: tuple[int, ...]
     #: The shared table's gradient that waits between segments in the accumulating passes.
     waiting: int | None
     #: Shape and width of each output but the first: what a block leaves in a cache.
@@ -123,6 +124,7 @@ def compile_program(tape: Tape, policy: str = "") -> Program:
         input_grads=tuple(run.input_grads),
         parameter_grads=tuple(run.parameter_grads),
         lingering=tuple(i for i, storage in enumerate(tape.storages) if storage.lingers),
+        staying=tuple(i for i, storage in enumerate(tape.storages) if storage.stays),
         waiting=run.waiting,
         kept=tuple((v.shape, v.itemsize) for v in tape.outputs[1:]),
         shared={i: s.shared for i, s in enumerate(storages) if s.shared},

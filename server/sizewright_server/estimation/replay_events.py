@@ -130,7 +130,8 @@ class Expansion:
         for number, segment in enumerate(group.segments):
             program = segment.program
             for instance in range(self._count(number)):
-                for storage in (*program.parameter_grads, *program.output_storages[1:]):
+                outputs = (*program.output_storages[1:], *program.staying)
+                for storage in (*program.parameter_grads, *outputs):
                     if storage is not None:
                         yield (number, instance, storage), RELEASE
 

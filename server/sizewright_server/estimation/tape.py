@@ -42,6 +42,8 @@ class Storage:
     saves: int = 0
     #: A node keeps it as an attribute, so that it lives as long as the graph does.
     lingers: bool = False
+    #: The model's output has it until the step is over.
+    stays: bool = False
     #: "product" or "attention": the operators that selective checkpointing chooses among.
     result_of: str = ""
     #: Its name where several segments of a model use it; empty where only this one does.

@@ -165,10 +165,14 @@ class TrainingPasses(TrainingSetup):
         return program.backward_accumulating if self.adds_in_place else program.backward
 
     def _held_outputs(self) -> Column:
-        """The model's output object keeps the logits until the step is over."""
+        """The model's output object keeps the logits, and caches, until the step is over."""
         head = self.segments[-1]
         outputs = head.program.output_storages[1:]
         held: Column = np.zeros_like(self.dp)
         for storage in outputs:
             held = held + self._sizes(head)[storage]
-        return held * self.states.here(-1)
+        held = held * self.states.here(-1)
+        for segment, count in zip(self.segments, self.counts, strict=True):
+            for storage in segment.program.staying:
+                held = held + count * self._sizes(segment)[storage]
+        return held

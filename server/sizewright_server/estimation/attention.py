@@ -15,7 +15,7 @@ from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.relative_bias import cross_bias, own_bias
 from sizewright_server.estimation.rotary import rotate
-from sizewright_server.estimation.tape import Dim, Shape, Value
+from sizewright_server.estimation.tape import Dim, Value
 
 
 class Attention:

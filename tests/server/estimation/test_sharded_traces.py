@@ -52,7 +52,7 @@ def phases_of(row: dict[str, Any]) -> dict[str, int]:
         gradient_accumulation_steps=work.get("grad_accum") or 1,
         checkpointing="full" if work.get("grad_ckpt") else "none",
         attention="sdpa",
-        unfused_activations=True,
+        traced=True,
         gradient_reduce_dtype=dist.get("reduce_dtype"),
         layout=layout,
     )

@@ -8,9 +8,10 @@ from datetime import date
 import numpy as np
 
 from sizewright_server.estimation.profile import Column
+from sizewright_server.planning.budget import Budget, budget_of
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.plan import Constraints, Plan
-from sizewright_server.planning.search import Floats, Search
+from sizewright_server.planning.search import Floats, Mask, Picks, Search
 
 MOST_PLANS = 10
 
@@ -23,7 +24,7 @@ def front(
     Each competitor stands for every node count that was tried, under the layout that leaves most
     memory free there.
     """
-    points = _points(search, competitors, constraints.max_cost_per_hour_nanos_usd)
+    points = _points(search, competitors, budget_of(constraints))
     chosen = []
     for index in _undominated(points)[:MOST_PLANS].tolist():
         at, nodes = int(points.competitor[index]), int(points.nodes[index])
@@ -47,7 +48,7 @@ class _Points:
     competitor: Column
 
 
-def _points(search: Search, competitors: Competitors, budget: int | None) -> _Points:
+def _points(search: Search, competitors: Competitors, budget: Budget) -> _Points:
     """Every plan that fits and is within the budget, on the cheapest competitor of its kind."""
     kind = np.nonzero(competitors.wanted)[0]
     cheapest, price = competitors.first[kind], competitors.least_nanos[kind]
@@ -55,8 +56,11 @@ def _points(search: Search, competitors: Competitors, budget: int | None) -> _Po
     for nodes, picks in search.free.items():
         cost = price * nodes
         fits = picks.found[kind]
-        if budget is not None:
-            fits = fits & ((cost <= budget) | (cheapest >= competitors.offer_count))
+        if budget.limited:
+            owned = cheapest >= competitors.offer_count
+            job = budget.per_job_nanos is not None
+            hours = _hours(search, picks, kind, fits) if job else np.zeros(len(kind))
+            fits = fits & (owned | budget.allows(cost, hours))
         counts = np.full(int(fits.sum()), nodes, dtype=np.int64)
         columns.append((cost[fits], picks.score[kind[fits]], counts, cheapest[fits]))
     if not columns:
@@ -64,6 +68,15 @@ def _points(search: Search, competitors: Competitors, budget: int | None) -> _Po
         return _Points(none, none.astype(np.float64), none, none)
     cost, used, counts, at = (np.concatenate(column) for column in zip(*columns, strict=True))
     return _Points(cost, used, counts, at)
+
+
+def _hours(search: Search, picks: Picks, kind: Column, fits: Mask) -> Floats:
+    """The job's hours by the best estimate under the layouts that leave most memory free."""
+    hours = np.zeros(len(kind))
+    for at in np.nonzero(fits)[0].tolist():
+        told = search.picked(picks, int(kind[at])).hours
+        hours[at] = 0.0 if told is None else told[1]
+    return hours
 
 
 def _undominated(points: _Points) -> Column:

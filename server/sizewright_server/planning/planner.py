@@ -12,6 +12,7 @@ import numpy as np
 from sizewright_catalog.values import Machine
 from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.planning.budget import budget_of
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.devices import lacks, native_features
 from sizewright_server.planning.eligibility import eligible
@@ -20,6 +21,7 @@ from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.losses import cheapest_tight, nearest_miss, rejections
 from sizewright_server.planning.needs import Prepared
+from sizewright_server.planning.own_machines import own_machines
 from sizewright_server.planning.pareto import front
 from sizewright_server.planning.plan import (
     Choice,
@@ -103,15 +105,17 @@ class Planning:
         features = native_features(question.prepared.workload)
         positions, self.rejected = eligible(index, question.constraints, features, question.today)
         workload = question.prepared.workload
-        self.competitors = Competitors(index, positions, workload, question.machines)
+        machines, refused = own_machines(question.machines, question.constraints)
+        self.rejected += refused
+        self.competitors = Competitors(index, positions, workload, machines)
         self.base = Variant(question.prepared)
         self._rankings: dict[tuple[bool, int], Ranking] = {}
         self._variants: dict[tuple[Applied, ...], Variant | None] = {}
         self._features: dict[tuple[str, ...], Mask] = {}
         self.search = self._searched()
         fits = self._ranking()
-        machines = int(fits.in_memory[self.competitors.machine_kinds].sum())
-        self.fitting = fits.offers_within_budget + machines
+        owned = int(fits.in_memory[self.competitors.machine_kinds].sum())
+        self.fitting = fits.offers_within_budget + owned
 
     def try_variants(self) -> None:
         """Brings in each combination of techniques where it can still change the list.
@@ -153,9 +157,12 @@ class Planning:
 
     def cheapest_tight(self) -> Tight | None:
         """The cheapest plan that is tight and does not fit."""
-        budget = self.question.constraints.max_cost_per_hour_nanos_usd
+        budget = budget_of(self.question.constraints)
+        if budget.per_job_nanos is not None:
+            # Its hours would have to be told as well.
+            return None
         rankings = self._ranking(tight=True), self._ranking()
-        return cheapest_tight(*rankings, self.competitors, budget)
+        return cheapest_tight(*rankings, self.competitors, budget.per_hour_nanos)
 
     def lost(self) -> list[Rejection]:
         """What the eligible offers failed."""
@@ -257,7 +264,7 @@ class Planning:
         state = (tight, self.search.rounds)
         if state not in self._rankings:
             question, levels = self.question, self.search.tight if tight else self.search.fits
-            budget = question.constraints.max_cost_per_hour_nanos_usd
+            budget = budget_of(question.constraints)
             made = Ranking(self.search, levels, self.competitors, question.objective, budget)
             self._rankings[state] = made
         return self._rankings[state]

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from sizewright_server.estimation.profile import Column
+from sizewright_server.planning.budget import Budget
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.plan import Choice, Objective
@@ -68,7 +69,7 @@ class Ranking:
     """What a search found, ranked. `in_memory`: per kind of node, whether it fits at any price.
 
     `nodes` is the best node count of a kind at any price, 0 where none fits. `budget` limits what
-    is rented, in nano-dollars per hour for all nodes.
+    is rented.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Ranking:
         levels: dict[int, Picks],
         competitors: Competitors,
         objective: Objective,
-        budget: int | None,
+        budget: Budget,
     ) -> None:
         self._search, self._levels, self._competitors = search, levels, competitors
         self._objective: Objective = objective
@@ -98,12 +99,15 @@ class Ranking:
     def offers_within_budget(self) -> int:
         """How many offers fit on a node count that costs no more than the budget."""
         competitors = self._competitors
-        if self._budget is None:
+        if not self._budget.limited:
             return int(competitors.offer_counts[self.in_memory].sum())
+        hourly = self._budget.per_hour_nanos
+        if hourly is None or self._budget.per_job_nanos is not None:
+            return self._count_within_job()
         least = fewest(self._levels, len(self.nodes)).nodes
         total = 0
         for nodes in self._levels:
-            end = competitors.offers_up_to(self._budget // nodes)
+            end = competitors.offers_up_to(hourly // nodes)
             total += int(competitors.counts_among(end)[least == nodes].sum())
         return total
 
@@ -145,23 +149,31 @@ class Ranking:
         kind = self._competitors.kind[number]
         nodes, hours = self.nodes[kind], self._hours[kind]
         nanos = self._competitors.offer_nanos(number)
-        if self._budget is not None:
-            self._keep_within(self._budget, kind, nanos, nodes, hours)
+        if self._budget.limited:
+            self._keep_within(kind, nanos, nodes, hours)
         cost = nanos * nodes
         rows = _Rows(self._value(cost, hours), cost, nodes, number, number)
         return rows.where(nodes > 0)
 
-    def _keep_within(
-        self, budget: int, kind: Column, nanos: Column, nodes: Column, hours: Floats
-    ) -> None:
+    def _count_within_job(self) -> int:
+        """How many offers are within the budget on some node count, each looked at by itself."""
+        numbers = np.arange(self._competitors.offer_count)
+        kind, nanos = self._competitors.kind, self._competitors.offer_nanos(numbers)
+        within = np.zeros(len(numbers), dtype=np.bool_)
+        for nodes, picks in self._levels.items():
+            allowed = self._budget.allows(nanos * nodes, picks.score[kind])
+            within |= picks.found[kind] & allowed
+        return int(within.sum())
+
+    def _keep_within(self, kind: Column, nanos: Column, nodes: Column, hours: Floats) -> None:
         """Moves offers that cost too much to the best node count within the budget, or to none."""
-        over = np.nonzero(nanos * nodes > budget)[0]
+        over = np.nonzero(~self._budget.allows(nanos * nodes, hours))[0]
         nodes[over] = 0
         best = np.full(len(over), NEVER)
         for count, picks in sorted(self._levels.items()):
             score = picks.score[kind[over]]
             factor = _factor(self._objective, count, score)
-            within = nanos[over] * count <= budget
+            within = self._budget.allows(nanos[over] * count, score)
             better = picks.found[kind[over]] & within & (factor < best)
             best[better] = factor[better]
             nodes[over[better]], hours[over[better]] = count, score[better]

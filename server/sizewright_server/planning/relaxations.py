@@ -31,11 +31,19 @@ LIFTED: dict[str, Any] = {
     "min_gpus": 0,
     "max_gpus": None,
     "max_cost_per_hour_nanos_usd": None,
+    "max_cost_per_job_nanos_usd": None,
+    "min_nodes": 1,
+    "min_local_disk_bytes": 0,
+    "max_interruption": None,
+    "min_network_gbps": 0.0,
+    "fabrics": (),
 }
 #: Names as the request file has them, where they differ.
 WRITTEN = {
     "max_price_age_days": "max_price_age",
     "max_cost_per_hour_nanos_usd": "max_cost_per_hour",
+    "max_cost_per_job_nanos_usd": "max_cost_per_job",
+    "min_local_disk_bytes": "min_local_disk",
 }
 MOST_NOTICES = 3
 
@@ -46,7 +54,7 @@ def relaxations(
     """The constraints that cost most, or that keep everything from fitting."""
     before = _fitting(result)
     found = []
-    for name, looser in _loosened(question.constraints):
+    for change, looser in _loosened(question.constraints):
         after = _fitting(recommend(replace(question, constraints=looser, max_results=1), index))
         if after is None:
             continue
@@ -54,12 +62,12 @@ def relaxations(
         value = value_of(aim, after)
         reached = in_words(aim, value)
         if before is None:
-            words = f"Without {name!r} it fits, from {reached}."
+            words = f"{change} it fits, from {reached}."
             found.append((value, Notice("constraint-prevents-fit", words)))
         elif value < value_of(aim, before):
             verb = "takes" if aim == "time" else "costs"
             words = (
-                f"Without {name!r} the best plan {verb} {reached} in place of "
+                f"{change} the best plan {verb} {reached} in place of "
                 f"{in_words(aim, value_of(aim, before))}."
             )
             found.append((value, Notice("constraint-costs", words)))
@@ -90,12 +98,15 @@ def cheaper_elsewhere(
 
 
 def _loosened(asked: Constraints) -> Iterator[tuple[str, Constraints]]:
+    """Each looser set of constraints, and in words what it takes away or allows."""
     for name, without in LIFTED.items():
         if getattr(asked, name) != without:
             looser = replace(asked, **{name: without})
-            yield WRITTEN.get(name, name), looser
+            yield f"Without {WRITTEN.get(name, name)!r}", looser
+    if asked.max_nodes > 1 and not asked.allow_unknown_network:
+        yield "With 'allow_unknown_network'", replace(asked, allow_unknown_network=True)
     more = replace(asked, max_nodes=2 * asked.max_nodes)
-    yield f"max_nodes: {asked.max_nodes}", more
+    yield f"Without 'max_nodes: {asked.max_nodes}'", more
 
 
 def _fitting(result: PlanningResult) -> Plan | None:

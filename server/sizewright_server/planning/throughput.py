@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,18 @@ from sizewright_server.planning.offload_time import Moved
 from sizewright_server.planning.variants import Variant
 
 Floats = NDArray[np.float64]
+#: What makes kinds of node equally fast: the device, how many, its slice, and the network.
+Alike: TypeAlias = tuple[str, int, float, bool, int | None, str]
 #: Indices of a band.
 SLOW, LIKELY, FAST = "low", "value", "high"
 #: Forward and backward pass, in forward passes; a frozen base needs no weight gradients.
 PASSES, FROZEN_PASSES = 3.0, 2.0
 SECONDS = 3600.0
 HALF = 2
+#: Bytes of a megabit.
+MEGABIT = 10**6 / 8
+#: A network for which nothing waits, in megabits a second.
+UNLIMITED = 10**15
 #: GPUs of the largest common node.
 WHOLE_NODE = 8
 
@@ -99,14 +105,12 @@ class ModelledHours:
         samples = job.samples if job.samples is not None else (job.tokens or 0) / self._tokens()
         self.samples = float(samples)
         #: The likely hours of a layout on a device: asked again by every question of a workload.
-        self._likely: dict[tuple[Layout, tuple[str, int, float]], float] = {}
+        self._likely: dict[tuple[Layout, Alike], float] = {}
 
     def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> Floats:
         """The best estimate: a row per layout, a column per kind; infinite where not known."""
         # Host memory makes kinds that are equally fast.
-        alike = [
-            (kind.device.name if kind.device else "", kind.per_node, kind.slice) for kind in kinds
-        ]
+        alike = [_alike(kind) for kind in kinds]
         first = dict(zip(reversed(alike), reversed(kinds), strict=True))
         column = {key: i for i, key in enumerate(first)}
         made = np.array(
@@ -114,7 +118,7 @@ class ModelledHours:
         )
         return made[:, [column[key] for key in alike]]
 
-    def _kept(self, layout: Layout, kind: NodeKind, alike: tuple[str, int, float]) -> float:
+    def _kept(self, layout: Layout, kind: NodeKind, alike: Alike) -> float:
         known = self._likely.get((layout, alike))
         if known is None:
             known = self._likely[layout, alike] = self._hours(layout, kind, LIKELY)
@@ -124,6 +128,12 @@ class ModelledHours:
         """Low, best and high: with every share at its fastest, likely and slowest."""
         low, best, high = (self._hours(layout, kind, at) for at in (FAST, LIKELY, SLOW))
         return low, best, high
+
+    def waiting(self, layout: Layout, kind: NodeKind) -> float:
+        """The likely share of its time that a layout waits for the network between nodes."""
+        hours = self._hours(layout, kind, LIKELY)
+        alone = self._hours(layout, replace(kind, network_mbps=UNLIMITED), LIKELY)
+        return 1 - alone / hours if 0 < hours < NEVER else 0.0
 
     def _tokens(self) -> int:
         if isinstance(self.run, Inference):
@@ -203,6 +213,12 @@ class ModelledHours:
         return (prompt + run.new_tokens * token) / (run.batch * layout.dp)
 
 
+def _alike(kind: NodeKind) -> Alike:
+    device = kind.device.name if kind.device else ""
+    network = (kind.connected, kind.network_mbps, kind.fabric)
+    return (device, kind.per_node, kind.slice, *network)
+
+
 @dataclass(frozen=True, slots=True)
 class _Machine:
     """A kind of node at one end of the bands."""
@@ -229,13 +245,22 @@ class _Machine:
     def link(self, ranks: int) -> float:
         """Bytes a second of a collective among so many ranks."""
         if ranks > self.kind.per_node:
-            linked = self.kind.per_node >= WHOLE_NODE and self.speed.link_bytes_per_second
-            network = _bands()["network_bytes_per_second_per_gpu"]
-            return float(network["linked-eight" if linked else "other"][self.at])
+            return self._network()
         if self.speed.link_bytes_per_second:
             return float(self.speed.link_bytes_per_second * _bands()["link_share"][self.at])
         generation = str(min(max(self.speed.pcie_generation, 3), 5))
         return float(_bands()["pcie_bytes_per_second"][generation][self.at])
+
+    def _network(self) -> float:
+        """Bytes a second and GPU between nodes: a share of what is stated, else a wider band."""
+        kind = self.kind
+        if kind.network_mbps is not None:
+            share = _bands()["network_share"]["ethernet" if kind.fabric == "ethernet" else "fabric"]
+            return float(kind.network_mbps * MEGABIT / kind.per_node * share[self.at])
+        linked = kind.per_node >= WHOLE_NODE and self.speed.link_bytes_per_second
+        band = "linked-eight" if linked and not kind.fabric else "other"
+        network = _bands()["network_bytes_per_second_per_gpu"]
+        return float(network[band if kind.connected else "unknown"][self.at])
 
     def exposed(self, size_bytes: float, ranks: int, gpus: int, hidden_by: float) -> float:
         """Seconds of a data-parallel collective that computing does not hide.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from sizewright_catalog.money import dollars
-from sizewright_catalog.values import Device, InstanceType, Machine, Offer
+from sizewright_catalog.values import Device, InstanceType, Interruption, Machine, Offer
 from sizewright_server.estimation.memory import Notice
+from sizewright_server.planning.networking import network_notices, network_reasons
 from sizewright_server.planning.pitfalls import Situation, pitfalls
 from sizewright_server.planning.plan import (
     Choice,
@@ -46,7 +47,7 @@ class Placements:
                 target,
                 worst(tuple(pool.verdict for pool in choice.pools)),
                 reasons_of(target, choice),
-                pitfalls(_situation(target, choice)),
+                (*network_notices(target, choice), *pitfalls(_situation(target, choice))),
             )
         return made
 
@@ -83,6 +84,7 @@ def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...
         f"GPU: {_peak(gpu)} on {name}.",
         f"Host: {_peak(host)} on {nodes}.",
         f"{words} binds, at {share:.0f} % by the high estimate.",
+        *network_reasons(target, choice.nodes),
     )
 
 
@@ -114,6 +116,17 @@ def memory_rejection(constraint: str, count: int, constraints: Constraints) -> R
     return Rejection(constraint, count, f"{count:,} offers {words[constraint]}.")
 
 
+def _spot_words(taken: Interruption | None) -> str:
+    words = "Spot capacity can be taken away while the job runs"
+    if taken is None:
+        return f"{words}; nobody says how often it is."
+    low, high = taken.low_percent, taken.high_percent
+    share = f"{low} to {high} %" if low else f"at most {high} %"
+    if high == 100:
+        share = f"more than {low} %"
+    return f"{words}: {share} of such instances were within a month ({taken.source})."
+
+
 def price_notices(
     offer: Offer, today: date, max_age_days: float | None = None
 ) -> tuple[Notice, ...]:
@@ -129,7 +142,7 @@ def price_notices(
     elif age > OLD_PRICE_DAYS:
         made.append(Notice("price-old", f"The price is {age} days old."))
     if offer.term == "spot":
-        made.append(Notice("spot", "Spot capacity can be taken away while the job runs."))
+        made.append(Notice("spot", _spot_words(offer.interruption)))
     return tuple(made)
 
 

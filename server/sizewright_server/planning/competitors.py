@@ -13,8 +13,7 @@ from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.devices import lacks, native_features, uses_gpu
 from sizewright_server.planning.index import OfferIndex
-from sizewright_server.planning.kinds import NodeKind
-from sizewright_server.planning.machines import node_kind
+from sizewright_server.planning.kinds import NodeKind, node_kind
 
 #: Costs more than any machine: nobody offers this kind.
 UNOFFERED = 2**52

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewright_catalog.values import Device
+from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.planning.conditions import NodeConditions
-from sizewright_server.planning.devices import overhead_of
+from sizewright_server.planning.devices import overhead_of, unsupported_reason
 
 #: More nodes than anyone asks for: offers are not counted.
 UNCOUNTED = 2**31
@@ -91,6 +91,32 @@ class KindColumns:
 def host_kind(usable_bytes: int, nominal_bytes: int, conditions: NodeConditions) -> NodeKind:
     """A node of which the host memory alone is used."""
     return NodeKind(None, 1, 1.0, 0, conditions.left_bytes(usable_bytes, nominal_bytes))
+
+
+def node_kind(
+    target: InstanceType | Machine, conditions: NodeConditions, *, gpu: bool = True
+) -> NodeKind | str:
+    """The kind of node a target is, or why nothing runs on it. `gpu` False: host memory alone."""
+    if not gpu:
+        return host_kind(target.host_usable_bytes, target.host_nominal_bytes, conditions)
+    if isinstance(target, InstanceType) and target.unsizable_reason:
+        return f"{target.name} cannot be sized: {target.unsizable_reason}"
+    if target.device is None or target.device_count == 0:
+        return f"{target.name} has no GPU"
+    reason = unsupported_reason(target.device)
+    if reason:
+        return reason
+    host = conditions.left_bytes(target.host_usable_bytes, target.host_nominal_bytes)
+    return NodeKind(
+        target.device,
+        target.device_count,
+        target.slice,
+        target.gpu_usable_bytes,
+        host,
+        unified=isinstance(target, Machine) and target.unified_memory,
+        network_mbps=target.network.mbps if target.network else None,
+        fabric=target.network.fabric if target.network else "",
+    )
 
 
 def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...]:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sizewright_catalog.values import InstanceType, Machine
-from sizewright_server.planning.conditions import NodeConditions, conditions_of
+from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.devices import (
     lacks,
     native_features,
-    unsupported_reason,
     uses_gpu,
 )
-from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
+from sizewright_server.planning.kinds import KindColumns, node_kind
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.plan import Choice, Constraints
 from sizewright_server.planning.search import Search
@@ -28,32 +27,6 @@ class Check:
 
     choice: Choice | None
     refusal: str
-
-
-def node_kind(
-    target: InstanceType | Machine, conditions: NodeConditions, *, gpu: bool = True
-) -> NodeKind | str:
-    """The kind of node a target is, or why nothing runs on it. `gpu` False: host memory alone."""
-    if not gpu:
-        return host_kind(target.host_usable_bytes, target.host_nominal_bytes, conditions)
-    if isinstance(target, InstanceType) and target.unsizable_reason:
-        return f"{target.name} cannot be sized: {target.unsizable_reason}"
-    if target.device is None or target.device_count == 0:
-        return f"{target.name} has no GPU"
-    reason = unsupported_reason(target.device)
-    if reason:
-        return reason
-    host = conditions.left_bytes(target.host_usable_bytes, target.host_nominal_bytes)
-    return NodeKind(
-        target.device,
-        target.device_count,
-        target.slice,
-        target.gpu_usable_bytes,
-        host,
-        unified=isinstance(target, Machine) and target.unified_memory,
-        network_mbps=target.network.mbps if target.network else None,
-        fabric=target.network.fabric if target.network else "",
-    )
 
 
 def check_nodes(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sizewright_catalog.values import InstanceType, Machine, Network
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.conditions import NodeConditions
-from sizewright_server.planning.machines import node_kind
+from sizewright_server.planning.kinds import node_kind
 from sizewright_server.planning.plan import Choice
 from sizewright_server.planning.throughput import ModelledHours, speed_of
 

@@ -8,8 +8,7 @@ from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.workload import Layout, Training
 from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.hours import NEVER
-from sizewright_server.planning.kinds import NodeKind
-from sizewright_server.planning.machines import node_kind
+from sizewright_server.planning.kinds import NodeKind, node_kind
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.plan import Plan
 from sizewright_server.planning.techniques import Applied

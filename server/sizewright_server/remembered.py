@@ -16,7 +16,7 @@ class Remembered:
     """The last workloads by their requests' bytes. No answer is kept, only what answers need."""
 
     def __init__(self) -> None:
-        self._prepared: OrderedDict[bytes, AnyPrepared] = OrderedDict()
+        self._prepared: OrderedDict[bytes, tuple[AnyWorkload, AnyPrepared]] = OrderedDict()
         #: By the same keys; of one catalog version, as kinds of node are.
         self._searches: dict[bytes, KeptSearches] = {}
         self._lock = threading.Lock()
@@ -33,6 +33,12 @@ class Remembered:
             self._prepared.clear()
             self._searches.clear()
 
+    def workload(self, key: bytes) -> AnyWorkload | None:
+        """The workload of a request's bytes that was read, found right and prepared before."""
+        with self._lock:
+            seen = self._prepared.get(key)
+        return None if seen is None else seen[0]
+
     def prepared(self, workload: AnyWorkload, key: bytes) -> AnyPrepared:
         """The prepared workload, one already seen where there is one.
 
@@ -42,10 +48,10 @@ class Remembered:
             seen = self._prepared.get(key)
             if seen is not None:
                 self._prepared.move_to_end(key)
-                return seen
+                return seen[1]
         made = prepare_any(workload)
         with self._lock:
-            self._prepared[key] = made
+            self._prepared[key] = workload, made
             if len(self._prepared) > MOST_WORKLOADS:
                 oldest, _ = self._prepared.popitem(last=False)
                 self._searches.pop(oldest, None)

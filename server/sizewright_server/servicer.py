@@ -101,14 +101,14 @@ def embedded_app() -> Sizing:
 def _estimate(
     app: Sizing, request: sizing_service_pb2.EstimateRequest, until: float | None
 ) -> Message:
-    estimate = app.estimate(read_estimate(request, app.catalog))
+    estimate = app.estimate(read_estimate(request, app.catalog, app.remembered.workload))
     return sizing_service_pb2.EstimateResponse(estimate=estimate_message(estimate))
 
 
 def _recommend(
     app: Sizing, request: sizing_service_pb2.RecommendRequest, until: float | None
 ) -> bytes:
-    made = app.recommend(read_recommend(request, app.catalog))
+    made = app.recommend(read_recommend(request, app.catalog, app.remembered.workload))
     return recommend_response(made.result, made.estimates, app.catalog, app.today())
 
 
@@ -146,7 +146,7 @@ def _in_time(until: float | None) -> None:
 def _check(
     app: Sizing, request: sizing_service_pb2.CheckFitRequest, until: float | None
 ) -> Message:
-    question = read_check(request, app.catalog)
+    question = read_check(request, app.catalog, app.remembered.workload)
     made = app.check(question)
     response = sizing_service_pb2.CheckFitResponse(
         verdict=VERDICTS[_verdict(made)],

@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 
 from sizewright_catalog.catalog import EPOCH_DAY, Ints
-from sizewright_catalog.values import CPU_ARCHITECTURES, PRICE_KINDS, TERMS, Device
+from sizewright_catalog.values import CPU_ARCHITECTURES, PRICE_KINDS, TERMS
 from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.plan import Constraints, Rejection
@@ -26,12 +26,13 @@ def eligible(
     Constraints are taken in a fixed order; an offer counts for the first it fails.
     """
     keep = np.ones(len(index.offers), dtype=np.bool_)
-    rejections = []
+    left, rejections = len(keep), []
     for name, passes, words in _checks(index, constraints, features, today):
-        lost = int((keep & ~passes).sum())
-        if lost:
+        keep &= passes
+        before, left = left, int(np.count_nonzero(keep))
+        if left < before:
+            lost = before - left
             rejections.append(Rejection(name, lost, f"{lost:,} offers {words}."))
-            keep &= passes
     return np.nonzero(keep)[0], rejections
 
 
@@ -43,31 +44,33 @@ def _checks(
     if asked.providers:
         yield (
             "provider",
-            np.isin(index.provider, _positions(catalog.providers, asked.providers)),
+            index.among("provider", _positions(catalog.providers, asked.providers)),
             f"are not of {_any(asked.providers)}",
         )
     if asked.regions:
         yield (
             "region",
-            np.isin(index.region, _positions(catalog.regions, asked.regions)),
+            index.among("region", _positions(catalog.regions, asked.regions)),
             f"are not in {_any(asked.regions)}",
         )
     if asked.zones:
         wanted = frozenset(asked.zones)
-        inside = np.array([bool(zones & wanted) for zones in catalog.zone_sets])
-        yield "zone", inside[index.zones], f"are not known to be in {_any(asked.zones)}"
+        inside = [i for i, zones in enumerate(catalog.zone_sets) if zones & wanted]
+        words = f"are not known to be in {_any(asked.zones)}"
+        yield "zone", index.among("zones", inside), words
     terms = _positions(list(TERMS), asked.purchase)
     if len(terms) < len(TERMS):
-        yield "purchase", np.isin(index.term, terms), f"are not {_any(asked.purchase)}"
+        yield "purchase", index.among("term", terms), f"are not {_any(asked.purchase)}"
     if asked.instance_types:
         names = frozenset(asked.instance_types)
-        named = np.array([name in names for name in catalog.type_names])
-        yield "instance-type", named[index.type], f"are not {_any(asked.instance_types)}"
+        named = [i for i, name in enumerate(catalog.type_names) if name in names]
+        words = f"are not {_any(asked.instance_types)}"
+        yield "instance-type", index.among("type", named), words
     yield from _device_checks(index, asked, features)
     yield from _node_checks(index, asked)
     yield from _interruption_checks(index, asked)
     if asked.list_prices_only:
-        firm = np.isin(index.kind, [PRICE_KINDS.index(kind) for kind in ("list", "override")])
+        firm = index.among("kind", [PRICE_KINDS.index(kind) for kind in ("list", "override")])
         yield "price-kind", firm, "have an estimated or composed price"
     if asked.max_price_age_days is not None and not asked.flag_stale_prices:
         oldest = (today - EPOCH_DAY).days - asked.max_price_age_days
@@ -83,26 +86,25 @@ def _device_checks(
     if asked.devices:
         yield (
             "device",
-            np.isin(index.device, _positions(catalog.device_names, asked.devices)),
+            index.among("device", _positions(catalog.device_names, asked.devices)),
             f"do not have {_any(asked.devices)}",
         )
     if asked.exclude_devices:
         yield (
             "device",
-            ~np.isin(index.device, _positions(catalog.device_names, asked.exclude_devices)),
+            ~index.among("device", _positions(catalog.device_names, asked.exclude_devices)),
             f"have {_any(asked.exclude_devices)}, which is excluded",
         )
     if asked.cpu_architectures:
         wanted = [CPU_ARCHITECTURES.index(name) for name in asked.cpu_architectures]
         words = f"do not have a {_any(asked.cpu_architectures)} processor"
-        yield "cpu-architecture", np.isin(index.cpu, wanted), words
+        yield "cpu-architecture", index.among("cpu", wanted), words
     if asked.min_vcpus:
         words = f"have fewer than {asked.min_vcpus} vCPUs"
         yield "vcpus", index.vcpus >= asked.min_vcpus, words
     if features:
-        missing = [device is not None and bool(lacks(device, features)) for device in _known(index)]
         words = f"have a device without native {_any(features)}"
-        yield "device-precision", ~np.array(missing)[index.device], words
+        yield "device-precision", index.kept(features, lambda: _native(index, features)), words
 
 
 def _node_checks(index: OfferIndex, asked: Constraints) -> Iterator[tuple[str, Ints, str]]:
@@ -116,7 +118,7 @@ def _node_checks(index: OfferIndex, asked: Constraints) -> Iterator[tuple[str, I
         yield "fabric-unknown", index.fabric > 0, "do not say how their nodes reach each other"
         wanted = _positions(index.catalog.fabrics, asked.fabrics)
         words = f"have no {_any(asked.fabrics)} between nodes"
-        yield "fabric", np.isin(index.fabric, wanted), words
+        yield "fabric", index.among("fabric", wanted), words
     if asked.min_network_gbps:
         mbps = index.network_mbps
         yield "network-unknown", mbps >= 0, "do not say how fast their network is"
@@ -140,10 +142,11 @@ def _decimal_size(size_bytes: int) -> str:
     return f"{size_bytes / 10**9:,.4g} GB"
 
 
-def _known(index: OfferIndex) -> list[Device | None]:
-    """The devices the index's offers have; None for the others, on which nothing runs."""
-    used = set(index.device.tolist())
-    return [d if i in used else None for i, d in enumerate(index.catalog.devices)]
+def _native(index: OfferIndex, features: tuple[str, ...]) -> Ints:
+    """Offers whose device has the features. An offer without a device lacks nothing."""
+    used = np.unique(index.device).tolist()
+    devices = [(i, index.catalog.devices[i]) for i in used if i >= 0]
+    return ~index.among("device", [i for i, d in devices if d is not None and lacks(d, features)])
 
 
 def _positions(names: list[str], asked: tuple[str, ...]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from sizewright_server.planning.plan import Rejection
 DOUBT = np.array([{"composed": 1, "estimate": 2}.get(kind, 0) for kind in PRICE_KINDS])
 #: Sets of kinds kept, one for each conditions that were asked for.
 KEPT_CONDITIONS = 8
+#: Masks kept: the same names are asked for again and again.
+KEPT_MASKS = 64
 #: Offers kept as values: the cheapest are asked for again and again.
 KEPT_OFFERS = 8192
 
@@ -32,6 +35,7 @@ class OfferIndex:
         self.catalog = catalog
         self._kinds: dict[NodeConditions, tuple[KindColumns, Ints]] = {}
         self._values: dict[int, Offer] = {}
+        self._masks: dict[Hashable, Ints] = {}
         types = catalog.types
         reason = self._type_reasons()
         runs = np.array([text == "" for text in reason])
@@ -60,6 +64,19 @@ class OfferIndex:
         self.network_mbps = types.network_mbps[self.type]
         self.fabric = types.fabric[self.type]
         self.interruption_percent = offers.interruption_high_percent[self.offers]
+
+    def among(self, column: str, numbers: Sequence[int]) -> Ints:
+        """A mask of the offers whose number in a column is one of these."""
+        return self.kept((column, *numbers), lambda: _among(getattr(self, column), numbers))
+
+    def kept(self, key: Hashable, make: Callable[[], Ints]) -> Ints:
+        """A mask over the offers, made once for as long as few others are asked for."""
+        found = self._masks.get(key)
+        if found is None:
+            if len(self._masks) >= KEPT_MASKS:
+                self._masks.clear()
+            found = self._masks[key] = make()
+        return found
 
     def offer(self, position: int) -> Offer:
         """The offer at a position, the same value each time while it is kept."""
@@ -145,6 +162,13 @@ class HostIndex(OfferIndex):
     def _type_reasons(self) -> list[str]:
         sizes = self.catalog.types.host_usable_bytes.tolist()
         return ["" if size > 0 else "unsizable|no host memory is stated" for size in sizes]
+
+
+def _among(column: Ints, numbers: Sequence[int]) -> Ints:
+    # One place more than any number: -1, which is none, looks there.
+    wanted = np.zeros(max([int(column.max(initial=-1)), *numbers], default=-1) + 2, dtype=np.bool_)
+    wanted[list(numbers)] = True
+    return wanted[column]
 
 
 def _in_order(catalog: Catalog, offers: Ints) -> Ints:

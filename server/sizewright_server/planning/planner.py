@@ -146,9 +146,10 @@ class Planning:
         if not ranked:
             ranking = self._ranking(tight=True)
             ranked = ranking.first(question.max_results)
-        workload = question.prepared.workload
-        softener = Softener(workload, question.prepare, question.constraints)
-        soften = softener.softened if question.hours is None else None
+        soften = None
+        if question.combinations and question.hours is None:
+            workload = question.prepared.workload
+            soften = Softener(workload, question.prepare, question.constraints).softened
         return tuple(self._plan(one, ranking.choice(one), soften) for one in ranked)
 
     def pareto(self) -> tuple[Plan, ...]:
@@ -263,8 +264,8 @@ class Planning:
         """The ranking of what was found so far."""
         state = (tight, self.search.rounds)
         if state not in self._rankings:
-            question, levels = self.question, self.search.tight if tight else self.search.fits
+            question, competitors = self.question, self.competitors
             budget = budget_of(question.constraints)
-            made = Ranking(self.search, levels, self.competitors, question.objective, budget)
+            made = Ranking(self.search, competitors, question.objective, budget, tight=tight)
             self._rankings[state] = made
         return self._rankings[state]

@@ -16,7 +16,7 @@ from sizewright_server.planning.budget import Budget
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.plan import Choice, Objective
-from sizewright_server.planning.search import Floats, Mask, Picks, Search, fewest
+from sizewright_server.planning.search import Floats, Mask, Picks, Search
 
 #: Hours beyond every job, to multiply with where the real ones are not known.
 LONGEST = 1e12
@@ -66,34 +66,33 @@ class _Rows:
 
 
 class Ranking:
-    """What a search found, ranked. `in_memory`: per kind of node, whether it fits at any price.
+    """What a search found, ranked: the node counts that fit, or those that are `tight`.
 
-    `nodes` is the best node count of a kind at any price, 0 where none fits. `budget` limits what
-    is rented.
+    `in_memory` says per kind of node whether it fits at any price, `nodes` on how many it is best
+    at any price. `budget` limits what is rented.
     """
 
     def __init__(
         self,
         search: Search,
-        levels: dict[int, Picks],
         competitors: Competitors,
         objective: Objective,
         budget: Budget,
+        *,
+        tight: bool = False,
     ) -> None:
-        self._search, self._levels, self._competitors = search, levels, competitors
+        self._search, self._competitors = search, competitors
+        self._levels = search.tight if tight else search.fits
+        self._fewest = search.first_tight() if tight else search.first_fit()
         self._objective: Objective = objective
         self._budget = budget
-        count = len(competitors.kinds.kinds)
-        self.nodes: Column = np.zeros(count, dtype=np.int64)
-        #: What a kind is chosen by, up to its price; and the hours that go with it.
-        self._factor: Floats = np.full(count, NEVER)
-        self._hours: Floats = np.full(count, NEVER)
-        for nodes, picks in sorted(levels.items()):
-            factor = _factor(objective, nodes, picks.score)
-            mine = np.nonzero(picks.found & (factor < self._factor))[0]
-            self._factor[mine], self._hours[mine] = factor[mine], picks.score[mine]
-            self.nodes[mine] = nodes
-        self.in_memory: Mask = self.nodes > 0
+        if objective == "cost-per-hour":
+            # More nodes of a kind only cost more.
+            self.nodes: Column = self._fewest.nodes
+            self._hours: Floats = self._fewest.score
+        else:
+            self.nodes, self._hours = _best(self._levels, objective, len(self._fewest.nodes))
+        self.in_memory: Mask = self._fewest.found
 
     @cached_property
     def offers_within_budget(self) -> int:
@@ -104,11 +103,10 @@ class Ranking:
         hourly = self._budget.per_hour_nanos
         if hourly is None or self._budget.per_job_nanos is not None:
             return self._count_within_job()
-        least = fewest(self._levels, len(self.nodes)).nodes
         total = 0
         for nodes in self._levels:
             end = competitors.offers_up_to(hourly // nodes)
-            total += int(competitors.counts_among(end)[least == nodes].sum())
+            total += int(competitors.counts_among(end)[self._fewest.nodes == nodes].sum())
         return total
 
     def first(self, most: int) -> list[Ranked]:
@@ -192,13 +190,30 @@ class Ranking:
         if self._objective == "time" or start >= self._competitors.offer_count:
             return 0.0
         cheapest = float(self._competitors.offer_nanos(np.array([start]))[0])
-        return cheapest * float(self._factor.min()) * ROUNDED
+        return cheapest * self._least_factor * ROUNDED
+
+    @cached_property
+    def _least_factor(self) -> float:
+        """The least that any kind of node multiplies its price with."""
+        nodes, hours = self.nodes[self.in_memory], self._hours[self.in_memory]
+        return float(_factor(self._objective, nodes, hours).min(initial=NEVER))
 
 
-def _factor(objective: Objective, nodes: int, hours: Floats) -> Floats:
+def _best(levels: dict[int, Picks], objective: Objective, count: int) -> tuple[Column, Floats]:
+    """Per kind the best node count at any price, and the hours it takes."""
+    best_nodes = np.zeros(count, dtype=np.int64)
+    best, best_hours = np.full((2, count), NEVER)
+    for nodes, picks in sorted(levels.items()):
+        factor = _factor(objective, nodes, picks.score)
+        mine = np.nonzero(picks.found & (factor < best))[0]
+        best[mine], best_hours[mine], best_nodes[mine] = factor[mine], picks.score[mine], nodes
+    return best_nodes, best_hours
+
+
+def _factor(objective: Objective, nodes: int | Column, hours: Floats) -> Floats:
     """What a kind of node is chosen by, up to its price."""
     if objective == "time":
         return hours
-    if objective == "cost-per-hour":
-        return np.full(len(hours), float(nodes))
-    return nodes * np.minimum(hours, LONGEST)
+    once = np.ones_like(hours) if objective == "cost-per-hour" else np.minimum(hours, LONGEST)
+    factor: Floats = nodes * once
+    return factor

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -48,6 +49,7 @@ def embedded(field_number: int, message: bytes) -> bytes:
     return _varint(tag) + _varint(len(message)) + message
 
 
+@lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
     made = bytearray()
     while number > LOW_BITS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from sizewright_catalog.values import (
     Machine,
     parse_instance_type_name,
 )
+from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.planning.plan import Constraints, Objective
 from sizewright_server.questions import CheckQuestion, EstimateQuestion, RecommendQuestion
@@ -40,12 +42,16 @@ OBJECTIVES: dict[int, Objective] = {
 TERMS = {1: "on-demand", 2: "spot", 3: "committed"}
 
 
+#: Finds the workload of a message's bytes that was read before, if any.
+Seen = Callable[[bytes], AnyWorkload | None]
+
+
 def read_estimate(
-    message: sizing_service_pb2.EstimateRequest, catalog: Catalog
+    message: sizing_service_pb2.EstimateRequest, catalog: Catalog, seen: Seen = lambda key: None
 ) -> EstimateQuestion:
     """The question of an EstimateRequest."""
     problems: list[Violation] = []
-    workload = WorkloadReader(problems).read(message.workload)
+    key, workload = _workload(message.workload, seen, problems)
     for name in ("gpus", "gpus_per_node"):
         value = getattr(message, name)
         if not 0 <= value <= MAX_GPUS:
@@ -54,18 +60,17 @@ def read_estimate(
         problems.append(Violation("device", one_of("device", message.device, catalog.device_names)))
     if problems or workload is None:
         raise RequestInvalid(problems)
-    key = _key(message.workload)
     return EstimateQuestion(
         workload, key, message.gpus, message.gpus_per_node, message.device or None
     )
 
 
 def read_recommend(
-    message: sizing_service_pb2.RecommendRequest, catalog: Catalog
+    message: sizing_service_pb2.RecommendRequest, catalog: Catalog, seen: Seen = lambda key: None
 ) -> RecommendQuestion:
     """The question of a RecommendRequest."""
     problems: list[Violation] = []
-    workload = WorkloadReader(problems).read(message.workload)
+    key, workload = _workload(message.workload, seen, problems)
     constraints = read_constraints(message.constraints, catalog, problems)
     objective = OBJECTIVES.get(message.objective)
     if objective is None:
@@ -85,7 +90,7 @@ def read_recommend(
         raise RequestInvalid(problems)
     return RecommendQuestion(
         workload,
-        _key(message.workload),
+        key,
         constraints,
         results or DEFAULT_RESULTS,
         message.explain,
@@ -97,10 +102,12 @@ def read_recommend(
     )
 
 
-def read_check(message: sizing_service_pb2.CheckFitRequest, catalog: Catalog) -> CheckQuestion:
+def read_check(
+    message: sizing_service_pb2.CheckFitRequest, catalog: Catalog, seen: Seen = lambda key: None
+) -> CheckQuestion:
     """The question of a CheckFitRequest."""
     problems: list[Violation] = []
-    workload = WorkloadReader(problems).read(message.workload)
+    key, workload = _workload(message.workload, seen, problems)
     target = _target(message, catalog, problems)
     if not 0 <= message.node_count <= 1024:
         problems.append(
@@ -112,13 +119,16 @@ def read_check(message: sizing_service_pb2.CheckFitRequest, catalog: Catalog) ->
     if problems or workload is None or target is None:
         raise RequestInvalid(problems)
     nodes = message.node_count or 1
-    key = _key(message.workload)
     return CheckQuestion(workload, key, target, nodes, headroom, message.advise)
 
 
-def _key(message: workload_pb2.Workload) -> bytes:
+def _workload(
+    message: workload_pb2.Workload, seen: Seen, problems: list[Violation]
+) -> tuple[bytes, AnyWorkload | None]:
+    """A message's bytes, which are equal for equal messages, and the workload it says."""
     key: bytes = message.SerializeToString(deterministic=True)
-    return key
+    known = seen(key)
+    return key, WorkloadReader(problems).read(message) if known is None else known
 
 
 def read_constraints(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.tape import Value
+from sizewright_server.estimation.tape import Shape, Value
 from sizewright_server.estimation.techniques import Adapter
 
 if TYPE_CHECKING:
@@ -149,14 +149,26 @@ def _joint(ops: Ops, x: Value, width: Dim, w: Value, bias: Value | None) -> Valu
             down = ops.product(kept, "AR", ops.adapter_weight(("AR", x.shape[-1])))
             up = ops.adapter_weight((part, "AR"))
             made.append(ops.product(ops.copy(down), part, up))
-        whole = (*x.shape[:-1], width)
-        padded = ops.concatenate(tuple(made), whole)
-        if len(parts) < len("qkv"):
-            padded = ops.copy(padded)
+        padded = _among_zeros(ops, tuple(made), (*x.shape[:-1], width), all_three=len(parts) == 3)
         delta = ops.scale(padded)
         out = ops.add(base, delta)
         ops.tape.hold(x, base, delta, *made)
         return out
+
+
+def _among_zeros(ops: Ops, parts: tuple[Value, ...], shape: Shape, *, all_three: bool) -> Value:
+    """`zeros.index_copy_(index, source)`, which saves its source; nothing to fill where all are."""
+    if all_three:
+        return ops.concatenate(parts, shape)
+    out = ops.tape.value(shape, parts[0].itemsize, needs_grad=True)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is not None:
+            for part in parts:
+                run.give(part, run.like(part))
+
+    ops.tape.record(parts, (out,), saves=parts, backward=backward)
+    return out
 
 
 def _down(ops: Ops, x: Value) -> Value:

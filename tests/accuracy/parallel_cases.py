@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.accuracy import training_words as words
 from tests.accuracy.case import Case, Unmapped
 
 from sizewright_server.estimation.layout import (
@@ -59,6 +60,7 @@ def layout_of(work: Case) -> Layout:
     ranks = int(work.get("gpus") or 1)
     dp = int(stated.get("dp") or max(1, ranks // others))
     settings = work.get("settings") or {}
+    house = words.house_of(str(work.get("framework") or ""))
     virtual = _virtual_stages(work, sizes["pp"])
     return Layout(
         dp=dp,
@@ -73,7 +75,8 @@ def layout_of(work: Case) -> Layout:
         pipeline_schedule="gpipe" if settings.get("pipeline_schedule") == "GPipe" else "1f1b",
         context_method="ulysses" if "ulysses" in str(stated.get("cp_method")) else "ring",
         fsdp=FsdpSettings(
-            use_orig_params=settings.get("use_orig_params"),
+            use_orig_params=settings.get("use_orig_params", house.flat_originals or None),
+            no_sync=house.no_sync,
             sync_module_states=bool(settings.get("low_memory_loading")),
         ),
         megatron=_megatron(settings),

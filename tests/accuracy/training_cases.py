@@ -81,6 +81,8 @@ def _training(
         attention=attention,
         padded_batches=masked,
         variable_lengths=variable if settings.get("sequence_policy") else None,
+        # litgpt's recipes of 2023, which take the data set's own lengths, put the longest first.
+        longest_batch_first=house.code == "litgpt" and bool(settings.get("global_batch")),
         # A cache that is emptied every few steps holds little more than one step needs.
         expandable_segments=bool(
             settings.get("expandable_segments") or settings.get("empty_cache_every_steps")

@@ -37,9 +37,19 @@ class House:
     old_bnb: bool = False
     #: How its multi-GPU recipes shard where a run does not say.
     shards: str = ""
+    #: FSDP1 keeps the original parameters, and gradients whole until the last micro-batch.
+    flat_originals: bool = False
+    no_sync: bool = False
 
 
-TRAINER = House(loop="trainer", adapter_mixed=True, adapter_dropout=0.05, upcasts_kbit=True)
+TRAINER = House(
+    loop="trainer",
+    adapter_mixed=True,
+    adapter_dropout=0.05,
+    upcasts_kbit=True,
+    # accelerate's accumulate() and the Trainer leave gradients unreduced but for the last.
+    no_sync=True,
+)
 HOUSES: tuple[tuple[str, House], ...] = (
     (
         "litgpt",
@@ -52,6 +62,8 @@ HOUSES: tuple[tuple[str, House], ...] = (
             paged_with_bnb=True,
             old_bnb=True,
             shards="full_shard",
+            flat_originals=True,
+            no_sync=True,
         ),
     ),
     ("composer", House(code="llm-foundry", masks_padding=False)),

@@ -44,7 +44,6 @@ def doubt_shares(run: Training) -> tuple[float, float]:
     other = not run.modeling_code.startswith("transformers")
     applies = {
         "other-code": other,
-        "sharded-other-code": other and run.layout is not None and run.layout.zero == 3,
         "preference": run.preference is not None,
         "quantized-base": base is not None and base.format not in ("fp32", "bf16", "fp16"),
         "adapter": run.adapter is not None,

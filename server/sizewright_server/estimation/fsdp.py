@@ -26,8 +26,8 @@ class FsdpWorkingSet(WorkingSet):
     gathered from the first use to the end of the backward pass.
     """
 
-    def __init__(self, states: ModelStates, layout: Layout) -> None:
-        super().__init__(states, layout)
+    def __init__(self, states: ModelStates, layout: Layout, *, accumulates: bool = False) -> None:
+        super().__init__(states, layout, accumulates=accumulates)
         self.settings: FsdpSettings = layout.fsdp
         self.keep = self.layouts.keep
         #: Shards wait on the host and come to the GPU to be gathered.
@@ -135,12 +135,67 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
 
     An offloaded unit's shard stays on the GPU as long as the unit is gathered. Without
     `limit_all_gathers` the CPU runs ahead and several units may be gathered at once.
+
+    With `use_orig_params` a unit may have frozen parameters beside trained ones: its gradient is
+    then of the whole flat parameter, zeros with it. With `no_sync` gradients stay whole until the
+    last micro-batch of a step. Both were seen on PyTorch 2.13 (FlatParameter.grad of two ranks).
     """
 
     def ahead_of_time(self) -> Column:
         """A unit whose free waits for the computing stream, and the root twice while it is made."""
         ahead: Column = self.root + np.max(self.units, axis=0)
         return ahead
+
+    def _is_mixed(self, index: int) -> bool:
+        """A unit that trains some of its parameters and not the others."""
+        trained = self.states.segments[index].program.trained
+        some = bool(trained.any()) and not bool(trained.all())
+        return some and bool(self.settings.use_orig_params)
+
+    @property
+    def _unreduced(self) -> bool:
+        """Micro-batches leave whole gradients behind."""
+        return self.settings.no_sync and self.accumulates
+
+    def _flat_gradients(self, width: int) -> list[Column]:
+        """Bytes of each unit's whole gradient at a width."""
+        made = self.states.per_segment(width)
+        weight = self.states.widths.types.weight
+        whole = self.states.gathered_whole()
+        mixed = [self._is_mixed(i) for i in range(len(made))]
+        sizes = [whole[i] // weight * width if mixed[i] else made[i] for i in range(len(made))]
+        return self._of_units(sizes)
+
+    @cached_property
+    def _left(self) -> list[Column]:
+        """What a unit's backward pass leaves: its gradient whole, or this rank's shard of it."""
+        states, width = self.states, self.states.widths.gradient
+        if self._unreduced:
+            return self._flat_gradients(states.gradient_width)
+        shards = self._of_units(states.per_segment(width, ALWAYS))
+        flat, ways = self._flat_gradients(width), self.layouts.ways(ALWAYS)
+        return [
+            -(-flat[i] // ways) if self._is_mixed(i) else shard for i, shard in enumerate(shards)
+        ]
+
+    def accumulated(self) -> Column:
+        """Whole gradients under `no_sync`, else shards of what is flat."""
+        return self._in_all(self._left, whole=self._unreduced)
+
+    def stepped(self) -> Column:
+        """Shards of flat gradients."""
+        reduced = FlatFsdpWorkingSet(self.states, self.layout)
+        return self._in_all(reduced._left, whole=False)
+
+    def _in_all(self, units: list[Column], *, whole: bool) -> Column:
+        """Gradients of every segment, those of the root split over the ranks or whole."""
+        states = self.states
+        rest = states.per_segment(states.widths.gradient, 0 if whole else 2)
+        total = self.nothing
+        for index, count in enumerate(states.counts):
+            gathered = self.layouts.gathers * int(self._is_unit(index))
+            total = total + count * np.where(gathered > 0, units[index], rest[index])
+        return total
 
     def forward(self, index: int) -> Column:
         """The unit that computes, and the next one where it is fetched ahead."""
@@ -163,13 +218,13 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         return self.units[index] * int(self.settings.forward_prefetch)
 
     def at_end(self, index: int) -> Column:
-        """The flat gradient beside the ones it is made of, which it waits for; frozen parameters'
-        too where they are part of it."""
-        flat = self._of_units(self.states.per_segment(self.states.gradient_width))
-        whole = np.maximum(flat[index], self.reduced[index])
-        if self.settings.use_orig_params and self.states.has_frozen:
-            return np.maximum(whole, self.units[index])
-        return whole
+        """The flat gradient beside the ones it is made of, which it waits for.
+
+        Where those are of a few parameters alone, zeros are made for the others.
+        """
+        flat = self._flat_gradients(self.states.gradient_width)[index]
+        made = flat + flat if self._is_mixed(index) else flat
+        return made if self._unreduced else np.maximum(made, self.reduced[index])
 
     def loading(self) -> Column:
         """Rank 0's weights come unit by unit: each is whole, and again as it is flattened."""
@@ -179,3 +234,15 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         whole = np.max([self._of_root(sizes), *self._of_units(sizes)], axis=0)
         twice: Column = np.multiply(2, whole)
         return twice
+
+    def after_backward(self, index: int) -> Column:
+        """A flat gradient, whole or a shard, in place of those of the unit's parameters."""
+        if not self._is_unit(index):
+            return super().after_backward(index)
+        made = self.states.whole(index, self.states.gradient_width)
+        left: Column = self.layouts.gathers * (self._left[index] - made)
+        return left - self.keep * self.units[index]
+
+    def left_shard(self, index: int) -> Column:
+        """What is added to what earlier micro-batches left."""
+        return self._left[index] if self._is_unit(index) else self.nothing

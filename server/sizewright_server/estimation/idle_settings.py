@@ -42,7 +42,7 @@ def _of_other_libraries(layout: Layout) -> Iterator[tuple[str, str]]:
     ):
         if layout.sharding not in libraries and getattr(layout, name) != getattr(blank, name):
             yield name, f"{layout.sharding} shards here, which does not read it"
-    first_only = ("forward_prefetch", "use_orig_params", "sync_module_states")
+    first_only = ("forward_prefetch", "use_orig_params", "sync_module_states", "no_sync")
     if layout.sharding == "fsdp2":
         for name in first_only:
             if getattr(layout.fsdp, name):

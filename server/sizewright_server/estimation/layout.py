@@ -47,6 +47,7 @@ class FsdpSettings:
     limit_all_gathers: bool = True
     use_orig_params: bool | None = None
     sync_module_states: bool = False
+    no_sync: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,7 @@ def check_layout(
 ) -> None:
     """Raises UnsupportedWorkload with every way in which an explicit layout contradicts the model,
     the run, its library or itself."""
-    adapts = isinstance(run, Training) and run.adapter is not None
-    wrong = [*_tensor(architecture, layout), *_stages(layout, adapts=adapts)]
+    wrong = [*_tensor(architecture, layout), *_stages(layout)]
     if isinstance(run, Inference):
         wrong += _inference(layout)
     else:
@@ -89,19 +88,13 @@ def _tensor(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
         )
 
 
-def _stages(layout: Layout, *, adapts: bool) -> Iterator[Finding]:
+def _stages(layout: Layout) -> Iterator[Finding]:
     stages = STAGES_OF[layout.sharding]
     if layout.zero not in stages:
         yield (
             "implementation",
             f"{layout.sharding} does not do ZeRO stage {layout.zero}; it does "
             + ", ".join(map(str, stages)),
-        )
-    if layout.fsdp.use_orig_params is False and adapts and layout.sharding == "fsdp1":
-        yield (
-            "fsdp.use_orig_params",
-            "FSDP1 flattens frozen and trained parameters of a unit together only with"
-            " use_orig_params",
         )
     if layout.keep_gathered and layout.sharding not in FSDP:
         yield "keep_gathered_after_forward", f"{layout.sharding} gathers no units; fsdp does"

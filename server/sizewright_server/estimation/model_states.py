@@ -230,11 +230,6 @@ class ModelStates:
         return total * self.widths.types.weight
 
     @property
-    def has_frozen(self) -> bool:
-        """Some parameters do not train."""
-        return not all(mask.all() for mask in self._trained)
-
-    @property
     def gradient_width(self) -> int:
         """Bytes per element of a gradient as the backward pass makes it."""
         return self.widths.types.trained or self.widths.types.weight

@@ -23,8 +23,6 @@ class ModelingCode:
     style: dict[str, Any]
     loss: LossKernel
     loop: TrainingLoop
-    #: Sharded models are gathered whole on every rank to be loaded.
-    loads_whole: bool
     #: Families whose logits stay in their own type.
     native_losses: frozenset[str]
 
@@ -38,7 +36,6 @@ def modeling_code(name: str) -> ModelingCode:
         style=entry["style"],
         loss=entry["loss"],
         loop=entry["loop"],
-        loads_whole=bool(entry.get("loads_whole")),
         native_losses=frozenset(entry.get("native_losses", ())),
     )
 

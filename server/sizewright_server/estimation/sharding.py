@@ -33,8 +33,10 @@ class Buffers:
 class WorkingSet:
     """Replicas that gather nothing: one GPU, DDP and Megatron's distributed data parallel."""
 
-    def __init__(self, states: ModelStates, layout: Layout) -> None:
+    def __init__(self, states: ModelStates, layout: Layout, *, accumulates: bool = False) -> None:
         self.states, self.layout = states, layout
+        #: A step has several micro-batches, whose gradients add up.
+        self.accumulates = accumulates
         self.layouts = states.layouts
         self.nothing: Column = np.zeros_like(self.layouts.dp)
 
@@ -91,6 +93,14 @@ class WorkingSet:
         if self.states.segments[index].role == "embedding":
             return -self.states.tied(self.states.gradient_width)
         return self.nothing
+
+    def accumulated(self) -> Column:
+        """Gradients that micro-batches have added up, as they are between two of them."""
+        return self.states.total(self.states.widths.gradient, 2)
+
+    def stepped(self) -> Column:
+        """Gradients as the optimizer finds them."""
+        return self.states.total(self.states.widths.gradient, 2)
 
     def left_shard(self, index: int) -> Column:
         """Of what `after_backward` leaves: the new shard, which is added to one that is there."""

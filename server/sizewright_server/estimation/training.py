@@ -40,7 +40,7 @@ class TrainingGroup(ResidentGroup):
     @cached_property
     def schedule(self) -> Schedule:
         """One optimizer step: forward, loss, backward, and the step itself."""
-        whole = self.states.total(self.widths.gradient, 2) * self.placement.gradients
+        whole = self.working.stepped() * self.placement.gradients
         gradients = np.where(self.resident.gradients_kept > 0, 0, whole).astype(np.int64)
         if self.training.optimizer.in_backward:
             gradients = np.zeros_like(gradients)

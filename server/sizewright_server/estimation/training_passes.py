@@ -54,7 +54,7 @@ class TrainingPasses(TrainingSetup):
         keep as attributes; Lightning's recipes hold the logits themselves.
         """
         total = np.zeros_like(self.dp)
-        if training_loop(self.training) != "fabric":
+        if training_loop(self.training) != "fabric" or self.training.longest_batch_first:
             return total
         for segment, count in zip(self.segments, self.counts, strict=True):
             sizes = self._sizes(segment)

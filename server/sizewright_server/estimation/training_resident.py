@@ -9,7 +9,6 @@ import numpy as np
 
 from sizewright_server.estimation.exchanges import expert_bytes, imbalance
 from sizewright_server.estimation.inputs import input_bytes
-from sizewright_server.estimation.modeling import modeling_code
 from sizewright_server.estimation.ops import INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.pipeline import chunks_in_flight
@@ -79,13 +78,9 @@ class ResidentGroup(TrainingPasses):
 
     @cached_property
     def load_bytes(self) -> Column:
-        """Weights while a sharded model is loaded, where the recipe gathers them whole to do so."""
-        whole = modeling_code(self.training.modeling_code).loads_whole
-        if not whole:
-            arriving = self.working.loading()
-            return np.where(arriving > 0, self.resident.weights + arriving, 0)
-        gathers = self.parallel.gathers
-        return self.resident.weights + np.multiply(gathers, self.states.gathered_total())
+        """Weights while a sharded model is loaded, where units are whole beside their shards."""
+        arriving = self.working.loading()
+        return np.where(arriving > 0, self.resident.weights + arriving, 0)
 
     def _moving_average(self) -> Column:
         """A copy of the trained weights that follows them, sharded as they are."""
@@ -100,8 +95,8 @@ class ResidentGroup(TrainingPasses):
         They are where micro-batches add up; Megatron's buffers and DDP's buckets as views never
         go away, nor do the gradient shards of DeepSpeed's stage 3.
         """
-        states, zero = self.states, self.parallel.zero
-        whole = states.total(self.widths.gradient, 2)
+        zero = self.parallel.zero
+        whole = self.working.accumulated()
         if self.sharding == "deepspeed" and not self.adding:
             whole = np.where((zero == 3) & (self.parallel.shard > 1), whole, 0)
         elif not (self.adding or self._buffered):

@@ -66,7 +66,9 @@ class TrainingSetup:
         self.states = ModelStates(
             architecture, self.segments, self.counts, self.dims_of, self.parallel, self.widths
         )
-        self.working: WorkingSet = WORKING_SETS[self.sharding](self.states, self.layout)
+        self.working: WorkingSet = WORKING_SETS[self.sharding](
+            self.states, self.layout, accumulates=training.gradient_accumulation_steps > 1
+        )
         self._sizes_of: dict[str, Column] = {}
 
     def _mode(self) -> Mode:
@@ -152,8 +154,9 @@ class TrainingSetup:
 
     @property
     def adding(self) -> bool:
-        """Gradients accumulate over micro-batches."""
-        return self.training.gradient_accumulation_steps > 1
+        """Gradients of earlier micro-batches are there when the longest one runs."""
+        several = self.training.gradient_accumulation_steps > 1
+        return several and not self.training.longest_batch_first
 
     @property
     def adds_in_place(self) -> bool:

@@ -103,6 +103,8 @@ class Training:
     offload: OffloadTarget = "none"
     expandable_segments: bool = False
     variable_lengths: bool | None = None
+    #: The longest batch is the run's first: nothing of an earlier one is there.
+    longest_batch_first: bool = False
     modeling_code: ModelingCode = "transformers"
     loop: TrainingLoop | None = None
     kernels: Kernels = field(default_factory=Kernels)

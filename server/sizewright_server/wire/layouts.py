@@ -64,6 +64,7 @@ class FsdpSection(Section):
     limit_all_gathers: bool = True
     use_orig_params: bool | None = None
     sync_module_states: bool
+    no_sync: bool
 
 
 class MegatronSection(Section):
@@ -140,6 +141,7 @@ def read_layout(
             "wrap": given.fsdp.wrap or "block",
             "forward_prefetch": given.fsdp.forward_prefetch,
             "sync_module_states": given.fsdp.sync_module_states,
+            "no_sync": given.fsdp.no_sync,
         }
         | _stated(given.fsdp, optional_only=True),
         "megatron": {

@@ -45,6 +45,7 @@ class TrainingSection(Section):
     packed: bool
     seq_len_is_limit: bool
     variable_lengths: bool | None
+    longest_batch_first: bool
 
 
 class AdapterSection(Section):

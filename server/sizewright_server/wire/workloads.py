@@ -239,6 +239,7 @@ class WorkloadReader:
                 "loop": message.training_loop or None,
                 "packed": message.packed,
                 "seq_len_is_limit": message.seq_len_is_limit,
+                "longest_batch_first": message.longest_batch_first,
                 "variable_lengths": (
                     message.variable_lengths if message.HasField("variable_lengths") else None
                 ),

@@ -689,6 +689,7 @@ class Training(_message.Message):
     GRADIENT_REDUCE_DTYPE_FIELD_NUMBER: _builtins.int
     EXPANDABLE_SEGMENTS_FIELD_NUMBER: _builtins.int
     VARIABLE_LENGTHS_FIELD_NUMBER: _builtins.int
+    LONGEST_BATCH_FIRST_FIELD_NUMBER: _builtins.int
     MODELING_CODE_FIELD_NUMBER: _builtins.int
     KERNELS_FIELD_NUMBER: _builtins.int
     PREFERENCE_FIELD_NUMBER: _builtins.int
@@ -733,6 +734,10 @@ class Training(_message.Message):
     variable_lengths: _builtins.bool
     """Batches differ in length from step to step, which leaves holes in the allocator's segments;
     unset means they are padded or packed to seq_len, or it is not known.
+    """
+    longest_batch_first: _builtins.bool
+    """The longest batch is the run's first, as group_by_length of transformers' Trainer and litgpt's
+    recipes of 2023 see to: no gradients or outputs of an earlier one are there.
     """
     modeling_code: _builtins.str
     """Whose modelling code runs: "transformers", "transformers-4.45" (releases up to that one, whose
@@ -799,6 +804,7 @@ class Training(_message.Message):
         gradient_reduce_dtype: _builtins.str = ...,
         expandable_segments: _builtins.bool = ...,
         variable_lengths: _builtins.bool | None = ...,
+        longest_batch_first: _builtins.bool = ...,
         modeling_code: _builtins.str = ...,
         kernels: Global___Kernels | None = ...,
         preference: Global___Preference | None = ...,
@@ -811,7 +817,7 @@ class Training(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "adapter", b"adapter", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "kernels", b"kernels", "optimizer", b"optimizer", "parallelism", b"parallelism", "preference", b"preference", "states", b"states", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "training_loop", b"training_loop", "variable_lengths", b"variable_lengths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "longest_batch_first", b"longest_batch_first", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "training_loop", b"training_loop", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__variable_lengths: _TypeAlias = _typing.Literal["variable_lengths"]  # noqa: Y015
     _WhichOneofArgType__variable_lengths: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths"]  # noqa: Y015
@@ -1392,6 +1398,7 @@ class FsdpSettings(_message.Message):
     USE_ORIG_PARAMS_FIELD_NUMBER: _builtins.int
     SYNC_MODULE_STATES_FIELD_NUMBER: _builtins.int
     BACKWARD_PREFETCH_FIELD_NUMBER: _builtins.int
+    NO_SYNC_FIELD_NUMBER: _builtins.int
     wrap: _builtins.str
     """Modules that are units of their own: "block" (each transformer block) or "block-and-tables"
     (the blocks, the embedding and the head). Empty means "block".
@@ -1404,7 +1411,8 @@ class FsdpSettings(_message.Message):
     """At most two gathered units are in flight (FSDP1 limit_all_gathers); unset means on."""
     use_orig_params: _builtins.bool
     """Original parameters stay visible (FSDP1 use_orig_params). A unit of frozen and trained
-    parameters needs it, and has gradients of both. Unset means as the model needs.
+    parameters needs it, and has a gradient of its whole size. Unset means that adapters are units
+    of their own, as PEFT's wrapping policy makes them.
     """
     sync_module_states: _builtins.bool
     """Rank 0 broadcasts the weights at the start (FSDP1 sync_module_states): only that rank reads the
@@ -1413,6 +1421,11 @@ class FsdpSettings(_message.Message):
     backward_prefetch: _builtins.bool
     """The next unit is gathered before a unit's gradients are reduced (FSDP1 backward_prefetch);
     unset means on.
+    """
+    no_sync: _builtins.bool
+    """Gradients stay whole on every rank until the last micro-batch of a step is reduced (FSDP1's
+    no_sync, which Lightning Fabric and accelerate use to accumulate); false means that every
+    micro-batch is reduced to shards.
     """
     def __init__(
         self,
@@ -1423,10 +1436,11 @@ class FsdpSettings(_message.Message):
         use_orig_params: _builtins.bool | None = ...,
         sync_module_states: _builtins.bool = ...,
         backward_prefetch: _builtins.bool | None = ...,
+        no_sync: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch", "_limit_all_gathers", b"_limit_all_gathers", "_use_orig_params", b"_use_orig_params", "backward_prefetch", b"backward_prefetch", "limit_all_gathers", b"limit_all_gathers", "use_orig_params", b"use_orig_params"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch", "_limit_all_gathers", b"_limit_all_gathers", "_use_orig_params", b"_use_orig_params", "backward_prefetch", b"backward_prefetch", "forward_prefetch", b"forward_prefetch", "limit_all_gathers", b"limit_all_gathers", "sync_module_states", b"sync_module_states", "use_orig_params", b"use_orig_params", "wrap", b"wrap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch", "_limit_all_gathers", b"_limit_all_gathers", "_use_orig_params", b"_use_orig_params", "backward_prefetch", b"backward_prefetch", "forward_prefetch", b"forward_prefetch", "limit_all_gathers", b"limit_all_gathers", "no_sync", b"no_sync", "sync_module_states", b"sync_module_states", "use_orig_params", b"use_orig_params", "wrap", b"wrap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backward_prefetch: _TypeAlias = _typing.Literal["backward_prefetch"]  # noqa: Y015
     _WhichOneofArgType__backward_prefetch: _TypeAlias = _typing.Literal["_backward_prefetch", b"_backward_prefetch"]  # noqa: Y015

@@ -9,7 +9,7 @@ from itertools import combinations as sets_of
 
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
-from sizewright_server.planning.advice_words import dropped, outcome, room, time_words
+from sizewright_server.planning.advice_words import dropped, outcome, room, time_words, together
 from sizewright_server.planning.comparing import (
     own_layout,
     ranks_of,
@@ -40,6 +40,12 @@ MOST_ROOM = 4
 LEAST_ROOM = 0.1
 #: Those that take longer than this do not come at the same price.
 SAME_TIME = 1.1
+#: Exact techniques that take many times as long are not put together with others.
+SLOW = frozenset(
+    {"optimizer-offload", "nvme-offload", "external-memory", "cpu-only", "smaller-batch"}
+)
+#: More combinations than this take seconds to search.
+MOST_COMBINATIONS = 512
 #: Techniques that are tried together where fewer make nothing fit.
 MOST_TOGETHER = 2
 
@@ -71,7 +77,50 @@ class Advisor:
                 found = found or self._tried(self._together(count))
         better = [one for one in found if one.plan is not None]
         better.sort(key=partial(_preference, self.aim))
-        return (*better[:MOST_ADVICE], *self._roomy(found, better))
+        together = self._exact_together(better)
+        return (*together, *better[:MOST_ADVICE], *self._roomy(found, better))
+
+    def _exact_together(self, better: list[Advice]) -> list[Advice]:
+        """Techniques that leave results alone and do more together than any piece alone.
+
+        The planner's own search over every combination of them: it keeps as few as are needed.
+        """
+        before, base = self.before, self.question.prepared.workload
+        names = [n for n, known in figures().items() if not known.changes_results and n not in SLOW]
+        combinations = strongest(base, names) if before else []
+        if before is None or not combinations or len(combinations) > MOST_COMBINATIONS:
+            return []
+        asked = replace(self.question, max_results=1, combinations=tuple(combinations), kept=None)
+        plans = recommend(asked, self.index_of(base)).plans
+        after = plans[0] if plans and plans[0].verdict == "fits" else None
+        exact = (
+            _reached(self.aim, one)
+            for one in better
+            if not _lossy(one) and one.steps[0].name not in SLOW
+        )
+        best = min(exact, default=value_of(self.aim, before))
+        if after is None or value_of(self.aim, after) >= best or len(after.variant.steps) < 2:
+            return []
+        one = self._saves(before, after, ())
+        steps = after.variant.steps
+        words = together(steps, before, after, self.aim)
+        gpu, host = saved_bytes(
+            before.variant.prepared, after.variant.prepared, before.layout, ranks_of(before)
+        )
+        details = (
+            *one.details,
+            *details_of(steps, after.variant.prepared, after.layout, ranks_of(after)),
+        )
+        return [
+            replace(
+                one,
+                steps=steps,
+                message=words,
+                gpu_bytes_saved=gpu,
+                host_bytes_saved=host,
+                details=details,
+            )
+        ]
 
     def _tried(self, changed: Iterable[Combination]) -> list[Advice]:
         """Of each set of techniques the form that does most; of equals the mildest."""

@@ -70,8 +70,21 @@ def time_words(before: Plan, after: Plan, factor: Span | None, cost: float | Non
         made.append(f"So the whole job costs {100 * (cost - 1):,.0f} % more, though the hour less.")
     old, new = _vcpus(before), _vcpus(after)
     if factor is None and moved and new < old:
-        made.append(f"It has {new} vCPUs in place of {old}.")
+        slower = f"{old / max(new, 1):,.2g}"
+        made.append(f"It has {new} vCPUs in place of {old}: up to {slower} times as long.")
     return made
+
+
+def together(steps: Sequence[Applied], before: Plan, after: Plan, aim: Objective) -> str:
+    """Of several techniques that do more together than any alone."""
+    names = ", ".join(step.title for step in steps[:-1])
+    text = f"{names} and {steps[-1].title}"
+    gained = in_words(aim, value_of(aim, before) - value_of(aim, after))
+    reached = in_words(aim, value_of(aim, after))
+    return (
+        f"Together {text}, which leave results as they are, save {gained}: {reached} on "
+        f"{machine_words(after)}."
+    )
 
 
 def dropped(before: Plan, after: Plan, steps: Sequence[Applied]) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from sizewright_server.estimation.classical.batches import BATCH_ROWS
 from sizewright_server.estimation.classical.job import FitJob
 from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
@@ -97,8 +99,51 @@ def _cpu_only(workload: AnyWorkload) -> Iterator[Form]:
     yield _with_parameter(workload, name, job.parameters[name], "cpu")
 
 
+def _batches(workload: AnyWorkload) -> Iterator[Form]:
+    yield from _streamed(workload, {"xgboost": "QuantileDMatrix", "lightgbm": "Dataset"})
+
+
+def _external(workload: AnyWorkload) -> Iterator[Form]:
+    yield from _streamed(workload, {"xgboost": "ExtMemQuantileDMatrix"})
+
+
+def _streamed(workload: AnyWorkload, classes: dict[str, str]) -> Iterator[Form]:
+    """A boosting library fed batches by an iterator; its sparse tables and GPUs are left alone."""
+    if not isinstance(workload, FitWorkload) or workload.on_gpu or workload.job.pool is not None:
+        return
+    job, after = workload.job, classes.get(workload.job.library)
+    if after is None or job.table.sparse or job.class_name == after or job.table.strings:
+        return
+    if str(job.get("tree_method") or "hist") not in ("auto", "hist"):
+        return
+    changes = [Change("workload.dataset.container", job.table.container, "streaming")]
+    if job.class_name != after:
+        field = "workload.model.estimator.class_name"
+        changes.append(Change(field, job.class_name, after))
+    file = job.file
+    if file is not None and not file.chunk_rows:
+        field = "workload.dataset.file.chunk_rows"
+        changes.append(Change(field, "0", str(BATCH_ROWS)))
+        file = replace(file, chunk_rows=BATCH_ROWS)
+    table = replace(job.table, container="streaming")
+    made = replace(job, class_name=after, table=table, file=file)
+    yield replace(workload, job=made), tuple(changes)
+
+
+def _fixed_thresholds(workload: AnyWorkload) -> Iterator[Form]:
+    """Of the boosting libraries, whose freed sketches and samples the estimate counts."""
+    if not isinstance(workload, FitWorkload) or workload.job.returns_freed:
+        return
+    if workload.job.library in ("xgboost", "lightgbm"):
+        change = Change("workload.fit.returns_freed_memory", "false", "true")
+        yield with_job(workload, change, returns_freed=True)
+
+
 ESTIMATORS: dict[str, Rule] = {
     "fewer-jobs": _fewer_jobs,
+    "fixed-malloc-thresholds": _fixed_thresholds,
+    "batch-iterator": _batches,
+    "external-memory": _external,
     "cpu-only": _cpu_only,
     "fewer-trees": _fewer_trees,
     "smaller-trees": _smaller_trees,

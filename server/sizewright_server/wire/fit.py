@@ -124,6 +124,7 @@ class FitReader:
             threads=section.threads or max(section.jobs, 2),
             predict_rows=section.predict_rows,
             frees_table=message.fit.frees_dataset,
+            returns_freed=message.fit.returns_freed_memory,
             versions=dict(message.versions),
             file=file,
             test_share=message.dataset.test_share,

@@ -1822,6 +1822,7 @@ class Fit(_message.Message):
     PREDICT_ROWS_FIELD_NUMBER: _builtins.int
     FREES_DATASET_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    RETURNS_FREED_MEMORY_FIELD_NUMBER: _builtins.int
     jobs: _builtins.int
     """Parallel jobs, where the hyper-parameter n_jobs does not say it; 0 means 1."""
     rounds: _builtins.int
@@ -1832,6 +1833,10 @@ class Fit(_message.Message):
     """Rows of a prediction; 0 means the whole table."""
     frees_dataset: _builtins.bool
     """The caller drops the table once the library has its own form of it."""
+    returns_freed_memory: _builtins.bool
+    """glibc gives back what libraries free: MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ are set
+    to 65536 in the environment.
+    """
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What runs: "fit", "fit-transform", "transform", "predict", "predict-proba". Empty means "fit"."""
@@ -1850,10 +1855,11 @@ class Fit(_message.Message):
         predict_rows: _builtins.int = ...,
         frees_dataset: _builtins.bool = ...,
         pool: Global___WorkerPool | None = ...,
+        returns_freed_memory: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frees_dataset", b"frees_dataset", "jobs", b"jobs", "operations", b"operations", "pool", b"pool", "predict_rows", b"predict_rows", "rounds", b"rounds", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frees_dataset", b"frees_dataset", "jobs", b"jobs", "operations", b"operations", "pool", b"pool", "predict_rows", b"predict_rows", "returns_freed_memory", b"returns_freed_memory", "rounds", b"rounds", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from sizewright_server.estimation.classical import (
     trees,
     xgboost,
 )
+from sizewright_server.estimation.classical.batches import check_batches, is_streamed
 from sizewright_server.estimation.classical.constants import constant
 from sizewright_server.estimation.classical.dataset import table_parts
 from sizewright_server.estimation.classical.files import file_parts
@@ -70,6 +71,7 @@ def estimate_fit(job: FitJob) -> MemoryEstimate:
     Phases are `read` (the table is there) and one or more for each operation; the truth is
     compared with the largest.
     """
+    check_batches(job)
     if job.pool is not None:
         pooled = pooled_moments(job, job.pool, process_parts(job.library))
         return host_estimate(
@@ -111,7 +113,9 @@ def _reading(job: FitJob, process: tuple[Part, ...]) -> tuple[Moment, ...]:
 def _split(job: FitJob) -> tuple[Part, ...]:
     """Training and test rows, which are both copies, and the order they were drawn in."""
     table = job.table
-    size = table.matrix_bytes() + table.rows * 2 * INDEX_BYTES
+    # A stream is split by its files: nothing is copied.
+    matrix = 0 if is_streamed(job) else table.matrix_bytes()
+    size = matrix + table.rows * 2 * INDEX_BYTES
     text = "training rows + test rows, labels and indices"
     source = "scikit-learn: model_selection/_split.py train_test_split"
     return (part("split-rows", size, text, f"{size:,} B", source, EXACT),)

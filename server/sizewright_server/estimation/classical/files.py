@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sizewright_server.estimation.classical.batches import BATCH_ROWS
 from sizewright_server.estimation.classical.constants import constant
 from sizewright_server.estimation.classical.dataset import string_bytes
 from sizewright_server.estimation.classical.job import Table, TableFile
@@ -122,9 +123,14 @@ def parquet_parts(file: FileColumns, *, to_pandas: bool = True) -> tuple[Part, .
 
 
 def file_parts(table: Table, file: TableFile) -> tuple[Part, ...]:
-    """What reading a table's file holds, beside the process; in chunks, one and what was kept."""
+    """What reading a table's file holds, beside the process; in chunks, one and what was kept.
+
+    A stream keeps none of them.
+    """
     text = table.strings
-    rows = min(table.rows, file.chunk_rows) if file.chunk_rows else table.rows
+    streamed = table.container == "streaming"
+    chunk = file.chunk_rows or (BATCH_ROWS if streamed else 0)
+    rows = min(table.rows, chunk) if chunk else table.rows
     columns = FileColumns(
         rows,
         table.columns,
@@ -140,7 +146,7 @@ def file_parts(table: Table, file: TableFile) -> tuple[Part, ...]:
         made = parquet_parts(columns, to_pandas=file.reader != "arrow")
     else:
         made = csv_parts(columns, engine="c" if file.reader == "pandas" else "pyarrow")
-    if rows == table.rows:
+    if rows == table.rows or streamed:
         return made
     kept = table.matrix_bytes()
     return (*made, part("chunks-kept", kept, "all rows, as they come", f"{kept:,} B", "pandas"))

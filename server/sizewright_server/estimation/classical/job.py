@@ -136,6 +136,8 @@ class FitJob:
     #: Share of the rows that train_test_split puts aside; both sides are copies.
     test_share: float = 0.0
     pool: WorkerPool | None = None
+    #: glibc's thresholds are fixed, so that what a library frees goes back to the system.
+    returns_freed: bool = False
 
     @property
     def on_gpu(self) -> bool:

@@ -36,7 +36,7 @@ from sizewright_server.planning.index import HostIndex, OfferIndex
 from sizewright_server.planning.limits import limits
 from sizewright_server.planning.machines import Check, check_nodes
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.pitfalls import Situation, pitfalls
+from sizewright_server.planning.pitfalls import pitfalls
 from sizewright_server.planning.plan import (
     Advice,
     Constraints,
@@ -47,6 +47,7 @@ from sizewright_server.planning.plan import (
 )
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
+from sizewright_server.planning.situation import Situation
 from sizewright_server.planning.smallest_changes import changes_that_fit
 from sizewright_server.planning.throughput import hours_of
 from sizewright_server.planning.variants import strongest
@@ -211,10 +212,8 @@ class Sizing:
         if check.choice is None:
             return Checked(check, None)
         choice, target = check.choice, question.target
-        situation = Situation(question.workload, target, choice.layout, choice.nodes, choice.pools)
-        made = Checked(
-            check, _estimate_on(prepared, choice.layout, target), notices=pitfalls(situation)
-        )
+        notices = pitfalls(Situation.of(target, choice))
+        made = Checked(check, _estimate_on(prepared, choice.layout, target), notices=notices)
         return self._advised(question, prepared, made, constraints) if question.advise else made
 
     def _advised(

@@ -10,7 +10,7 @@ from sizewright_client.render.figures import count, printable, size
 from sizewright_client.render.page import Page, grid_of
 
 #: The least that is worth a word.
-LEAST_BYTES = 2**20
+LEAST_BYTES = 2**26
 
 
 def put_techniques(page: Page, techniques: Sequence[plan_pb2.Technique]) -> None:
@@ -79,6 +79,8 @@ def _advised(one: plan_pb2.Advice) -> str:
             verb = "less" if size_bytes > 0 else "more"
             saved.append(f"{size(abs(size_bytes))} {verb} on {words}")
     costs = "; ".join(technique.cost for technique in one.techniques)
+    if len(one.techniques) > 1:
+        costs = "; ".join(f"{technique.title}: {technique.cost}" for technique in one.techniques)
     results = any(technique.changes_results for technique in one.techniques)
     lossy = " Results may differ." if results else ""
     room = f" It takes {' and '.join(saved)}." if saved else ""

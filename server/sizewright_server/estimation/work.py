@@ -21,9 +21,10 @@ PER_SCORE = 2 * PER_PARAMETER
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of one sample of `tokens` tokens (1 for a sample without tokens).
+    """Of one sample of `tokens` tokens (1 for a sample without tokens, such as an image).
 
-    `forward_flops` in the forward pass alone; `active_parameters` are read for every token.
+    `positions` go through the blocks: the tokens, or the patches of an image. `forward_flops` in
+    the forward pass alone; `active_parameters` are read for every token.
     """
 
     tokens: int
@@ -32,11 +33,13 @@ class Work:
     kv_elements_per_token: int
     layers: int
     hidden: int
+    positions: int
 
 
 def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: bool) -> Work:
     """The work of a sample. An embedding is a look-up; of experts only the chosen ones run."""
-    active, scores, kv, layers, hidden = 0, 0.0, 0, 0, 0
+    active, kv, layers, hidden, positions = 0, 0, 0, 0, tokens
+    products = scores = 0.0
     seen = 0.5 if causal else 1.0
     counted: dict[tuple[int, Sizes], int] = {}
     for segment in segments:
@@ -46,15 +49,17 @@ def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: boo
             key = (id(segment.program), sizes)
             if key not in counted:
                 counted[key] = _active_parameters(segment, dims)
+            length = tokens if sizes.stack == "decoder" else sizes.patches or tokens
+            positions = max(positions, length)
             active += segment.count * counted[key]
+            products += float(PER_PARAMETER * length) * segment.count * counted[key]
         if segment.role == "block":
             layers += segment.count
             width = sizes.heads * sizes.head_dim
-            reach = min(tokens, sizes.window) if sizes.window else tokens
-            scores += segment.count * PER_SCORE * seen * tokens * reach * width
+            reach = min(length, sizes.window) if sizes.window else length
+            scores += segment.count * PER_SCORE * seen * length * reach * width
             kv += segment.count * 2 * sizes.kv_heads * sizes.head_dim
-    flops = PER_PARAMETER * active * tokens + scores
-    return Work(tokens, float(flops), active, kv, layers, hidden)
+    return Work(tokens, products + scores, active, kv, layers, hidden, positions)
 
 
 def _active_parameters(segment: Segment, dims: Dims) -> int:

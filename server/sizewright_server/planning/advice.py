@@ -101,26 +101,9 @@ class Advisor:
         best = min(exact, default=value_of(self.aim, before))
         if after is None or value_of(self.aim, after) >= best or len(after.variant.steps) < 2:
             return []
-        one = self._saves(before, after, ())
         steps = after.variant.steps
         words = together(steps, before, after, self.aim)
-        gpu, host = saved_bytes(
-            before.variant.prepared, after.variant.prepared, before.layout, ranks_of(before)
-        )
-        details = (
-            *one.details,
-            *details_of(steps, after.variant.prepared, after.layout, ranks_of(after)),
-        )
-        return [
-            replace(
-                one,
-                steps=steps,
-                message=words,
-                gpu_bytes_saved=gpu,
-                host_bytes_saved=host,
-                details=details,
-            )
-        ]
+        return [self._compared(before, after, steps, after.variant.prepared, words)]
 
     def _tried(self, changed: Iterable[Combination]) -> list[Advice]:
         """Of each set of techniques the form that does most; of equals the mildest."""
@@ -159,14 +142,29 @@ class Advisor:
             return Advice(steps, gpu, host, 0, after, None, words, details=details)
         if after is None or value_of(self.aim, after) >= value_of(self.aim, before):
             return self._frees(before, steps)
-        return self._saves(before, after, steps)
+        changed = self._added(before, steps) or after.variant.prepared
+        words = outcome(self.aim, steps, before, after)
+        return self._compared(before, after, steps, changed, words)
 
-    def _saves(self, before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Advice:
-        added = self._added(before, steps) or after.variant.prepared
-        gpu, host = saved_bytes(before.variant.prepared, added, before.layout, ranks_of(before))
-        factor = time_factor(before, after, steps)
+    def _compared(
+        self,
+        before: Plan,
+        after: Plan,
+        steps: tuple[Applied, ...],
+        changed: Prepared,
+        message: str,
+    ) -> Advice:
+        """A better plan against the best without; `changed` is compared under that one's layout."""
+        gpu, host = saved_bytes(before.variant.prepared, changed, before.layout, ranks_of(before))
+        own = tuple(step for step in steps if step not in after.variant.steps)
+        factor = time_factor(before, after, own)
         cost = work_cost_factor(before, after, factor)
         timed = self.question.hours is not None
+        details = (
+            *time_words(before, after, factor, cost),
+            *dropped(before, after, steps),
+            *details_of(steps, after.variant.prepared, after.layout, ranks_of(after)),
+        )
         return Advice(
             steps,
             gpu,
@@ -174,15 +172,11 @@ class Advisor:
             before.cost_per_hour_nanos_usd - after.cost_per_hour_nanos_usd,
             after,
             None,
-            outcome(self.aim, steps, before, after),
+            message,
             before.cost_per_job_nanos_usd - after.cost_per_job_nanos_usd if timed else 0,
             factor,
             cost,
-            (
-                *time_words(before, after, factor, cost),
-                *dropped(before, after, steps),
-                *details_of(steps, after.variant.prepared, after.layout, ranks_of(after)),
-            ),
+            details,
         )
 
     def _frees(self, before: Plan, steps: tuple[Applied, ...]) -> Advice | None:

@@ -77,8 +77,8 @@ def time_words(before: Plan, after: Plan, factor: Span | None, cost: float | Non
 
 def together(steps: Sequence[Applied], before: Plan, after: Plan, aim: Objective) -> str:
     """Of several techniques that do more together than any alone."""
-    names = ", ".join(step.title for step in steps[:-1])
-    text = f"{names} and {steps[-1].title}"
+    named = [f"{step.title} ({_changes(step)})" for step in steps]
+    text = f"{', '.join(named[:-1])} and {named[-1]}"
     gained = in_words(aim, value_of(aim, before) - value_of(aim, after))
     reached = in_words(aim, value_of(aim, after))
     return (

@@ -26,6 +26,7 @@ from sizewright_server.estimation.workload import Inference, Layout, Training
 from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.kinds import NodeKind
+from sizewright_server.planning.modelled import IN_THE_JOB, MODELLED
 from sizewright_server.planning.offload_time import Moved
 from sizewright_server.planning.variants import Variant
 
@@ -46,27 +47,9 @@ UNLIMITED = 10**15
 WHOLE_NODE = 8
 
 
-#: Their time is in the work itself: passes, the peak of a precision, tokens of a sequence.
-MODELLED = frozenset(
-    {
-        "activation-checkpointing",
-        "lora",
-        "mixed-precision",
-        "shorter-sequences",
-        "optimizer-offload",
-        "nvme-offload",
-        "sharding",
-        "smaller-model",
-        "pruned-model",
-        "smaller-batch",
-    }
-)
-#: The samples of a job or the tokens of one hold the length, also where a speed was measured.
-IN_THE_JOB = frozenset({"shorter-sequences"})
-
-
 @cache
-def _bands() -> dict[str, Any]:
+def bands() -> dict[str, Any]:
+    """Shares and speeds with their bands: `data/throughput.json`."""
     text = resources.files("sizewright_server.planning").joinpath("data/throughput.json")
     table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
     return table
@@ -146,7 +129,7 @@ class ModelledHours:
         if name in self.job.measured:
             speed = self.job.measured[name] / self._tokens()
             factor = self.measured_factor[end]
-            band = _bands()["measured"][{FAST: SLOW, LIKELY: LIKELY, SLOW: FAST}[at]]
+            band = bands()["measured"][{FAST: SLOW, LIKELY: LIKELY, SLOW: FAST}[at]]
             return float(self.samples / (speed * layout.gpus) * band * factor / SECONDS)
         if kind.device is None or name not in speeds():
             return NEVER
@@ -188,13 +171,13 @@ class ModelledHours:
         trained = int(self.work.active_parameters * self.trained_share)
         state = Moved(self.run.optimizer.name, trained, layout, machine.kind.per_node)
         pcie = str(min(max(machine.speed.pcie_generation, 3), 5))
-        return state.seconds(machine.at, _bands()["pcie_bytes_per_second"][pcie][machine.at])
+        return state.seconds(machine.at, bands()["pcie_bytes_per_second"][pcie][machine.at])
 
     def _tensor_parallel(self, layout: Layout, machine: _Machine, batch: int, width: int) -> float:
         """Four all-reduces a layer, two in each pass (Shoeybi et al. 2019), none overlapped."""
         if layout.tp == 1:
             return 0.0
-        volume = 4 * self.work.layers / layout.pp * batch * self.work.tokens
+        volume = 4 * self.work.layers / layout.pp * batch * self.work.positions
         share = 2 * (layout.tp - 1) / layout.tp
         return volume * self.work.hidden * width * share / machine.link(layout.tp)
 
@@ -232,13 +215,13 @@ class _Machine:
         peak = self.speed.flops.get(number)
         if not peak or self.kind.device is None:
             return NEVER
-        bands = _bands()["model_flops_utilization"]
-        band = bands.get(self.kind.device.architecture.split()[0], bands["other"])
+        shares = bands()["model_flops_utilization"]
+        band = shares.get(self.kind.device.architecture.split()[0], shares["other"])
         return float(flops / (peak * self.kind.slice * band[self.at]))
 
     def read(self, size_bytes: float) -> float:
         """Seconds to read bytes of device memory."""
-        share = _bands()["memory_bandwidth_utilization"][self.at]
+        share = bands()["memory_bandwidth_utilization"][self.at]
         bandwidth = self.speed.memory_bytes_per_second * self.kind.slice * share
         return float(size_bytes / bandwidth) if bandwidth else NEVER
 
@@ -247,19 +230,19 @@ class _Machine:
         if ranks > self.kind.per_node:
             return self._network()
         if self.speed.link_bytes_per_second:
-            return float(self.speed.link_bytes_per_second * _bands()["link_share"][self.at])
+            return float(self.speed.link_bytes_per_second * bands()["link_share"][self.at])
         generation = str(min(max(self.speed.pcie_generation, 3), 5))
-        return float(_bands()["pcie_bytes_per_second"][generation][self.at])
+        return float(bands()["pcie_bytes_per_second"][generation][self.at])
 
     def _network(self) -> float:
         """Bytes a second and GPU between nodes: a share of what is stated, else a wider band."""
         kind = self.kind
         if kind.network_mbps is not None:
-            share = _bands()["network_share"]["ethernet" if kind.fabric == "ethernet" else "fabric"]
+            share = bands()["network_share"]["ethernet" if kind.fabric == "ethernet" else "fabric"]
             return float(kind.network_mbps * MEGABIT / kind.per_node * share[self.at])
         linked = kind.per_node >= WHOLE_NODE and self.speed.link_bytes_per_second
         band = "linked-eight" if linked and not kind.fabric else "other"
-        network = _bands()["network_bytes_per_second_per_gpu"]
+        network = bands()["network_bytes_per_second_per_gpu"]
         return float(network[band if kind.connected else "unknown"][self.at])
 
     def exposed(self, size_bytes: float, ranks: int, gpus: int, hidden_by: float) -> float:

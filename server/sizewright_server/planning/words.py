@@ -9,7 +9,7 @@ from sizewright_catalog.money import dollars
 from sizewright_catalog.values import Device, InstanceType, Interruption, Machine, Offer
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.networking import network_notices, network_reasons
-from sizewright_server.planning.pitfalls import Situation, pitfalls
+from sizewright_server.planning.pitfalls import pitfalls
 from sizewright_server.planning.plan import (
     Choice,
     Constraints,
@@ -20,6 +20,7 @@ from sizewright_server.planning.plan import (
     Rejection,
     worst,
 )
+from sizewright_server.planning.situation import Situation
 
 GIB = 2**30
 #: What a price is that nobody published for this very offer.
@@ -47,7 +48,7 @@ class Placements:
                 target,
                 worst(tuple(pool.verdict for pool in choice.pools)),
                 reasons_of(target, choice),
-                (*network_notices(target, choice), *pitfalls(_situation(target, choice))),
+                (*network_notices(target, choice), *pitfalls(Situation.of(target, choice))),
             )
         return made
 
@@ -63,11 +64,6 @@ class Placements:
         """A plan on an owned machine."""
         nanos = choice.nodes * machine.cost_per_hour_nanos_usd
         return Plan(self.of(choice, machine), nanos)
-
-
-def _situation(target: InstanceType | Machine, choice: Choice) -> Situation:
-    workload = choice.variant.prepared.workload
-    return Situation(workload, target, choice.layout, choice.nodes, choice.pools)
 
 
 def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...]:

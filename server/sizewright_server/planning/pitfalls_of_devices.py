@@ -1,0 +1,170 @@
+"""Pitfalls of GPUs: batches that waste or starve them, copies on each, links between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sizewright_catalog.speeds import speeds
+from sizewright_server.estimation.host_states import state_width
+from sizewright_server.estimation.memory import Notice
+from sizewright_server.estimation.optimizers import optimizers
+from sizewright_server.estimation.states import state_widths
+from sizewright_server.planning.situation import Situation, gib, seconds
+from sizewright_server.planning.throughput import bands
+
+#: Below this share of GPU memory at the high estimate much of it is free.
+MOSTLY_FREE = 0.5
+#: A product with so many times the operations a byte that a device can feed is bound by computing.
+COMPUTE_BOUND = 2.0
+#: Below this share of them it waits for memory.
+MEMORY_BOUND = 0.5
+#: Copies of states that take a smaller share of a GPU are no news.
+LARGE_COPY = 0.25
+#: Layers whose weights are gathered over PCIe or a network for less than this hide behind the work.
+LONG_SECONDS = 0.5
+HALF_BYTES = 2
+#: Weights are gathered for the forward and the backward pass, gradients reduced (Rajbhandari 2020).
+VOLUMES = 3
+FOUR = 4
+
+
+def _balance(it: Situation) -> tuple[float, float] | None:
+    """Operations a byte of the largest product of a pass, and those the device needs to be busy.
+
+    A feed-forward product of M tokens with h x 4h weights moves 2 (M h + 4 h^2 + 4 M h) bytes.
+    """
+    device, model = it.target.device, it.model
+    speed = speeds().get(device.name) if device is not None else None
+    if model is None or speed is None or not speed.memory_bytes_per_second:
+        return None
+    if it.training is not None:
+        rows, kind = it.training.rows, it.training.precision.removesuffix("-mixed")
+    else:
+        assert it.inference is not None
+        rows, kind = it.inference.batch, it.inference.weight_dtype
+    peak = speed.flops.get(kind)
+    if not peak:
+        return None
+    tokens, hidden = rows * model.work.positions, model.work.hidden
+    width = FOUR if kind in ("fp32", "tf32") else HALF_BYTES
+    operations = 2 * tokens * hidden * 4 * hidden
+    moved = width * (tokens * hidden + 4 * hidden**2 + 4 * tokens * hidden)
+    return operations / moved, peak / speed.memory_bytes_per_second
+
+
+def _free_memory(it: Situation) -> Iterator[Notice]:
+    """What more memory, or a larger batch, would do where much of it is free."""
+    gpu, balance = it.pool("gpu"), _balance(it)
+    if gpu is None or balance is None or it.used("gpu") >= MOSTLY_FREE:
+        return
+    free, (product, needed) = gib(gpu.usable_bytes - gpu.peak.high_bytes), balance
+    device = it.target.device.name if it.target.device else ""
+    numbers = f"{product:,.0f} operations a byte, where the {device} needs {needed:,.0f} to be busy"
+    if it.inference is not None and it.inference.new_tokens:
+        return
+    if product >= COMPUTE_BOUND * needed:
+        words = (
+            f"Computing binds, not memory: a pass does {numbers}. The {free} of each GPU that stay "
+            "free would not make it faster, nor would a larger batch."
+        )
+        yield Notice("compute-binds", words)
+    elif product < MEMORY_BOUND * needed:
+        words = (
+            f"The batch starves the GPU: a pass does {numbers}. A larger one costs little time "
+            f"until then; {free} of each GPU are free for it."
+        )
+        yield Notice("batch-starves-gpu", words)
+    else:
+        words = (
+            f"{free} of each GPU stay free; a larger batch would use them for speed ({numbers})."
+        )
+        yield Notice("batch-wastes-memory", words)
+
+
+def _decoding(it: Situation) -> Iterator[Notice]:
+    """Each new token reads every weight, whatever the batch."""
+    run, device = it.inference, it.target.device
+    speed = speeds().get(device.name) if device is not None else None
+    if run is None or not run.new_tokens or speed is None or device is None:
+        return
+    peak = speed.flops.get(run.weight_dtype)
+    if not peak or not speed.memory_bytes_per_second:
+        return
+    needed = peak / speed.memory_bytes_per_second
+    if run.batch < MEMORY_BOUND * needed:
+        words = (
+            f"Decoding reads every weight for each token: at {run.batch} sequences the bandwidth "
+            f"of the {device.name} binds, and its arithmetic is used to "
+            f"{max(100 * run.batch / needed, 1):.0f} %. More sequences at once cost little time."
+        )
+        yield Notice("bandwidth-binds", words)
+
+
+def _replicated(it: Situation) -> Iterator[Notice]:
+    """Data parallelism alone copies every state to every GPU."""
+    run, model, gpu = it.training, it.model, it.pool("gpu")
+    if run is None or model is None or gpu is None or it.layout.zero or it.layout.dp == 1:
+        return
+    widths = state_widths(run, it.layout.sharding)
+    states = state_width(optimizers()[run.optimizer.name], widths.state)
+    trained = model.trainable_parameter_count
+    split = it.layout.tp * it.layout.pp
+    frozen = (model.parameter_count - trained) * widths.stored
+    each = trained * (widths.trained + widths.gradient + states + widths.master)
+    copy = int((frozen + each) / split)
+    if copy < LARGE_COPY * gpu.usable_bytes:
+        return
+    saved = copy - copy // it.layout.dp
+    words = (
+        f"Each of {it.layout.dp} data-parallel GPUs holds its own {gib(copy)} of weights, "
+        f"gradients and optimizer state: more GPUs take nothing off one. Sharded over them "
+        f"(ZeRO-3, FSDP) that is {gib(saved)} less on each."
+    )
+    yield Notice("states-on-every-gpu", words)
+
+
+def _tensor_parallel_over_pcie(it: Situation) -> Iterator[Notice]:
+    device = it.target.device
+    if it.layout.tp > 1 and device is not None and not device.link_gb_per_second:
+        words = (
+            f"Tensor parallelism over {it.layout.tp} {device.name}, which have no direct link, "
+            "runs over PCIe, which is slow."
+        )
+        yield Notice("tensor-parallel-over-pcie", words)
+
+
+def _tensor_parallel_across_nodes(it: Situation) -> Iterator[Notice]:
+    if it.layout.tp > it.ranks_per_node:
+        words = "Tensor parallelism crosses nodes: every layer waits for the network."
+        yield Notice("tensor-parallel-across-nodes", words)
+
+
+def _gathered(it: Situation) -> Iterator[Notice]:
+    """Sharded weights that travel over PCIe in every pass."""
+    device, model, layout = it.target.device, it.model, it.layout
+    if it.training is None or model is None or device is None or layout.zero < VOLUMES:
+        return
+    if device.link_gb_per_second or layout.dp == 1:
+        return
+    size = VOLUMES * HALF_BYTES * model.parameter_count / (layout.tp * layout.pp)
+    speed = speeds().get(device.name)
+    generation = str(min(max(speed.pcie_generation if speed else 3, 3), 5))
+    band = bands()["pcie_bytes_per_second"][generation]
+    fast, slow = size / band["high"], size / band["low"]
+    if fast < LONG_SECONDS:
+        return
+    words = (
+        f"Sharded weights and gradients move {gib(size)} over PCIe, as {device.name} have no link, "
+        f"for every pass of a micro-batch: {seconds(fast, slow)}, less what hides behind the work."
+    )
+    yield Notice("sharding-over-pcie", words)
+
+
+DEVICES: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
+    _free_memory,
+    _decoding,
+    _replicated,
+    _tensor_parallel_over_pcie,
+    _tensor_parallel_across_nodes,
+    _gathered,
+)

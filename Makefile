@@ -32,10 +32,11 @@ faults: $(STAMP) ## the long fault drills: broken requests, sources, files, proc
 soak: $(STAMP) ## the long load run; SOAK_SECONDS=600 for ten minutes
 	$(BIN)/python -m pytest -q -s -m "long or not long" tests/soak
 
-test-extras: $(STAMP) ## run the tests that need torch and transformers (gigabytes)
+test-extras: $(STAMP) ## run the tests that need torch, transformers and other tools (gigabytes)
 	$(PYTHON) -m venv .venv-extras
 	.venv-extras/bin/python -m pip install --quiet 'torch==2.13.0' 'transformers==5.23.0'
-	.venv-extras/bin/python -m pip install --quiet accelerate skypilot kubernetes-validate boto3
+	.venv-extras/bin/python -m pip install --quiet --requirement tests/extras/requirements.txt
+	.venv-extras/bin/python -m pip install --quiet --no-deps --requirement tests/extras/engines.txt
 	.venv-extras/bin/python -m pip install --quiet --requirement requirements.lock
 	.venv-extras/bin/python -m pip install --quiet --no-deps --editable .
 	.venv-extras/bin/python -m pytest -q measure/tests tests/extras

@@ -41,7 +41,7 @@ def plan_of(text: str, folder: Path, rank: int = 1) -> Selection:
 def words_of(text: str) -> list[str]:
     """The words of a command, without the remarks above it."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return shlex.split("\n".join(lines))
+    return shlex.split("\n".join(lines).replace("\\\n", " "))
 
 
 def test_skypilot_names_the_cloud_the_region_and_the_accelerators(tmp_path: Path) -> None:

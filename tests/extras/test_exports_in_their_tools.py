@@ -202,7 +202,7 @@ def test_sglang_takes_the_command(tmp_path: Path) -> None:
 
     arguments = parser.parse_args(command[3:])
 
-    assert arguments.max_running_requests == 64  # noqa: PLR2004
+    assert arguments.max_running_requests == 64
     assert arguments.quantization == "awq_marlin"
 
 

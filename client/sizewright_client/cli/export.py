@@ -51,8 +51,10 @@ def export(
     """Write a recommended plan as another tool takes it.
 
     \b
-    Machines:   terraform, skypilot, kubernetes, ec2, ec2-requirements, gcloud, slurm
-    Launchers:  torchrun, accelerate, deepspeed, vllm
+    Machines:   terraform, ec2, ec2-requirements, gcloud
+    Schedulers: skypilot, kubernetes, slurm; they start the launcher below
+    Training:   torchrun, trainer, accelerate, deepspeed, megatron
+    Serving:    vllm, sglang
 
     \b
     Examples:

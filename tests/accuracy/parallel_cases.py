@@ -17,6 +17,7 @@ from sizewright_server.estimation.layout import (
     MegatronSettings,
     OffloadTarget,
     Sharding,
+    ZeroBuffers,
 )
 from sizewright_server.estimation.workload import (
     Attention,
@@ -79,12 +80,21 @@ def layout_of(work: Case) -> Layout:
             no_sync=house.no_sync,
             sync_module_states=bool(settings.get("low_memory_loading")),
         ),
+        zero_buffers=_buffers(work),
         megatron=_megatron(settings),
         tp=sizes["tp"],
         pp=sizes["pp"],
         cp=sizes["cp"],
         ep=sizes["ep"],
     )
+
+
+def _buffers(work: Case) -> ZeroBuffers:
+    """Colossal-AI's low-level ZeRO reduces in buckets of 12 M elements, two with overlap
+    (booster/plugin/low_level_zero_plugin.py)."""
+    if "colossal" in str(work.get("framework") or "").lower():
+        return ZeroBuffers(reduce_bucket_size=12 * 2**20, overlap_comm=True)
+    return ZeroBuffers()
 
 
 def _library(work: Case, stated: Case) -> tuple[int, Sharding]:

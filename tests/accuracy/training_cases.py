@@ -26,7 +26,6 @@ from sizewright_server.estimation.techniques import (
     BaseWeights,
     CheckpointPolicy,
     FloatType,
-    Kernels,
     LossKernel,
 )
 from sizewright_server.estimation.workload import Layout, Training, Workload
@@ -53,6 +52,7 @@ def map_training(case: Case) -> Mapped:
     micro, tokens = work.get("micro_batch"), _tokens(work, settings)
     if not micro or not tokens:
         raise Unmapped("micro batch or sequence length is not stated")
+    words.check_task(str(work.get("task")))
     adapter = _adapter(work, settings, house)
     run = _training(work, settings, house, adapter, int(micro), tokens)
     source = model_source(work)
@@ -89,8 +89,10 @@ def _training(
         ),
         modeling_code=house.code,
         loop=house.loop,
-        kernels=Kernels(
-            loss=_loss(work, settings),
+        preference=words.preference(str(work.get("task")), house, adapts=adapter is not None),
+        kernels=replace(
+            house.kernels,
+            loss=_loss(work, settings) or house.kernels.loss,
             compile="blocks" if work.get("compile") else "none",
         ),
         adapter=adapter,
@@ -136,7 +138,8 @@ def _adapter(work: Case, settings: Case, house: House) -> Adapter | None:
     lora, task = work.get("lora") or {}, str(work.get("task") or "").lower()
     named = str(work.get("peft_method") or task.removeprefix("peft-"))
     if not (lora or work.get("peft_method") or "lora" in task or task.startswith("peft-")):
-        if task.split()[0:1] in (["full"], ["full-finetune"], ["pretrain"], ["sft"]):
+        whole = ("full", "full-finetune", "pretrain", "sft", *words.METHODS_OF_PAIRS)
+        if task.split()[:1] and task.split()[0] in whole:
             return None
         raise Unmapped(f"task {task!r} is not built yet")
     method = _method(named, settings)

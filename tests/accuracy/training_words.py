@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.accuracy.case import Unmapped
@@ -12,7 +12,10 @@ from sizewright_server.estimation.optimizers import optimizers
 from sizewright_server.estimation.techniques import (
     AdapterMethod,
     FloatType,
+    Kernels,
     ModelingCode,
+    Preference,
+    PreferenceMethod,
     TrainingLoop,
 )
 from sizewright_server.estimation.workload import Attention, Checkpointing, Optimizer, Precision
@@ -40,6 +43,10 @@ class House:
     #: FSDP1 keeps the original parameters, and gradients whole until the last micro-batch.
     flat_originals: bool = False
     no_sync: bool = False
+    #: Preference tuning keeps a second model whatever is trained.
+    second_model: bool = False
+    #: Kernels its models run with.
+    kernels: Kernels = field(default_factory=Kernels)
 
 
 TRAINER = House(
@@ -72,7 +79,17 @@ HOUSES: tuple[tuple[str, House], ...] = (
     ("fsdp_qlora", House("transformers-4.45", adapter_type="bf16", adapter_dropout=0.1)),
     # train.py deletes the logits before the backward pass.
     ("torchtitan", House(loop="trainer")),
-    ("unsloth", House(loop="trainer", adapter_mixed=True)),
+    # Its own Triton kernels (unsloth/kernels): norms, SwiGLU, rotary embedding, cross entropy.
+    (
+        "unsloth",
+        House(
+            loop="trainer",
+            adapter_mixed=True,
+            kernels=Kernels(loss="fused", norm="fused", mlp="fused", rope="fused"),
+        ),
+    ),
+    # ColossalChat pins transformers 4.39 and keeps a model's outputs to the end of the step.
+    ("colossal", House("transformers-4.45", second_model=True)),
     ("swift", TRAINER),
     ("axolotl", TRAINER),
     ("transformers", TRAINER),
@@ -165,6 +182,16 @@ METHODS: dict[str, AdapterMethod] = {
 }
 
 
+METHODS_OF_PAIRS: dict[str, PreferenceMethod] = {
+    "dpo": "dpo",
+    "ipo": "ipo",
+    "kto": "kto",
+    "orpo": "orpo",
+    "simpo": "simpo",
+    "cpo": "cpo",
+}
+
+
 def house_of(framework: str) -> House:
     """The habits of the framework a run names."""
     words = framework.lower()
@@ -184,8 +211,31 @@ def optimizer(text: Any, settings: dict[str, Any], house: House) -> Optimizer:
     step = kind.steps[0]
     if "fused" in words and "fused" in kind.steps:
         step = "fused"
-    in_backward = bool(settings.get("optimizer_in_backward"))
+    # torchao's CPUOffloadOptimizer may drop each gradient when it is copied to the host.
+    in_backward = bool(settings.get("optimizer_in_backward") or settings.get("offload_gradients"))
     return Optimizer(name, step, rank=int(rank[1]) if rank else 128, in_backward=in_backward)
+
+
+def check_task(task: str) -> None:
+    """Raises Unmapped for reinforcement learning."""
+    for word in _words(task):
+        if word in ("ppo", "grpo", "rloo"):
+            raise Unmapped(f"task {word!r} is reinforcement learning, which is not built yet")
+
+
+def preference(task: str, house: House, *, adapts: bool) -> Preference | None:
+    """The preference method a task names; its reference is the model without its adapter, where it
+    has one and the library uses it so."""
+    method = next((METHODS_OF_PAIRS[w] for w in _words(task) if w in METHODS_OF_PAIRS), None)
+    if method is None:
+        return None
+    if method in ("orpo", "simpo", "cpo"):
+        return Preference(method, "none")
+    return Preference(method, "adapter-off" if adapts and not house.second_model else "model")
+
+
+def _words(task: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", task.lower())
 
 
 def quantized_format(text: str) -> str | None:

@@ -178,8 +178,8 @@ def _offload(layout: Layout, training: Training) -> Iterator[Finding]:
     if layout.offload == "none":
         return
     target, library = layout.offload, layout.sharding
-    if library == "ddp":
-        yield "offload", "ddp keeps everything on the GPU; use deepspeed, fsdp or megatron"
+    if library == "ddp" and target != "optimizer":
+        yield "offload", f"{target} is not done beside ddp; use deepspeed or fsdp"
     elif library in FSDP and target != "optimizer-and-parameters":
         yield "offload", "fsdp offloads parameters, gradients and optimizer together"
     elif library == "megatron" and target != "optimizer":

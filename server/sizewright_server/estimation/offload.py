@@ -3,7 +3,9 @@
 Sources: deepspeed/runtime/zero (stage_1_and_2.py, stage3.py, offload_config.py: gradients follow an
 offloaded optimizer, in page-locked memory), torch FSDP CPUOffload and CPUOffloadPolicy (parameters,
 gradients and optimizer state together), Megatron-LM's hybrid device optimizer (a share of the fp32
-parameters and states; gradients stay), torch.autograd.graph.save_on_cpu for activations.
+parameters and states; gradients stay), torchao's CPUOffloadOptimizer beside plain PyTorch (states
+on the host; gradients stay unless the backward pass drops them: optim/cpu_offload.py),
+torch.autograd.graph.save_on_cpu for activations.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def placement(layout: Layout) -> Placement:
     if layout.offload == "none":
         return Placement(1.0, 1.0, 1.0)
     optimizer = 1.0 - layout.offload_share
-    if layout.sharding == "megatron":
+    if layout.sharding in ("megatron", "ddp"):
         return Placement(1.0, 1.0, optimizer)
     parameters = layout.offload in ("optimizer-and-parameters", "nvme-with-parameters")
     return Placement(0.0 if parameters else 1.0, 0.0, optimizer)

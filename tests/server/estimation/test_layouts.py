@@ -320,7 +320,7 @@ def test_offloaded_states_are_counted_in_host_memory() -> None:
         (Layout(cp=3), {}, "cp", "do not divide"),
         (Layout(dp=2, zero=3), {}, "implementation", "ddp does not do ZeRO stage 3"),
         (Layout(sequence_parallel=True), {}, "sequence_parallel", "tp is 1"),
-        (Layout(offload="optimizer"), {}, "offload", "ddp keeps everything"),
+        (Layout(offload="nvme"), {}, "offload", "not done beside ddp"),
         (Layout(virtual_stages=2), {}, "virtual_pipeline_stages", "no pipeline"),
         (
             Layout(dp=2, zero=2, sharding="deepspeed", offload="nvme"),

@@ -234,3 +234,16 @@ def test_a_compiled_loss_takes_four_bytes_a_logit() -> None:
         peaks.append(sum(made))
 
     assert peaks[0] - peaks[1] == pytest.approx(8 * logits, rel=0.03)
+
+
+def test_an_optimizer_on_the_host_leaves_weights_and_gradients_on_the_gpu() -> None:
+    """torchao's CPUOffloadOptimizer on one GPU; it drops gradients only where it is asked to."""
+    count = 6_738_415_616
+    away = Layout(offload="optimizer")
+    run = Training("bf16", Optimizer("adamw"), 1, 512, checkpointing="full", layout=away)
+    resident = group_of(run).resident
+    stepped = group_of(run).schedule.step_bytes[0]
+
+    assert int(resident.weights[0]) == pytest.approx(2 * count, rel=1e-3)
+    assert int(resident.optimizer[0]) == 0
+    assert stepped == pytest.approx(2 * count + 2 * 512 * 32_000, rel=1e-2)

@@ -1,0 +1,96 @@
+"""Words of published training runs that no shown case has, as they have to be taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.accuracy.case import Unmapped
+from tests.accuracy.training_cases import map_training
+
+from sizewright_server.estimation.estimator import prepare
+from sizewright_server.estimation.workload import Training
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    workload = {
+        "model": "meta-llama/Llama-2-7b-hf",
+        "task": "full-finetune",
+        "framework": "transformers",
+        "precision": "bf16",
+        "optimizer": "AdamW",
+        "micro_batch": 1,
+        "seq_len": 1024,
+        "gpus": 1,
+        "gpu": "A100-80GB",
+    }
+    return {"id": "x", "kind": "training", "workload": workload | changes, "targets": []}
+
+
+def training(**changes: Any) -> Training:
+    run = map_training(case(**changes)).workload.run
+    assert isinstance(run, Training)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("task", "framework", "method", "reference"),
+    [
+        ("dpo", "colossalai (ColossalChat)", "dpo", "model"),
+        ("full-finetune dpo", "trl", "dpo", "model"),
+        ("lora dpo", "trl", "dpo", "adapter-off"),
+        ("kto", "trl", "kto", "model"),
+        ("orpo", "colossalai", "orpo", "none"),
+        ("simpo", "colossalai", "simpo", "none"),
+    ],
+)
+def test_preference_tuning_is_read_from_the_task(
+    task: str, framework: str, method: str, reference: str
+) -> None:
+    found = training(task=task, framework=framework).preference
+
+    assert found is not None
+    assert (found.method, found.reference) == (method, reference)
+
+
+@pytest.mark.parametrize("task", ["ppo", "grpo"])
+def test_reinforcement_learning_is_refused_by_name(task: str) -> None:
+    with pytest.raises(Unmapped, match=f"{task}.*reinforcement learning"):
+        map_training(case(task=task, framework="colossalai"))
+
+
+def test_a_run_without_preferences_has_none() -> None:
+    assert training().preference is None
+    assert training(task="qlora", precision="4bit-nf4").preference is None
+
+
+def test_torchaos_host_optimizer_can_be_estimated() -> None:
+    stated = {"offload": "cpu-optimizer"}
+    settings = {"offload_gradients": True}
+    run = training(framework="pytorch", parallelism=stated, settings=settings)
+
+    assert run.layout is not None
+    assert (run.layout.sharding, run.layout.offload) == ("ddp", "optimizer")
+    assert run.optimizer.in_backward
+    prepare(map_training(case(framework="pytorch", parallelism=stated)).workload)
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision", "loss"),
+    [
+        ({}, "bf16-mixed", None),
+        ({"fp8_recompute_weight_in_backward": True}, "fp8", "compiled"),
+        ({}, "mxfp8", "compiled"),
+    ],
+)
+def test_torchtitans_compiled_loss_is_told_by_what_only_later_versions_have(
+    settings: dict[str, Any], precision: str, loss: str | None
+) -> None:
+    run = training(
+        task="pretrain",
+        framework="torchtitan",
+        precision=precision,
+        compile=True,
+        settings=settings,
+    )
+    assert run.kernels.loss == loss

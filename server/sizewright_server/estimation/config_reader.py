@@ -309,7 +309,9 @@ class ConfigReader:
         return width
 
     def _position_rows(self, name: str = "positions") -> int:
-        if self.family["style"]["positions"] != "learned" or name not in self.keys:
+        style = self.family["style"]
+        counted = style["positions"] == "learned" or style.get("position_buffer")
+        if not counted or name not in self.keys:
             return 0
         if "patch_size" in self.keys:
             made = self._patch_sizes()

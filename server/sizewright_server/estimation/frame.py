@@ -79,7 +79,8 @@ def _masks(style: Style, mode: Mode) -> list[Held]:
             return []
         kinds = 2 if style.mixed_windows else 1
         shape: Shape = ("B", 1, "S", "C")
-        return [Held(f"mask {i}", shape, mode.types.weight, keep) for i in range(kinds)]
+        width = BOOL if style.alibi_widens else mode.types.weight
+        return [Held(f"mask {i}", shape, width, keep) for i in range(kinds)]
     made = []
     if (mode.padded or style.always_masked) and not style.cross_attention:
         made.append(Held("mask 0", ("B", 1, "S", "C"), BOOL, keep))

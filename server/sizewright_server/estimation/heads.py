@@ -10,7 +10,7 @@ from sizewright_server.estimation.frame import close_frame, open_frame
 from sizewright_server.estimation.losses import cross_entropy, token_loss
 from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
-from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Shape, Tape, Value
 from sizewright_server.estimation.transformer import residual_itemsize
 
@@ -22,6 +22,8 @@ def lower_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     table = ops.weight(("V", "E"), module="embeddings")
     if head.shares_table:
         table.use = "last"
+    if style.mask_buffer == "model":
+        tape.buffers.append((("P", "P"), BOOL))
     out = embed(ops, style, mode, table)
     open_frame(tape, style, mode)
     if style.disentangled != "none":
@@ -216,6 +218,7 @@ def _vocabulary(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
         w.use = "first"
     logits = ops.linear(x, "VL", w, bias, name="head")
     if head.logits_bias:
+        ops.tape.buffers.append(((1, "VL"), ops.types.weight))
         logits = ops.add(logits, ops.tape.external((1, "VL"), ops.types.weight))
     if head.logits_scale:
         logits = ops.scale(logits)

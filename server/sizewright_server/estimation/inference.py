@@ -13,7 +13,13 @@ from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.inputs import input_bytes
 from sizewright_server.estimation.lowering import Dims, Segment, lower
 from sizewright_server.estimation.ops import FP32, INT64, Types
-from sizewright_server.estimation.profile import Column, elements, round_up, storage_bytes
+from sizewright_server.estimation.profile import (
+    Column,
+    buffer_bytes,
+    elements,
+    round_up,
+    storage_bytes,
+)
 from sizewright_server.estimation.states import HALF, tensor_bytes
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
@@ -69,12 +75,13 @@ class InferenceGroup:
         return Dims(self.tp, batch)
 
     def weights(self) -> Column:
-        """Weights of one rank, tied tensors once."""
+        """Weights and buffers of one rank, tied tensors once."""
         width = self.mode.types.weight
         total = np.zeros_like(self.tp)
         for segment in self.segments:
             dims = self.dims_of.of(segment.sizes)
-            total = total + segment.count * tensor_bytes(segment, dims, width)
+            one = tensor_bytes(segment, dims, width) + buffer_bytes(segment.program, dims)
+            total = total + segment.count * one
         head = self.architecture.head
         if head.shares_table:
             dims = self.dims_of.of(self.segments[0].sizes)
@@ -142,7 +149,9 @@ class InferenceGroup:
         """The prefill, and the decode step with the longest cache."""
         prompt, new = self.inference.input_tokens, self.inference.new_tokens
         kept = self.inference.logits_to_keep or prompt
-        prefill = self._pass("prefill", self.segments, self.dims(prompt, prompt, kept), 0)
+        # A static cache hands back all its rows, those that are empty too.
+        seen = prompt + new if self.inference.cache == "static" else prompt
+        prefill = self._pass("prefill", self.segments, self.dims(prompt, seen, kept), 0)
         if new < 1:
             return tuple(prefill)
         last = prompt + new

@@ -171,6 +171,9 @@ def _masked_scores(ops: Ops, style: Style, mode: Mode, logits: Value, scores: Sc
         logits = ops.add_in_place(logits, scores.bias)
     elif scores.bias is not None:
         logits = ops.add(logits, scores.bias)
+    if style.alibi_widens:
+        logits = ops.add(logits, ops.tape.external((1, "NH", 1, scores.keys), FP32))
+        return ops.unary(logits, saves="none")
     if scores.causal or scores.masked:
         rows: Dim = "B" if scores.masked else 1
         mask = ops.tape.external((rows, 1, "S", scores.keys), mode.types.compute)

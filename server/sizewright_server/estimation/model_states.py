@@ -20,7 +20,7 @@ from sizewright_server.estimation.optimizers import (
     state_bytes,
 )
 from sizewright_server.estimation.parallel import ParallelColumns
-from sizewright_server.estimation.profile import Column, elements, round_up
+from sizewright_server.estimation.profile import Column, buffer_bytes, elements, round_up
 from sizewright_server.estimation.states import Widths
 from sizewright_server.estimation.workload import Optimizer
 
@@ -59,6 +59,7 @@ class ModelStates:
         self._tied = np.where((layouts.pp == 1) & tied, table, 0)
         trains_table = any(p.trained for p in segments[0].program.parameters[:1])
         self._tied_trained = self._tied if trains_table else np.zeros_like(table)
+        self._buffers = [buffer_bytes(s.program, dims.of(s.sizes)) for s in segments]
         self._made: dict[tuple[int, int], list[Column]] = {}
 
     def here(self, index: int) -> Column:
@@ -169,7 +170,8 @@ class ModelStates:
     def weights(self, stage: int = 3) -> Column:
         """Bytes of all weights at rest on one rank: frozen ones as stored, trained ones in
         theirs; without what `unsharded` has where they are split."""
-        return self._over_stage(self._at_rest(self.widths.stored, self.widths.trained, stage))
+        made = self._at_rest(self.widths.stored, self.widths.trained, stage)
+        return self._over_stage([w + b for w, b in zip(made, self._buffers, strict=True)])
 
     def unsharded(self) -> Column:
         """Bytes of quantised weights that are no parameters: whole on every GPU, whatever moves."""

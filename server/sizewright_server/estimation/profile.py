@@ -60,6 +60,7 @@ class Program:
     backward_accumulating: Pass
     recompute_accumulating: Pass
     parameters: tuple[Parameter, ...]
+    buffers: tuple[tuple[Shape, int], ...]
     parameter_groups: tuple[ParameterGroup, ...]
     trained: NDArray[np.bool_]
     output_storages: tuple[int, ...]
@@ -116,6 +117,7 @@ def compile_program(tape: Tape, policy: str = "") -> Program:
         backward_accumulating=_pass(adding),
         recompute_accumulating=_pass([*recompute_events(tape, policy), *adding, *released]),
         parameters=parameters,
+        buffers=tuple(tape.buffers),
         parameter_groups=_groups(parameters),
         trained=np.array([parameter.trained for parameter in parameters], dtype=bool),
         output_storages=tuple(v.storage for v in tape.outputs),
@@ -151,6 +153,14 @@ def elements(shape: Shape, dims: Mapping[str, Column]) -> Column:
     for dim in shape:
         count = count * (dim if isinstance(dim, int) else dims[dim])
     return count
+
+
+def buffer_bytes(program: Program, dims: Mapping[str, Column]) -> Column:
+    """Registered buffers of one instance."""
+    total: Column = np.zeros(1, dtype=np.int64)
+    for shape, itemsize in program.buffers:
+        total = total + round_up(elements(shape, dims) * itemsize)
+    return total
 
 
 def round_up(size_bytes: Column) -> Column:

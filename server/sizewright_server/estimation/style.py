@@ -91,6 +91,12 @@ class Style:
     eager_fp32_scores: bool = False
     #: One key/value head is broadcast to the query heads inside the kernel (Falcon 7B).
     broadcasts_heads: bool = False
+    #: A causal mask over all positions is a buffer: one of the model's, or one in each block.
+    mask_buffer: Literal["no", "model", "block"] = "no"
+    #: Each block has a buffer of sines and cosines over all positions, in fp32 (GPT-J).
+    position_buffer: bool = False
+    #: A bias by distance in fp32 makes the scores fp32; the mask is filled in, not added (MPT).
+    alibi_widens: bool = False
     #: A mask is built and given to the kernel whether or not there is padding.
     always_masked: bool = False
     #: Attention scores pass a scaled tanh.

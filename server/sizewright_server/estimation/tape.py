@@ -110,6 +110,8 @@ class Tape:
     outputs: tuple[Value, ...] = ()
     part: str = "block"
     parameters: list[Value] = field(default_factory=list)
+    #: Registered buffers: shape and bytes per element.
+    buffers: list[tuple[Shape, int]] = field(default_factory=list)
     #: Tensors that this segment makes for later ones, and those that its backward pass releases.
     lent: list[Value] = field(default_factory=list)
     released: list[Value] = field(default_factory=list)

@@ -18,7 +18,7 @@ from sizewright_server.estimation.experts import sparse_feed_forward
 from sizewright_server.estimation.feedforward import feed_forward
 from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
-from sizewright_server.estimation.ops import Ops
+from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Tape, Value
 
 __all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
@@ -39,6 +39,10 @@ class Block:
 
     def lower(self) -> Tape:
         """The whole block: hidden states in, hidden states out."""
+        if self.style.mask_buffer == "block":
+            self.tape.buffers.append((("P", "P"), BOOL))
+        if self.style.position_buffer:
+            self.tape.buffers.append((("P", "R"), FP32))
         stream = residual_itemsize(self.style, self.mode)
         learns = self.mode.training and self.mode.learns_inputs
         x = self.tape.input(self.mode.stream, stream, needs_grad=learns)

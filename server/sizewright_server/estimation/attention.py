@@ -96,7 +96,7 @@ class Attention:
         masked = mode.padded or (style.sliding and mode.windowed and style.causal)
         # Keys that are more than the queries need a mask, where a prefix is before them.
         masked = masked or style.always_masked or has_prefix(mode.types)
-        masked = masked or mode.cache == "static"
+        masked = masked or mode.cache in ("new", "static")
         return Scores("C", masked=masked, causal=style.causal, bias=own_bias(self.ops, style, mode))
 
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:

@@ -125,28 +125,32 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
     tape.record((), tuple(orders))
     rows = gather(ops, x, (*ROWS, "H"), orders[1])
     shares = gather(ops, scores, ROWS, orders[2])
-    inner = expert_layer(ops, style, rows)
+    inner, named = expert_layer(ops, style, rows)
     down = grouped(ops, inner, "H", ops.weight(("NL", "H", "FX")))
     if style.expert_bias:
-        down = add_rows(ops, down, ops.weight(("NL", "H")))
+        down, more = add_rows(ops, down, ops.weight(("NL", "H")))
+        tape.hold(*named)
+        named = (more,)
     weighed = ops.multiply(down, tape.view(shares, (*ROWS, 1)))
     back = tape.value(ROWS, INT64, needs_grad=False)
     tape.record((), (back,))
     ordered = gather(ops, weighed, weighed.shape, back)
     summed = _sum_of_experts(ops, ordered, x.shape)
-    tape.hold(rows, shares, down, orders[0], ordered)
+    tape.hold(rows, shares, down, orders[0], ordered, *named)
     return ops.cast(summed, x.itemsize)
 
 
-def expert_layer(ops: Ops, style: Style, rows: Value) -> Value:
-    """Gate, up and activation of every row."""
+def expert_layer(ops: Ops, style: Style, rows: Value) -> tuple[Value, tuple[Value, ...]]:
+    """Gate, up and activation of every row; and the rows of a bias, which keep their name."""
     both = grouped(ops, rows, "FX2", ops.weight(("NL", "FX2", "H")))
+    named: tuple[Value, ...] = ()
     if style.expert_bias:
-        both = add_rows(ops, both, ops.weight(("NL", "FX2")))
+        both, biases = add_rows(ops, both, ops.weight(("NL", "FX2")))
+        named = (biases,)
     if style.expert_gate == "clamped":
-        return clamped_gate(ops, both)
+        return clamped_gate(ops, both), named
     gate, up = split(ops.tape, both, ("FX", "FX"))
-    return ops.multiply(activate(ops, style, gate), up)
+    return ops.multiply(activate(ops, style, gate), up), named
 
 
 def clamped_gate(ops: Ops, both: Value) -> Value:
@@ -197,10 +201,10 @@ def gather(ops: Ops, x: Value, shape: Shape, index: Value) -> Value:
     return out
 
 
-def add_rows(ops: Ops, x: Value, bias: Value) -> Value:
-    """`x.add_(bias[expert_of_row])`: the gathered bias lives while the experts run."""
+def add_rows(ops: Ops, x: Value, bias: Value) -> tuple[Value, Value]:
+    """`x.add_(bias[expert_of_row])`, and the gathered bias."""
     rows = gather(ops, bias, x.shape, ops.tape.external(ROWS, INT64))
-    return _added_in_place(ops, x, rows)
+    return _added_in_place(ops, x, rows), rows
 
 
 def _sum_of_experts(ops: Ops, x: Value, shape: Shape) -> Value:

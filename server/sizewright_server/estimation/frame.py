@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import BOOL, INT64
-from sizewright_server.estimation.tape import Shape, Tape, Value
+from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
 
 PART = "frame"
 
@@ -33,8 +33,9 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
     """Every tensor the stack's frame holds; `stack` distinguishes encoder and decoder."""
     width = mode.types.weight
     held: list[Held] = []
+    rows: Dim = "B" if style.positions_per_sample else "one"
     if style.positions != "none":
-        held.append(Held("position ids", ("one", "S"), INT64, mode.checkpointed))
+        held.append(Held("position ids", (rows, "S"), INT64, mode.checkpointed))
     if style.holds_embeddings == "own":
         held.append(Held("embeddings", ("B", "S", "E"), width, until_backward=False))
     elif style.holds_embeddings == "same" and not mode.training:
@@ -48,7 +49,7 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
                 name = f"{table} {index}"
                 held.append(Held(name, ("one", "S", part), width, until_backward=mode.training))
     if style.positions == "learned" and style.holds_embeddings == "own":
-        held.append(Held("position rows", ("one", "S", "E"), width, until_backward=False))
+        held.append(Held("position rows", (rows, "S", "E"), width, until_backward=False))
     held += _biases(style, mode)
     held += _masks(style, mode)
     return tuple(replace(h, name=f"{stack}{h.name}") for h in held)

@@ -135,6 +135,7 @@ def eager_attention(
         k, v = (ops.reduce_copy(value, ("B", "C", "A")) for value in (k, v))
     else:
         k = ops.contiguous(k)
+    width = q.itemsize
     if style.eager_fp32_scores:
         q, k = ops.cast(q, FP32), ops.cast(k, FP32)
     # A batched product wants its rows side by side, which heads taken out of a token are not.
@@ -146,7 +147,7 @@ def eager_attention(
     if style.sinks:
         weights = _softmax_with_sinks(ops, logits, scores.keys)
     else:
-        weights = _softmax(ops, style, mode, logits, q)
+        weights = _softmax(ops, style, mode, logits, width)
     if style.names_scores == "softmax":
         tape.hold(product)
     if style.eager_fp32_scores:
@@ -195,7 +196,7 @@ def _softmax_with_sinks(ops: Ops, logits: Value, keys: Dim) -> Value:
     return out
 
 
-def _softmax(ops: Ops, style: Style, mode: Mode, logits: Value, q: Value) -> Value:
+def _softmax(ops: Ops, style: Style, mode: Mode, logits: Value, width: int) -> Value:
     """Softmax in fp32 where the family or autocast asks for it.
 
     Only fp16 has a kernel that reads 16 bit and writes fp32; bf16 is copied to fp32 first
@@ -207,4 +208,4 @@ def _softmax(ops: Ops, style: Style, mode: Mode, logits: Value, q: Value) -> Val
     if not mode.types.float16:
         logits = ops.cast(logits, FP32)
     weights = ops.softmax(logits, FP32)
-    return ops.cast(weights, q.itemsize) if style.softmax_fp32 else weights
+    return ops.cast(weights, width) if style.softmax_fp32 else weights

@@ -171,10 +171,10 @@ class Pointwise:
         def backward(run: Backward) -> None:
             if run.take(out) is None:
                 return
-            for value in (a, b):
-                if not value.needs_grad:
-                    continue
-                full = run.new(out.shape, out.itemsize, "gradient of activations")
+            wanted = [value for value in (a, b) if value.needs_grad]
+            # Both are made before the engine casts them, or adds them up to what was broadcast.
+            whole = [run.new(out.shape, out.itemsize, "gradient of activations") for _ in wanted]
+            for value, full in zip(wanted, whole, strict=True):
                 if value.shape == out.shape and value.itemsize == out.itemsize:
                     run.give(value, full)
                 else:

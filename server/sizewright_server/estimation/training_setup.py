@@ -74,7 +74,11 @@ class TrainingSetup:
     def _mode(self) -> Mode:
         training = self.training
         return Mode(
-            types=replace(self.widths.types, traced=training.traced),
+            types=replace(
+                self.widths.types,
+                traced=training.traced,
+                float16=training.precision in ("fp16", "fp16-mixed"),
+            ),
             training=True,
             attention=training.attention,
             padded=self._masked,

@@ -101,11 +101,11 @@ def test_processes_with_other_hash_seeds_answer_the_same_bytes() -> None:
 def test_a_piece_is_made_once_of_each_value_and_goes_with_it(app: Sizing) -> None:
     made: list[str] = []
 
-    def make(offer: object) -> plan_pb2.Rejection:
+    def make(offer: object) -> bytes:
         made.append("once")
-        return plan_pb2.Rejection(constraint="x" * 300)
+        return b"x" * 300
 
-    pieces: Fragments[object] = Fragments(make)
+    pieces: Fragments[object] = Fragments(make, most=4)
     offer = app.catalog.offer(7)
 
     assert pieces.of(offer) == pieces.of(offer)

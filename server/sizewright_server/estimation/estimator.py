@@ -52,7 +52,7 @@ class PreparedWorkload:
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
-        first = self.group([Layout()])
+        first = self._single = self.group([Layout()])
         self.parameter_count = count_parameters(architecture, first.segments, first.dims_of)
         self.trainable_parameter_count = 0
         if isinstance(workload.run, Training):
@@ -63,7 +63,7 @@ class PreparedWorkload:
     @cached_property
     def work(self) -> Work:
         """Operations and bytes of a sample."""
-        run, group = self.workload.run, self.group([Layout()])
+        run, group = self.workload.run, self._single
         tokens = run.seq_len if isinstance(run, Training) else run.input_tokens
         causal = self.model.style.causal
         return work_of(group.segments, group.dims_of, max(tokens, 1), causal=causal)

@@ -149,10 +149,10 @@ def _pass(events: Sequence[Event]) -> Pass:
 
 def elements(shape: Shape, dims: Mapping[str, Column]) -> Column:
     """Elements of a shape, one per layout."""
-    count: Column = np.ones(1, dtype=np.int64)
+    count: int | Column = 1
     for dim in shape:
         count = count * (dim if isinstance(dim, int) else dims[dim])
-    return count
+    return np.full(1, count, dtype=np.int64) if isinstance(count, int) else count
 
 
 def buffer_bytes(program: Program, dims: Mapping[str, Column]) -> Column:

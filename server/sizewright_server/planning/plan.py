@@ -95,9 +95,9 @@ class Placement:
         return 1 - max(used)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
-    """A machine, how many, and how the work lies on them, at a price."""
+    """A machine, how many, and how the work lies on them, at a price. Equal to itself alone."""
 
     placement: Placement
     cost_per_hour_nanos_usd: int

@@ -6,8 +6,9 @@ later one can be better than the last in the list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,7 @@ class Ranked:
     cost_nanos: int
 
 
-@dataclass(slots=True)
-class _Rows:
+class _Rows(NamedTuple):
     """Competitors as columns, in the order of the keys they are ranked by. `rank`: of the name."""
 
     value: Floats
@@ -46,7 +46,7 @@ class _Rows:
     number: Column
 
     def where(self, which: Column | Mask) -> _Rows:
-        return _Rows(*(getattr(self, field.name)[which] for field in fields(self)))
+        return _Rows._make(column[which] for column in self)
 
     def first(self, most: int) -> _Rows:
         """The first rows. Enough are sorted to break every tie for real."""
@@ -58,11 +58,7 @@ class _Rows:
         return rows.where(np.lexsort(keys)[:most])
 
     def and_then(self, more: _Rows) -> _Rows:
-        columns = (
-            np.concatenate((getattr(self, field.name), getattr(more, field.name)))
-            for field in fields(self)
-        )
-        return _Rows(*columns)
+        return _Rows._make(np.concatenate(both) for both in zip(self, more, strict=True))
 
 
 class Ranking:

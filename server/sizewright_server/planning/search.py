@@ -43,6 +43,10 @@ class Picks:
         """The kinds that have one."""
         return self.variant >= 0
 
+    def of(self, kind: int) -> tuple[int, int, int]:
+        """Variant, nodes and row of a kind's pick."""
+        return int(self.variant[kind]), int(self.nodes[kind]), int(self.row[kind])
+
     def offer(self, which: Column, score: Floats, variant: int, nodes: int, row: Column) -> None:
         """Takes what is better than what there is, kind by kind; of equals the first stays."""
         better = score < self.score[which]
@@ -116,7 +120,7 @@ class Search:
         return self._chosen(picks, kind, fastest=False)
 
     def _chosen(self, picks: Picks, kind: int, *, fastest: bool) -> Choice:
-        number, nodes, row = (int(c[kind]) for c in (picks.variant, picks.nodes, picks.row))
+        number, nodes, row = picks.of(kind)
         # Many offers are of one kind of node.
         key = (fastest, number, nodes, row, kind)
         made = self._choices.get(key)

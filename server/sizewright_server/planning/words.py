@@ -29,6 +29,8 @@ KIND_WORDS = {
     "composed": "added up from components",
     "override": "stated by its buyer",
 }
+#: Plans kept of one search.
+MOST_PLANS = 256
 #: Prices older than this get a warning.
 OLD_PRICE_DAYS = 180
 
@@ -38,6 +40,8 @@ class Placements:
 
     def __init__(self) -> None:
         self._made: dict[tuple[Choice, str], Placement] = {}
+        #: By what they say of the price; each holds its offer, so that the identity stays its own.
+        self._plans: dict[tuple[Choice, int, date, float | None], Plan] = {}
 
     def of(self, choice: Choice, target: InstanceType | Machine) -> Placement:
         """The placement of a choice."""
@@ -56,9 +60,20 @@ class Placements:
         self, offer: Offer, choice: Choice, nanos: int, today: date, constraints: Constraints
     ) -> Plan:
         """A plan on a rented machine."""
-        placement = self.of(choice, offer.instance_type)
-        notices = price_notices(offer, today, constraints.max_price_age_days)
-        return Plan(placement, nanos, offer, notices)
+        limit = constraints.max_price_age_days
+        if limit is not None and (today - offer.price.day).days <= limit:
+            limit = None  # which is not said of a price that is young enough
+        key = (choice, id(offer), today, limit)
+        made = self._plans.get(key)
+        if made is None:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            placement, notices = (
+                self.of(choice, offer.instance_type),
+                price_notices(offer, today, limit),
+            )
+            made = self._plans[key] = Plan(placement, nanos, offer, notices)
+        return made
 
     def plan_on(self, machine: Machine, choice: Choice) -> Plan:
         """A plan on an owned machine."""

@@ -22,34 +22,46 @@ MORE, LOW_BITS, BITS = 0x80, 0x7F, 7
 
 
 class Fragments(Generic[Value]):
-    """What `make` serialises, kept for each value for as long as the value itself lives.
+    """What `make` serialises of each value, kept for as long as the value lives; `most` of them.
 
     Values are told apart by identity, which no comparison of whole trees is as fast as.
     """
 
-    def __init__(self, make: Callable[[Value], Message]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[Value], bytes], *, most: int) -> None:
+        self._make, self._most = make, most
         self._made: dict[int, tuple[weakref.ref[Value], bytes]] = {}
 
     def of(self, value: Value) -> bytes:
-        """The bytes of a value; the same for the same content in every process."""
+        """The bytes of a value."""
         identity = id(value)
         found = self._made.get(identity)
         if found is not None:
             return found[1]
-        made: bytes = self._make(value).SerializeToString(deterministic=True)
+        made = self._make(value)
+        if len(self._made) >= self._most:
+            self._made.clear()
         alive = weakref.ref(value, lambda _: self._made.pop(identity, None))
         self._made[identity] = alive, made
         return made
 
 
-def embedded(field_number: int, message: bytes) -> bytes:
-    """A serialised message as a field of another."""
-    tag = field_number << 3 | LENGTH_DELIMITED
-    return _varint(tag) + _varint(len(message)) + message
+def serialized(message: Message) -> bytes:
+    """A message's bytes, the same for the same content in every process."""
+    made: bytes = message.SerializeToString(deterministic=True)
+    return made
+
+
+def embedded(field_number: int, *message: bytes) -> bytes:
+    """A serialised message, in one piece or several, as a field of another."""
+    length = sum(map(len, message))
+    return b"".join((_head(field_number, length), *message))
 
 
 @lru_cache(maxsize=4096)
+def _head(field_number: int, length: int) -> bytes:
+    return _varint(field_number << 3 | LENGTH_DELIMITED) + _varint(length)
+
+
 def _varint(number: int) -> bytes:
     made = bytearray()
     while number > LOW_BITS:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from sizewright.v1 import catalog_pb2, plan_pb2, sizing_service_pb2
 from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.values import Machine, Offer
-from sizewright_server.estimation.memory import MemoryEstimate, Notice
+from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.planning.plan import (
     Advice,
     Miss,
@@ -25,7 +25,7 @@ from sizewright_server.wire.estimates import (
     range_message,
     warning_messages,
 )
-from sizewright_server.wire.fragments import Fragments, embedded
+from sizewright_server.wire.fragments import Fragments, embedded, serialized
 from sizewright_server.wire.machine_messages import machine_message
 from sizewright_server.wire.machines import moment, offer_message, timestamp
 from sizewright_server.wire.planning import technique_messages
@@ -66,7 +66,7 @@ def recommend_response(
             *_plans(Response.RECOMMENDATIONS_FIELD_NUMBER, result.plans, estimates, today),
             b"" if miss is None else _miss(miss, today),
             *_plans(Response.PARETO_FRONT_FIELD_NUMBER, result.pareto, (), today),
-            told.SerializeToString(deterministic=True),
+            serialized(told),
         )
     )
 
@@ -74,12 +74,14 @@ def recommend_response(
 def _plans(
     field_number: int, plans: Sequence[Plan], estimates: Sequence[MemoryEstimate], today: date
 ) -> Iterator[bytes]:
+    pieces, estimate_field = _pieces(today), plan_pb2.Recommendation.ESTIMATE_FIELD_NUMBER
     for rank, plan in enumerate(plans, start=1):
-        made = _plan(rank, plan, today)
+        ranked, told = _rank(rank), pieces.of(plan)
         if rank <= len(estimates):
-            estimate = _ESTIMATES.of(estimates[rank - 1])
-            made += embedded(plan_pb2.Recommendation.ESTIMATE_FIELD_NUMBER, estimate)
-        yield embedded(field_number, made)
+            estimate = embedded(estimate_field, _ESTIMATES.of(estimates[rank - 1]))
+            yield embedded(field_number, ranked, told, estimate)
+        else:
+            yield embedded(field_number, ranked, told)
 
 
 def version_message(catalog: Catalog, oldest: date | None) -> catalog_pb2.CatalogVersion:
@@ -111,7 +113,7 @@ def advice_messages(advice: Sequence[Advice], today: date) -> list[plan_pb2.Advi
 
 def _advice(one: Advice, today: date) -> plan_pb2.Advice:
     low, best, high = one.time_factor or (0.0, 0.0, 0.0)
-    plan = b"" if one.plan is None else _plan(1, one.plan, today)
+    plan = b"" if one.plan is None else _rank(1) + _pieces(today).of(one.plan)
     return plan_pb2.Advice(
         techniques=technique_messages(one.steps),
         gpu_bytes_saved=one.gpu_bytes_saved,
@@ -129,39 +131,39 @@ def _advice(one: Advice, today: date) -> plan_pb2.Advice:
     )
 
 
-def _plan(rank: int, plan: Plan, today: date) -> bytes:
-    """A recommendation: what its price says, what is rented, and how the work lies on it."""
-    price = _price(
-        rank, plan.cost_per_hour_nanos_usd, plan.cost_per_job_nanos_usd, plan.price_notices
-    )
-    if plan.offer is not None:
-        offer = _offers(today).of(plan.offer)
-        price += embedded(plan_pb2.Recommendation.OFFER_FIELD_NUMBER, offer)
-    return price + _PLACEMENTS.of(plan.placement)
-
-
-@lru_cache(maxsize=4096)
-def _price(
-    rank: int, hour_nanos_usd: int, job_nanos_usd: int, notices: tuple[Notice, ...]
-) -> bytes:
-    made: bytes = plan_pb2.Recommendation(
-        rank=rank,
-        cost_per_hour_nanos_usd=hour_nanos_usd,
-        cost_per_job_nanos_usd=job_nanos_usd,
-        warnings=warning_messages(notices),
-    ).SerializeToString(deterministic=True)
-    return made
+@lru_cache(maxsize=512)
+def _rank(rank: int) -> bytes:
+    return serialized(plan_pb2.Recommendation(rank=rank))
 
 
 @lru_cache(maxsize=2)
 def _offers(today: date) -> Fragments[Offer]:
     """Offers with the age their prices have on a day."""
-    return Fragments(lambda offer: offer_message(offer, today))
+    return Fragments(lambda offer: serialized(offer_message(offer, today)), most=8192)
 
 
-def _placement_message(placement: Placement) -> plan_pb2.Recommendation:
+@lru_cache(maxsize=2)
+def _pieces(today: date) -> Fragments[Plan]:
+    """Plans without their ranks: what the price says, what is rented, how the work lies on it."""
+
+    def piece(plan: Plan) -> bytes:
+        price = plan_pb2.Recommendation(
+            cost_per_hour_nanos_usd=plan.cost_per_hour_nanos_usd,
+            cost_per_job_nanos_usd=plan.cost_per_job_nanos_usd,
+            warnings=warning_messages(plan.price_notices),
+        )
+        offer = b""
+        if plan.offer is not None:
+            rented = _offers(today).of(plan.offer)
+            offer = embedded(plan_pb2.Recommendation.OFFER_FIELD_NUMBER, rented)
+        return serialized(price) + offer + _PLACEMENTS.of(plan.placement)
+
+    return Fragments(piece, most=4096)
+
+
+def _placement(placement: Placement) -> bytes:
     choice, target, hours = placement.choice, placement.target, placement.job_hours
-    return plan_pb2.Recommendation(
+    message = plan_pb2.Recommendation(
         machine=machine_message(target) if isinstance(target, Machine) else None,
         node_count=choice.nodes,
         layout=layout_message(choice.layout),
@@ -173,10 +175,14 @@ def _placement_message(placement: Placement) -> plan_pb2.Recommendation:
         job_hours=None if hours is None else _hours(hours),
         free_share=placement.free_share,
     )
+    return serialized(message)
 
 
-_PLACEMENTS = Fragments(_placement_message)
-_ESTIMATES = Fragments(estimate_message)
+_PLACEMENTS = Fragments(_placement, most=8192)
+#: The largest pieces: tens of KiB each.
+_ESTIMATES: Fragments[MemoryEstimate] = Fragments(
+    lambda estimate: serialized(estimate_message(estimate)), most=512
+)
 
 
 def _hours(hours: tuple[float, float, float]) -> plan_pb2.HoursRange:
@@ -186,15 +192,15 @@ def _hours(hours: tuple[float, float, float]) -> plan_pb2.HoursRange:
 
 def _miss(miss: Miss, today: date) -> bytes:
     """The nearest miss as a field of the answer."""
-    made: bytes = plan_pb2.NearestMiss(
+    message = plan_pb2.NearestMiss(
         machine=None if miss.machine is None else machine_message(miss.machine),
         node_count=miss.node_count,
         layout=layout_message(miss.layout),
         pools=pool_messages(miss.pools),
         missing_bytes=miss.missing_bytes,
         message=miss.message,
-    ).SerializeToString(deterministic=True)
+    )
+    offer = b""
     if miss.offer is not None:
-        offer = _offers(today).of(miss.offer)
-        made += embedded(plan_pb2.NearestMiss.OFFER_FIELD_NUMBER, offer)
-    return embedded(Response.NEAREST_MISS_FIELD_NUMBER, made)
+        offer = embedded(plan_pb2.NearestMiss.OFFER_FIELD_NUMBER, _offers(today).of(miss.offer))
+    return embedded(Response.NEAREST_MISS_FIELD_NUMBER, serialized(message), offer)

@@ -6,19 +6,22 @@ Megatron-LM's defaults, and the recipe a source names.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast, get_args
 
 from tests.accuracy import training_words as words
 from tests.accuracy.case import Case, Unmapped
 
+from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.layout import (
     FsdpSettings,
     Layout,
     MegatronSettings,
     OffloadTarget,
+    RecomputedModule,
     Sharding,
     ZeroBuffers,
 )
+from sizewright_server.estimation.techniques import Adapter
 from sizewright_server.estimation.workload import (
     Attention,
     Checkpointing,
@@ -36,6 +39,7 @@ OFFLOADS: dict[str, OffloadTarget] = {
     "nvme": "nvme-with-parameters",
     "nvme-optimizer": "nvme",
 }
+SELECTED = "selective:["
 #: Vocabularies of the tokenizers that Megatron-LM's tests name.
 VOCABULARIES = {
     "gpt2-bpe": 50257,
@@ -81,7 +85,7 @@ def layout_of(work: Case) -> Layout:
             sync_module_states=bool(settings.get("low_memory_loading")),
         ),
         zero_buffers=_buffers(work),
-        megatron=_megatron(settings),
+        megatron=_megatron(work, settings),
         tp=sizes["tp"],
         pp=sizes["pp"],
         cp=sizes["cp"],
@@ -141,13 +145,16 @@ def _virtual_stages(work: Case, pp: int) -> int:
     return int(settings.get("virtual_pipeline_stages") or 1)
 
 
-def _megatron(settings: Case) -> MegatronSettings:
+def _megatron(work: Case, settings: Case) -> MegatronSettings:
     local = str(settings.get("transformer_impl") or "") == "local"
     fused = settings.get("gradient_accumulation_fusion")
     return MegatronSettings(
         transformer_impl="local" if local else "transformer-engine",
         gradient_accumulation_fusion=fused is not False,
         fused_cross_entropy=bool(settings.get("loss_kernel")),
+        recompute_modules=_recomputed(work),
+        expert_tensor_parallel_size=int(settings.get("expert_tensor_parallel_size") or 0),
+        precision_aware_optimizer=bool(settings.get("precision_aware_optimizer")),
     )
 
 
@@ -162,8 +169,6 @@ def megatron_workload(work: Case) -> Workload:
         raise Unmapped("micro batch or sequence length is not stated")
     if stated.get("zero_stage") and not stated.get("dp") and not work.get("gpus"):
         raise Unmapped("the number of GPUs is not stated, and with it the optimizer's shards")
-    if work.get("lora") or work.get("peft_method") or "lora" in str(work.get("task")).lower():
-        raise Unmapped("adapters in Megatron Core's own layers are not built")
     settings = work.get("settings") or {}
     attention: Attention = "eager" if work.get("attention") == "unfused" else "sdpa"
     run = Training(
@@ -176,8 +181,27 @@ def megatron_workload(work: Case) -> Workload:
         attention=attention,
         target_len=int(settings.get("decoder_seq_len") or 0),
         layout=layout_of(work),
+        adapter=_adapter(work),
     )
     return Workload(ModelSource(_configuration(work), head=None), run)
+
+
+def _adapter(work: Case) -> Adapter | None:
+    """Megatron-SWIFT's LoRA: in the model's own type, over every linear layer unless told."""
+    lora = work.get("lora")
+    if not lora:
+        if work.get("peft_method") or "lora" in str(work.get("task")).lower():
+            raise Unmapped("the adapter's rank is not stated")
+        return None
+    stated = lora.get("targets") or "all-linear"
+    names = [stated] if isinstance(stated, str) else list(stated)
+    return Adapter(
+        "lora",
+        int(lora["rank"]),
+        adapter_targets(names, "lora"),
+        dropout=float(lora.get("dropout") or 0.05),
+        dtype="bf16",
+    )
 
 
 def _optimizer(work: Case) -> str:
@@ -192,15 +216,29 @@ def _checkpointing(work: Case) -> Checkpointing:
     text = str(work.get("activation_checkpointing") or "none")
     if text in ("none", "full"):
         return "full" if text == "full" else "none"
-    if text == "selective":
+    if text == "selective" or text.startswith(SELECTED):
         return "selective"
     raise Unmapped(f"recomputation of {text!r} is not known")
+
+
+def _recomputed(work: Case) -> tuple[RecomputedModule, ...]:
+    """Modules of `selective:[layernorm mlp]`."""
+    text = str(work.get("activation_checkpointing") or "none")
+    if not text.startswith(SELECTED):
+        return ()
+    names = text.removeprefix(SELECTED).rstrip("]").split()
+    unknown = [name for name in names if name not in get_args(RecomputedModule)]
+    if unknown:
+        raise Unmapped(f"recomputation of {unknown} is not known")
+    return tuple(cast("RecomputedModule", name) for name in names)
 
 
 def _configuration(work: Case) -> dict[str, Any]:
     """The Hugging Face configuration with the same layers."""
     arch, settings = work.get("arch") or {}, work.get("settings") or {}
-    vocab = arch.get("vocab") or VOCABULARIES.get(str(settings.get("tokenizer")), 0)
+    # Megatron-LM's functional tests take GPT-2's vocabulary where they name no tokenizer.
+    usual = "gpt2-bpe" if arch.get("mla") else ""
+    vocab = arch.get("vocab") or VOCABULARIES.get(str(settings.get("tokenizer") or usual), 0)
     if not vocab:
         raise Unmapped("the vocabulary is not stated")
     if "encoder_layers" in arch:
@@ -242,7 +280,7 @@ def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:
     """Megatron-LM's layers by activation; its dropout is 0.1 unless a recipe says otherwise."""
     activation = str(settings.get("ffn_activation") or "gelu")
     if arch.get("mla"):
-        raise Unmapped("Megatron's latent attention is not described")
+        return _latent(arch, settings)
     if "bert" in str(work.get("model")).lower():
         return {"model_type": "bert", "type_vocab_size": 2}
     if arch.get("num_experts"):
@@ -257,6 +295,27 @@ def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:
     if activation == "squared_relu":
         return {"model_type": "nemotron", "hidden_act": "relu2"}
     return _gelu_family(work, arch)
+
+
+def _latent(arch: Case, settings: Case) -> dict[str, Any]:
+    """Multi-latent attention with the ranks of Megatron Core's MLATransformerConfig."""
+    if settings.get("mtp_layers"):
+        raise Unmapped("layers that predict further tokens are not described")
+    return {
+        "model_type": "deepseek_v3",
+        "q_lora_rank": arch.get("q_lora_rank") or 512,
+        "kv_lora_rank": arch.get("kv_lora_rank") or 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "n_routed_experts": arch["num_experts"],
+        "num_experts_per_tok": arch["moe_topk"],
+        "moe_intermediate_size": arch["moe_ffn"],
+        "n_shared_experts": arch.get("shared_experts") or 0,
+        "first_k_dense_replace": 0,
+        "n_group": 1,
+        "topk_group": 1,
+    }
 
 
 def _gelu_family(work: Case, arch: Case) -> dict[str, Any]:

@@ -108,10 +108,10 @@ def adapted_linear(
             return _scaled(ops, out, width)
         if style.method in ("loha", "lokr"):
             return _through_delta(ops, x, out, width, w)
-        return _low_rank(ops, x, out, width, w)
+        return low_rank(ops, x, out, width, w)
 
 
-def _low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
+def low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
     """`base + B(A(dropout(x))) * scaling`: x is cast to the adapter's type and lives to the end."""
     style = ops.types.adapter
     assert style is not None

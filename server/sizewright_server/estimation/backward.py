@@ -8,6 +8,8 @@ a parameter becomes its `.grad`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sizewright_server.estimation.tape import Event, Op, Shape, Storage, Tape, Value
 
 
@@ -82,6 +84,11 @@ class Backward:
         """A new gradient with a value's shape and type."""
         part = "gradients" if value.parameter else "gradient of activations"
         return self.new(value.shape, value.itemsize, part)
+
+    def save_again(self, storages: Iterable[int]) -> None:
+        """Saves of nodes still to run, whose tensors exist from here on."""
+        for storage in storages:
+            self._saved[storage] = self._saved.get(storage, 0) + 1
 
     def in_place_of(self, value: Value) -> int:
         """A gradient that the running node writes over a tensor which it alone has saved."""

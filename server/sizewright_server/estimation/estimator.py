@@ -188,6 +188,9 @@ class PreparedWorkload:
         )
         if not isinstance(run, Training) or not offloads:
             return 0
+        if layout.sharding == "megatron" and run.checkpointing != "full":
+            group = self._scheduled([layout])[0]
+            return group.moved_bytes() if isinstance(group, TrainingGroup) else 0
         types = state_widths(run, layout.sharding).types
         width = types.weight if types.autocast else types.compute
         blocks = -(-self.model.sizes.layers // (run.checkpoint_policy.every_layers * layout.pp))

@@ -53,7 +53,21 @@ def context_bytes(
 
 
 def imbalance(layout: Layout) -> Imbalance:
-    """The stated factor, or what is met in practice; balanced where every rank has every expert."""
+    """The stated factor, or what is met in practice; balanced where every rank has every expert.
+
+    A capacity bounds it; padded to it, every rank has just that (core/transformer/moe/router.py).
+    """
+    capacity = layout.megatron.expert_capacity_factor
+    if capacity is not None and layout.megatron.pad_to_capacity:
+        return Imbalance(capacity, capacity, capacity)
+    found = _without_capacity(layout)
+    if capacity is None:
+        return found
+    # Tokens beyond an expert's capacity are dropped.
+    return Imbalance(*(min(one, capacity) for one in (found.low, found.best, found.high)))
+
+
+def _without_capacity(layout: Layout) -> Imbalance:
     if layout.ep == 1:
         return Imbalance(1.0, 1.0, 1.0)
     if layout.expert_imbalance is not None:

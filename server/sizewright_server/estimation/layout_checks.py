@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.megatron_checks import megatron_settings
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import Inference, Training
 
@@ -18,6 +19,7 @@ STAGES_OF = {
     "megatron": (0, 1),
 }
 FSDP = ("fsdp1", "fsdp2")
+MEGATRON_PRECISIONS = ("bf16", "fp16", "bf16-mixed", "fp16-mixed", "fp8", "mxfp8")
 #: Segments that `megatron.py` describes.
 MEGATRON_SEGMENTS = {
     "embedding",
@@ -166,6 +168,13 @@ def _experts(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
         yield "ep", f"{layout.ep} does not divide {experts} experts"
     if ranks and ranks % layout.ep:
         yield "ep", f"{layout.ep} does not divide {ranks} data-, context- and tensor-parallel ranks"
+    split = layout.megatron.expert_tensor_parallel_size
+    if layout.sharding == "megatron" and split and ranks and ranks % (layout.ep * split):
+        yield (
+            "megatron.expert_tensor_parallel_size",
+            f"{split} x ep {layout.ep} does not divide {ranks} data-, context- and"
+            " tensor-parallel ranks",
+        )
     if layout.sharding == "deepspeed" and layout.zero == 3:
         yield "ep", "DeepSpeed's experts do not run under ZeRO stage 3; use stage 1 or 2"
     if layout.sharding == "fsdp1":
@@ -173,7 +182,8 @@ def _experts(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
 
 
 def _offload(layout: Layout, training: Training) -> Iterator[Finding]:
-    if layout.offload_activations and training.checkpointing == "none":
+    blocks = training.checkpointing != "none" or layout.sharding == "megatron"
+    if layout.offload_activations and not blocks:
         yield "offload_activations", "offloads the inputs of checkpointed blocks; none are"
     if layout.offload == "none":
         return
@@ -203,12 +213,14 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     stacks = len({run.sizes.stack for run in architecture.runs}) > 1
     if stacks and layout.sequence_parallel:
         yield "sequence_parallel", "is not described for an encoder and a decoder in Megatron-LM"
-    if any(run.style.latent for run in architecture.runs):
-        yield "implementation", "Megatron-LM's latent attention is not described"
-    if training.adapter is not None:
-        yield "implementation", "adapters are not described with Megatron-LM's layers"
-    if training.precision not in ("bf16", "fp16", "bf16-mixed", "fp16-mixed"):
-        yield "implementation", f"Megatron-LM keeps 16-bit weights here, not {training.precision}"
+    if training.adapter is not None and training.adapter.method not in ("lora", "rslora"):
+        yield (
+            "implementation",
+            f"{training.adapter.method} is not described in Megatron-LM's layers",
+        )
+    if training.precision not in MEGATRON_PRECISIONS:
+        yield "implementation", f"Megatron-LM does not train in {training.precision} here"
+    yield from megatron_settings(architecture, layout, training)
     if architecture.head.kind not in ("causal-lm", "masked-lm", "seq2seq-lm"):
         yield "implementation", f"Megatron-LM has no {architecture.head.kind} head here"
 

@@ -12,15 +12,26 @@ stream on one rank; VP: the padded vocabulary's share.
 
 from __future__ import annotations
 
+from sizewright_server.estimation.adapters import low_rank
+from sizewright_server.estimation.again import Again, NeverAgain, moved_away
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.megatron_experts import mixture
+from sizewright_server.estimation.megatron_latent import latent_attention
 from sizewright_server.estimation.mode import WHOLE, Mode
-from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.ops import BYTE, FP32, Ops
 from sizewright_server.estimation.pointwise import BOOL
 from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
 from sizewright_server.estimation.transformer import STATES
+
+#: Linear layers by the names that people give to those which Megatron Core joins.
+ADAPTED = {
+    "qkv": ("q", "k", "v", "qkv"),
+    "proj": ("o",),
+    "fc1": ("gate", "up", "gate_up"),
+    "fc2": ("down",),
+}
 
 
 class Layers:
@@ -36,13 +47,28 @@ class Layers:
         """A fresh tensor that needs a gradient; of the residual stream unless told."""
         return self.tape.value(shape or self.mode.stream, self.width, needs_grad=True)
 
+    def remade(self, *modules: str, of: bool = True) -> Again | NeverAgain:
+        """Operators to come that run again in the backward pass, where that is selected."""
+        chosen = of and not self.mode.recompute_modules.isdisjoint(modules)
+        return Again(self.tape) if chosen else NeverAgain()
+
+    def moved(self, start: int, stop: int | None = None) -> None:
+        """What operators from `start` on save waits in host memory, where modules are offloaded."""
+        if self.mode.moves_inputs:
+            moved_away(self.tape, start, self.here if stop is None else stop)
+
+    @property
+    def here(self) -> int:
+        """Where the next operator will stand."""
+        return len(self.tape.ops)
+
     def norm(self, x: Value) -> Value:
         """Layer norm or RMS norm as one kernel: saves its input and the statistics."""
         rms = self.style.norm.startswith("rms")
         out = self.hidden(x.shape)
         rows = x.shape[:-1]
         stats = [self.tape.value(rows, FP32, needs_grad=False) for _ in range(1 if rms else 2)]
-        weights = [self.ops.weight(("H",)) for _ in range(1 if rms else 2)]
+        weights = [self.ops.weight(x.shape[-1:]) for _ in range(1 if rms else 2)]
 
         def backward(run: Backward) -> None:
             if run.take(out) is not None:
@@ -52,47 +78,82 @@ class Layers:
         self.tape.record((x, *weights), (out, *stats), saves=(x, *stats), backward=backward)
         return out
 
-    def column(self, x: Value, width: Dim, *, bias: bool) -> Value:
+    def kept(self, x: Value) -> Value:
+        """The input as a linear layer saves it: quantised once, where products are narrow."""
+        if not self.mode.types.product:
+            return x
+        with self.tape.within("narrow copies"):
+            copy = self.tape.value(x.shape, BYTE, needs_grad=False)
+            self.tape.record((x,), (copy,))
+        return copy
+
+    def column(self, x: Value, width: Dim, *, bias: bool, name: str = "") -> Value:
         """A column-parallel linear layer: the whole sequence is gathered in both passes."""
-        w = self.ops.weight((width, "H"))
+        inner = x.shape[-1]
+        whole: Shape = (*WHOLE[:-1], inner)
+        w = self.ops.weight((width, inner))
         extra = (self.ops.weight((width,)),) if bias else ()
         gathered = self.mode.sequence_parallel
-        full = (self.tape.value(WHOLE, self.width, needs_grad=False),) if gathered else ()
+        full = (self.tape.value(whole, self.width, needs_grad=False),) if gathered else ()
         self.tape.record((x,), full)
+        kept = self.kept(x)
         out = self.hidden((*WHOLE[:-1], width))
 
         def backward(run: Backward) -> None:
             if run.take(out) is None:
                 return
-            again = run.new(WHOLE, self.width) if gathered else None
-            grad = run.new(WHOLE, self.width, "gradient of activations")
-            run.give(w, run.like(w))
-            for value in extra:
-                run.give(value, run.like(value))
+            again = run.new(whole, self.width) if gathered else None
+            grad = run.new(whole, self.width, "gradient of activations")
+            _give_weights(run, w, *extra)
             if again is not None:
                 run.free(again)
                 run.give(x, run.like(x))
             else:
                 run.give(x, grad)
 
-        self.tape.record((x, w, *extra, *full), (out,), saves=(x,), backward=backward)
+        saves = (kept,) if w.needs_grad else ()
+        self.tape.record((x, w, *extra, *full), (out,), saves=saves, backward=backward)
+        return self.adapted(x, out, w, name)
+
+    def duplicated(self, x: Value, width: Dim) -> Value:
+        """A linear layer that every tensor-parallel rank has whole, over its own tokens."""
+        w = self.ops.weight((width, x.shape[-1]))
+        kept = self.kept(x)
+        out = self.hidden((*x.shape[:-1], width))
+
+        def backward(run: Backward) -> None:
+            if run.take(out) is not None:
+                run.give(x, run.like(x))
+                _give_weights(run, w)
+
+        saves = (kept,) if w.needs_grad else ()
+        self.tape.record((x, w), (out,), saves=saves, backward=backward)
         return out
 
-    def row(self, x: Value, width: Dim, *, bias: bool) -> Value:
+    def adapted(self, x: Value, out: Value, w: Value, name: str) -> Value:
+        """A layer's result with its adapter's, where the layer has one."""
+        style = self.mode.types.adapter
+        if style is None or style.targets.isdisjoint(ADAPTED.get(name, ())):
+            return out
+        with self.tape.within("adapter"):
+            return low_rank(self.ops, x, out, out.shape[-1], w)
+
+    def row(self, x: Value, width: Dim, *, bias: bool, name: str = "") -> Value:
         """A row-parallel linear layer: partial sums are reduced in place, or to sequence shards."""
         w = self.ops.weight(("H", width))
         extra = (self.ops.weight(("H",)),) if bias else ()
+        kept = self.kept(x)
         partial = self.hidden(WHOLE)
 
         def backward(run: Backward) -> None:
             if run.take(partial) is None:
                 return
             run.give(x, run.like(x))
-            run.give(w, run.like(w))
-            for value in extra:
-                run.give(value, run.like(value))
+            _give_weights(run, w, *extra)
 
-        self.tape.record((x, w, *extra), (partial,), saves=(x,), backward=backward)
+        saves = (kept,) if w.needs_grad else ()
+        self.tape.record((x, w, *extra), (partial,), saves=saves, backward=backward)
+        partial = self.adapted(x, partial, w, name)
         if not self.mode.sequence_parallel:
             return partial
         out = self.hidden()
@@ -124,19 +185,35 @@ class Layers:
     def attention(self, x: Value, memory: Value | None = None) -> Value:
         """Self-attention, or a decoder's over the encoder's states."""
         with self.tape.within("attention"):
+            if self.style.latent:
+                return latent_attention(self, x)
             if memory is None:
-                joint = self.column(x, "QKV", bias=self.style.qkv_bias)
+                start = self.here
+                joint = self.column(x, "QKV", bias=self.style.qkv_bias, name="qkv")
+                self.moved(start)
                 q, k, v = self._heads(joint)
                 keys: Dim = "C"
             else:
                 q = self.column(x, "A", bias=self.style.qkv_bias)
                 k, v = self._memory(memory)
                 keys = "X"
-            mixed = self._unfused(q, k, v, keys) if self._eager() else self._fused(q, k, v)
-            return self.row(mixed, "A", bias=self.style.out_bias)
+            mixed = self.core(q, k, v, keys, "A")
+            start = self.here
+            out = self.row(mixed, "A", bias=self.style.out_bias, name="proj")
+            self.moved(start)
+            return out
 
-    def _eager(self) -> bool:
-        return self.mode.attention == "eager"
+    def core(self, q: Value, k: Value, v: Value, keys: Dim, width: Dim) -> Value:
+        """Attention itself, by one kernel or by its steps; `width` is of all heads' values."""
+        remade, start = self.remade("core_attn"), self.here
+        if self.mode.attention == "eager":
+            mixed = self._unfused(q, k, v, keys, width)
+        else:
+            mixed = self.ops.fused_attention(q, k, v, ("B", "S", width), ("B", "NH", "S"))
+        remade.stop()
+        remade.close()
+        self.moved(start)
+        return mixed
 
     def _heads(self, joint: Value) -> tuple[Value, Value, Value]:
         """Views of the joint projection; where heads are grouped or turned, copies of all three.
@@ -173,35 +250,15 @@ class Layers:
         k, v = split(self.tape, joint, ("K", "K"))
         return k, v
 
-    def _fused(self, q: Value, k: Value, v: Value) -> Value:
-        return self.ops.fused_attention(q, k, v, ("B", "S", "A"), ("B", "NH", "S"))
-
-    def _unfused(self, q: Value, k: Value, v: Value, keys: Dim) -> Value:
-        """Scores, fused mask and softmax, dropout, mixing; recomputed where that is selected."""
+    def _unfused(self, q: Value, k: Value, v: Value, keys: Dim, width: Dim) -> Value:
+        """Scores, fused mask and softmax, dropout, mixing."""
         square: Shape = ("B", "NH", "S", keys)
-        if self.mode.recomputes_attention:
-            return self._recomputed(q, k, v, square)
         scores = self.ops.matmul(q, k, square)
         likely = self.ops.softmax(scores, self.width)
         likely = self.ops.dropout(likely, float(self.mode.attention_dropout))
-        mixed = self.ops.matmul(likely, v, ("B", "NH", "S", "D"))
-        return self.ops.copy(mixed, ("B", "S", "A"))
-
-    def _recomputed(self, q: Value, k: Value, v: Value, square: Shape) -> Value:
-        """Selective recomputation: the scores' matrices are made again in the backward pass."""
-        matrices = [self.tape.value(square, self.width, needs_grad=False) for _ in range(2)]
-        self.tape.record((q, k), tuple(matrices))
-        out = self.hidden(("B", "S", "A"))
-
-        def backward(run: Backward) -> None:
-            if run.take(out) is not None:
-                for _ in range(4):
-                    run.new(square, self.width)
-                for value in (q, k, v):
-                    run.give(value, run.like(value))
-
-        self.tape.record((q, k, v, *matrices), (out,), saves=(q, k, v), backward=backward)
-        return out
+        rows: Shape = ("B", "NH", "S", "D") if width == "A" else ("B", "S", width)
+        mixed = self.ops.matmul(likely, v, rows)
+        return self.ops.copy(mixed, ("B", "S", width))
 
     # -- feed-forward ---------------------------------------------------------------------------
 
@@ -212,8 +269,8 @@ class Layers:
             if style.experts:
                 return mixture(self, x)
             joint: Dim = "F2" if style.gated_mlp else "F"
-            inner = self.column(x, joint, bias=style.mlp_bias)
-            return self.row(self.activate(inner, "F"), "F", bias=style.mlp_bias)
+            inner = self.column(x, joint, bias=style.mlp_bias, name="fc1")
+            return self.row(self.activate(inner, "F"), "F", bias=style.mlp_bias, name="fc2")
 
     def activate(self, x: Value, width: Dim) -> Value:
         out = self.hidden((*x.shape[:-1], width))
@@ -235,22 +292,57 @@ def lower_block(style: Style, mode: Mode) -> Tape:
     layers = Layers(style, mode, "block")
     tape = layers.tape
     x = tape.input(mode.stream, layers.width, needs_grad=True)
-    with tape.within("norm"):
-        normed = layers.norm(x)
-    middle = _summed(layers, layers.attention(normed), x)
+    middle = _summed(layers, _attention(layers, x), x)
     if style.cross_attention:
         shape = ("B", "X", "H")
         if style.last:
             memory = tape.borrow_last(STATES, shape, layers.width)
         else:
             memory = tape.borrow(STATES, shape, layers.width, needs_grad=True)
-        with tape.within("norm"):
-            normed = layers.norm(middle)
-        middle = _summed(layers, layers.attention(normed, memory), middle)
-    with tape.within("norm"):
-        normed = layers.norm(middle)
-    tape.finish(_summed(layers, layers.feed_forward(normed), middle))
+        middle = _summed(layers, _attention(layers, middle, memory), middle)
+    tape.finish(_summed(layers, _feed_forward(layers, middle), middle))
     return tape
+
+
+def _attention(layers: Layers, x: Value, memory: Value | None = None) -> Value:
+    """Norm and attention. A norm of its own may be made again when attention's backward begins."""
+    separate = layers.style.latent or layers.mode.separate_norms
+    remade, start = layers.remade("layernorm", of=separate), layers.here
+    with layers.tape.within("norm"):
+        normed = layers.norm(x)
+    remade.stop()
+    stop = layers.here
+    out = layers.attention(normed, memory)
+    layers.moved(start, stop + remade.close())
+    return out
+
+
+def _feed_forward(layers: Layers, x: Value) -> Value:
+    """Norm and feed-forward, or experts. A whole module is made again from what it is given: for a
+    dense layer of Transformer Engine that is the norm's input."""
+    sparse = layers.style.experts
+    separate = sparse or layers.mode.separate_norms
+    start = layers.here
+    fused = layers.remade("mlp", of=not separate)
+    remade = layers.remade("layernorm", of=separate)
+    with layers.tape.within("norm"):
+        normed = layers.norm(x)
+    remade.stop()
+    stop = layers.here
+    module = layers.remade("moe" if sparse else "mlp", of=separate)
+    out = layers.feed_forward(normed)
+    for region in (module, fused):
+        region.stop()
+        stop += region.close() * (region is fused)
+    layers.moved(start, stop + remade.close())
+    return out
+
+
+def _give_weights(run: Backward, *weights: Value) -> None:
+    """Gradients of the parameters that train."""
+    for value in weights:
+        if value.needs_grad:
+            run.give(value, run.like(value))
 
 
 def _summed(layers: Layers, x: Value, residual: Value) -> Value:

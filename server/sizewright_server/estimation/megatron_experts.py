@@ -26,13 +26,29 @@ def mixture(layers: Layers, x: Value) -> Value:
     """Router, dispatch, experts, and the shared expert where there is one."""
     chosen = _route(layers, x)
     rows = _moved(layers, x, (*ROWS, "H"), chosen)
+    start = layers.here
     both = _grouped(layers, rows, "FX2" if layers.style.gated_mlp else "FX", "H")
+    layers.moved(start)
+    remade, start = layers.remade("moe_act"), layers.here
     inner = layers.activate(both, "FX")
-    out = _moved(layers, _grouped(layers, inner, "H", "FX"), x.shape, chosen)
+    remade.stop()
+    down = _grouped(layers, inner, "H", "FX")
+    remade.close()
+    layers.moved(start)
+    out = _moved(layers, down, x.shape, chosen)
     if layers.style.shared_expert == "none":
         return out
-    shared = layers.column(x, "FS2" if layers.style.gated_mlp else "FS", bias=False)
-    return layers.ops.add(out, layers.row(layers.activate(shared, "FS"), "FS", bias=False))
+    return layers.ops.add(out, _shared(layers, x))
+
+
+def _shared(layers: Layers, x: Value) -> Value:
+    """The expert that sees every token."""
+    remade = layers.remade("shared_experts")
+    inner = layers.column(x, "FS2" if layers.style.gated_mlp else "FS", bias=False)
+    out = layers.row(layers.activate(inner, "FS"), "FS", bias=False)
+    remade.stop()
+    remade.close()
+    return out
 
 
 def _route(layers: Layers, x: Value) -> Value:
@@ -45,7 +61,8 @@ def _route(layers: Layers, x: Value) -> Value:
     def backward(run: Backward) -> None:
         if run.take(scores) is not None:
             run.give(x, run.like(x))
-            run.give(w, run.like(w))
+            if w.needs_grad:
+                run.give(w, run.like(w))
 
     tape.record((x, w), (scores, index), saves=(x, scores, index), backward=backward)
     return index
@@ -70,12 +87,15 @@ def _moved(layers: Layers, x: Value, shape: Shape, chosen: Value) -> Value:
 def _grouped(layers: Layers, x: Value, width: Dim, inner: Dim) -> Value:
     """A grouped GEMM over the experts of the rank: saves its rows."""
     w = layers.ops.weight(("NL", width, inner))
+    kept = layers.kept(x)
     out = layers.hidden((*x.shape[:-1], width))
 
     def backward(run: Backward) -> None:
         if run.take(out) is not None:
             run.give(x, run.like(x))
-            run.give(w, run.like(w))
+            if w.needs_grad:
+                run.give(w, run.like(w))
 
-    layers.tape.record((x, w), (out,), saves=(x,), backward=backward)
+    saves = (kept,) if w.needs_grad else ()
+    layers.tape.record((x, w), (out,), saves=saves, backward=backward)
     return out

@@ -44,8 +44,12 @@ class Mode:
     sequence_parallel: bool = False
     #: Whose layers run: the model's own code, or Megatron Core's.
     library: Literal["model", "megatron"] = "model"
-    #: Megatron's selective recomputation: attention matrices are made again in the backward pass.
-    recomputes_attention: bool = False
+    #: Megatron's selective recomputation: modules of a layer that run again in the backward pass.
+    recompute_modules: frozenset[str] = frozenset()
+    #: Megatron's fine-grained offloading: inputs of a layer's modules wait in host memory.
+    moves_inputs: bool = False
+    #: Megatron's norms are modules of their own, not part of the linear layer that follows.
+    separate_norms: bool = False
     #: More tokens are seen than a sliding window holds, so that its layers need a mask.
     windowed: bool = False
 

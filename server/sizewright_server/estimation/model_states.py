@@ -231,6 +231,14 @@ class ModelStates:
             total = total + count * small.sum(axis=0)
         return total * self.widths.types.weight
 
+    def matrices(self, itemsize: int) -> Column:
+        """Bytes of one copy of every matrix of the blocks."""
+        total: Column = np.zeros_like(self.layouts.dp)
+        for segment, count, table in zip(self.segments, self.counts, self._tensors, strict=True):
+            if segment.repeats:
+                total = total + count * table.elements[table.is_matrix].sum(axis=0)
+        return total * itemsize
+
     @property
     def gradient_width(self) -> int:
         """Bytes per element of a gradient as the backward pass makes it."""

@@ -23,7 +23,7 @@ class ParallelColumns:
 
     `shard` is the number of ranks over which sharded states are split: data- and context-parallel
     ranks, or fewer under hybrid sharding. `replicas` are the ranks that reduce gradients with each
-    other, sharded or not.
+    other, sharded or not. `expert_split` is the stated size of `expert_tp`, 0 where there is none.
     """
 
     dp: Column
@@ -35,6 +35,7 @@ class ParallelColumns:
     keep: Column
     shard: Column
     virtual: Column
+    expert_split: Column
 
     @classmethod
     def of(cls, layouts: Sequence[Layout]) -> ParallelColumns:
@@ -50,6 +51,7 @@ class ParallelColumns:
                 int(one.keep_gathered),
                 one.shard_ranks,
                 one.virtual_stages,
+                one.megatron.expert_tensor_parallel_size,
             )
             for one in layouts
         ]
@@ -62,11 +64,12 @@ class ParallelColumns:
 
     @property
     def expert_tp(self) -> Column:
-        """Ranks over which one expert is split: as other layers, unless the experts take all ranks.
+        """Ranks over which one expert is split: Megatron-LM's expert-tensor-parallel-size.
 
-        Megatron-LM's expert-tensor-parallel-size, whose default is the tensor-parallel size.
+        Not stated it is as of other layers, unless the experts take all ranks.
         """
-        return np.where(self.ep > self.dp * self.cp, 1, self.tp)
+        usual = np.where(self.ep > self.dp * self.cp, 1, self.tp)
+        return np.where(self.expert_split > 0, self.expert_split, usual)
 
     def ways(self, stage: int, *, expert: bool = False) -> Column:
         """Over how many ranks a state is split; experts' states over those that share experts."""

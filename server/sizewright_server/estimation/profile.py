@@ -72,6 +72,8 @@ class Program:
     staying: tuple[int, ...]
     #: The shared table's gradient that waits between segments in the accumulating passes.
     waiting: int | None
+    #: Storages that wait in host memory for the backward pass.
+    moved: tuple[int, ...]
     #: Shape and width of each output but the first: what a block leaves in a cache.
     kept: tuple[tuple[Shape, int], ...]
     #: Names of the storages that several segments use.
@@ -128,6 +130,7 @@ def compile_program(tape: Tape, policy: str = "") -> Program:
         lingering=tuple(i for i, storage in enumerate(tape.storages) if storage.lingers),
         staying=tuple(i for i, storage in enumerate(tape.storages) if storage.stays),
         waiting=run.waiting,
+        moved=tuple(sorted(tape.moved)),
         kept=tuple((v.shape, v.itemsize) for v in tape.outputs[1:]),
         shared={i: s.shared for i, s in enumerate(storages) if s.shared},
     )

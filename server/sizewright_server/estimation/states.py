@@ -14,6 +14,7 @@ from importlib import resources
 
 import numpy as np
 
+from sizewright_server.estimation.layout import MegatronSettings
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.ops import FP32, Types
 from sizewright_server.estimation.profile import Column, elements, round_up
@@ -80,6 +81,19 @@ def state_widths(training: Training, sharding: Sharding) -> Widths:
     return widths
 
 
+def megatron_widths(widths: Widths, settings: MegatronSettings) -> Widths:
+    """Megatron-LM's main gradients, an adapter's too, and what its optimizer keeps of the weights.
+
+    The precision-aware optimizer keeps the 16 bits that a bf16 weight lacks to be its fp32 copy
+    (core/optimizer/optimizer_config.py, store_param_remainders).
+    """
+    width = FP32 if settings.fp32_main_gradients else HALF
+    widths = replace(widths, gradient=width, reduced=width)
+    if settings.precision_aware_optimizer and widths.master and widths.trained == HALF:
+        widths = replace(widths, master=HALF)
+    return widths
+
+
 def _under_adapter(widths: Widths, training: Training) -> Widths:
     """The frozen weights in the type or format the run states, the adapter in its own.
 
@@ -129,10 +143,10 @@ def _widths(precision: Precision, sharding: Sharding) -> Widths:
         master = FP32 if sharding == "deepspeed" else 0
         return Widths(plain, FP32, FP32, FP32, FP32, master)
     half = Types(HALF, HALF, autocast=False)
-    if sharding == "megatron":
-        return Widths(half, HALF, FP32, FP32, FP32, FP32)
     if precision in ("fp8", "mxfp8", "nvfp4"):
         half = replace(half, product=precision)
+    if sharding == "megatron":
+        return Widths(half, HALF, FP32, FP32, FP32, FP32)
     if sharding == "deepspeed":
         return Widths(half, HALF, HALF, HALF, FP32, FP32)
     if precision in ("bf16", "fp16"):

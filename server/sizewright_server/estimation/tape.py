@@ -123,6 +123,10 @@ class Tape:
     traced: bool = False
     #: Lent tensors whose life ends in this segment's forward pass.
     received: list[Value] = field(default_factory=list)
+    #: Storages that wait in host memory from the forward pass to the backward pass.
+    moved: set[int] = field(default_factory=set)
+    #: Operators' saves that keep nothing in the forward pass (`again.py`).
+    uncounted: set[tuple[int, int]] = field(default_factory=set)
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:

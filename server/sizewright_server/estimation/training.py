@@ -74,7 +74,8 @@ class TrainingGroup(ResidentGroup):
         kind, widths = optimizers()[self.training.optimizer.name], self.widths
         if not self.placement.steps_on_gpu:
             return np.zeros_like(self.dp)
-        if widths.master and widths.gradient != FP32:
+        aware = self.sharding == "megatron" and self.layout.megatron.precision_aware_optimizer
+        if widths.master and widths.gradient != FP32 and not aware:
             copied = self.states.total(FP32, 1)
             stated = self.layout.zero_buffers.sub_group_size
             group = stated or buffer_elements("deepspeed_sub_group", "value")
@@ -114,6 +115,7 @@ class TrainingGroup(ResidentGroup):
         rows = imbalance(self.layout)
         best, busiest = self._imbalanced(rows.best), self._imbalanced(rows.high)
         copies = self._attention_copies()
+        less = less + self.resident.narrow_weights // 2
         less, more = less + best - self._imbalanced(rows.low), more + busiest - best
         return less + copies, more + 2 * copies
 

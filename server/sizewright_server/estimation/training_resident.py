@@ -9,7 +9,7 @@ import numpy as np
 
 from sizewright_server.estimation.exchanges import expert_bytes, imbalance
 from sizewright_server.estimation.inputs import input_bytes
-from sizewright_server.estimation.ops import INT64
+from sizewright_server.estimation.ops import BYTE, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.pipeline import chunks_in_flight
 from sizewright_server.estimation.profile import Column, elements, round_up, walk
@@ -26,6 +26,7 @@ class Resident:
     gradients_kept: Column
     buckets: Column
     persisted: Column
+    narrow_weights: Column
     inputs: Column
     waiting: Column
     workspaces: Column
@@ -55,6 +56,7 @@ class ResidentGroup(TrainingPasses):
             gradients_kept=self._gradients_kept(),
             buckets=self.working.buffers.best,
             persisted=self.working.persisted(),
+            narrow_weights=self._narrow_weights(),
             inputs=input_bytes(
                 self.architecture,
                 self.dims,
@@ -68,6 +70,14 @@ class ResidentGroup(TrainingPasses):
             moving_average=self._moving_average(),
             reference=self._reference(),
         )
+
+    def _narrow_weights(self) -> Column:
+        """Transformer Engine's fp8 copies of the weights, as they are and turned, kept over a
+        step's micro-batches; weights that are gathered in fp8 are those two copies themselves."""
+        narrow = self.sharding == "megatron" and bool(self.widths.types.product)
+        if not narrow or self.layout.megatron.fp8_param_gather:
+            return np.zeros_like(self.dp)
+        return self.states.matrices(2 * BYTE)
 
     def _reference(self) -> Column:
         """The reference model of preference tuning: weights that are never trained."""
@@ -114,6 +124,14 @@ class ResidentGroup(TrainingPasses):
             total = total + stage.count * rows
         beyond: Column = (total * (factor - 1)).astype(np.int64)
         return beyond
+
+    def moved_bytes(self) -> int:
+        """Bytes that the first layout's blocks leave in host memory for their backward passes."""
+        total: Column = np.zeros_like(self.dp)
+        for stage, segment in zip(self.forward_stages, self.segments, strict=True):
+            total = total + stage.count * stage.sizes[list(segment.program.moved)].sum(axis=0)
+        flights = np.maximum(self._chunks() // self.parallel.virtual, 1)
+        return int((total * flights)[0])
 
     def _workspaces(self, bound: str) -> int:
         """Transformer Engine's own cuBLAS workspaces, tensors of the caching allocator."""
@@ -168,6 +186,11 @@ class ResidentGroup(TrainingPasses):
             ),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
             ("persisted-parameters", int(resident.persisted[0]), "small tensors, whole"),
+            (
+                "fp8-weight-copies",
+                int(resident.narrow_weights[0]),
+                "2 x 1 B for every element of a block's matrices",
+            ),
             ("inputs", int(resident.inputs[0]), batch),
             ("reference-model", int(resident.reference[0]), f"{parameters:,} parameters"),
             ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),

@@ -23,7 +23,7 @@ from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.pipeline import Position, stage_counts
 from sizewright_server.estimation.profile import Column, storage_bytes
 from sizewright_server.estimation.sharding import WorkingSet
-from sizewright_server.estimation.states import HALF, Widths, state_widths
+from sizewright_server.estimation.states import Widths, megatron_widths, state_widths
 from sizewright_server.estimation.techniques import LossKernel
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Training
@@ -55,8 +55,8 @@ class TrainingSetup:
         self.layout = layouts[0]
         self.sharding: Sharding = self.layout.sharding
         self.widths: Widths = state_widths(training, self.sharding)
-        if self.sharding == "megatron" and not self.layout.megatron.fp32_main_gradients:
-            self.widths = replace(self.widths, gradient=HALF, reduced=HALF)
+        if self.sharding == "megatron":
+            self.widths = megatron_widths(self.widths, self.layout.megatron)
         self.parallel = ParallelColumns.of(layouts)
         self.placement: Placement = placement(self.layout)
         self.segments = lower(restyle(architecture, training), self._mode(), training.seq_len)
@@ -84,7 +84,9 @@ class TrainingSetup:
             padded=self._masked,
             sequence_parallel=self.layout.sequence_parallel,
             library="megatron" if self.sharding == "megatron" else "model",
-            recomputes_attention=training.checkpointing == "selective",
+            recompute_modules=self._recompute_modules(),
+            moves_inputs=self._moves_inputs,
+            separate_norms=self.layout.megatron.transformer_impl == "local",
             checkpointed=training.checkpointing != "none",
             selective=self._policy,
             every_layers=training.checkpoint_policy.every_layers if self._recomputes else 1,
@@ -92,6 +94,19 @@ class TrainingSetup:
             loop=training_loop(training),
             # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
             learns_inputs=training.checkpointing != "none",
+        )
+
+    def _recompute_modules(self) -> frozenset[str]:
+        """Modules of Megatron Core's layers that run again; attention itself unless told."""
+        if self.sharding != "megatron" or self.training.checkpointing != "selective":
+            return frozenset()
+        return frozenset(self.layout.megatron.recompute_modules or ("core_attn",))
+
+    @property
+    def _moves_inputs(self) -> bool:
+        """Megatron Core offloads the inputs of a layer's modules where whole blocks are kept."""
+        return (
+            self.layout.offload_activations and self.sharding == "megatron" and not self._recomputes
         )
 
     def _loss_kernel(self) -> LossKernel:

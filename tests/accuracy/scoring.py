@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ GPU_NAMES = {
 }
 #: Words before a GPU's name, and the size behind it, that the catalog's names go without.
 DECORATION = re.compile(r"^(NVIDIA|Tesla)[ -]|-\d+GB$")
+#: The size at the end of a name.
+SIZE = re.compile(r"(\d+)GB$")
 
 
 #: A device of another memory size is not the one that a case names.
@@ -186,7 +189,12 @@ def _overhead(name: str | None) -> DeviceOverhead:
     device = _device(name or "")
     if device is None or unsupported_reason(device):
         return device_overhead(None, None)
-    return overhead_of(device)
+    overhead, size = overhead_of(device), SIZE.search(name or "")
+    usable = overhead.capacity_bytes or 0
+    if size and abs(usable / (int(size[1]) * 1024**3) - 1) >= NOMINAL_TOLERANCE:
+        # A part of another size, such as the 96 GB H100: its overheads hold, its capacity does not.
+        return replace(overhead, capacity_bytes=None)
+    return overhead
 
 
 def _reading(target: dict[str, Any], estimate: MemoryEstimate) -> ByteRange:

@@ -81,15 +81,15 @@ def _gpu_pool(
         if int(phase.peak_bytes[0])
     )
     device = reserved + _total(runtime)
-    cached = _cached(group, reserved, overhead)
     inside = overhead.workspaces.size if overhead.known else ByteRange(0, 0, 0)
+    seen = _seen(group, reserved, allocated, _room(overhead, runtime))
     return PoolEstimate(
         pool="gpu",
         scope=_scope(layout, group),
         phases=phases,
         peak_phase=columns.phases[peak_index].phase,
         peak=device,
-        gpu=GpuReadings(allocated + inside, reserved + inside + cached, device + cached),
+        gpu=GpuReadings(allocated + inside, seen + inside, seen + _total(runtime)),
         stages=tuple(
             StageReadings(int(number[0]), *(one + inside for one in _readings(stage)))
             for number, stage in columns.stages
@@ -97,17 +97,35 @@ def _gpu_pool(
     )
 
 
-def _cached(
-    group: TrainingGroup | InferenceGroup, reserved: ByteRange, overhead: DeviceOverhead
+def _room(overhead: DeviceOverhead, runtime: tuple[Part, ...]) -> ByteRange | None:
+    """What the device has for the allocator, least and most; None where it is not known."""
+    if overhead.capacity_bytes is None:
+        return None
+    beside = _total(runtime)
+    bounds = (beside.high_bytes, beside.best_bytes, beside.low_bytes)
+    return ByteRange(*(max(0, overhead.capacity_bytes - size) for size in bounds))
+
+
+def _seen(
+    group: TrainingGroup | InferenceGroup,
+    reserved: ByteRange,
+    allocated: ByteRange,
+    room: ByteRange | None,
 ) -> ByteRange:
-    """Blocks that batches of other lengths leave cached, as far as the device has room for them."""
+    """Bytes the allocator is seen to hold, with what batches of other lengths leave cached.
+
+    A device that is full makes it give cached blocks back: a run whose tensors fit is not seen to
+    hold more than the device has.
+    """
     left = left_by_lengths(group)
     low, best, high = (int(column[0]) for column in (left.low, left.best, left.high))
-    if overhead.capacity_bytes is not None:
-        free = overhead.capacity_bytes - overhead.context.size.best_bytes
-        best = min(best, max(0, free - reserved.best_bytes))
-        high = min(high, max(0, free - reserved.high_bytes))
-    return ByteRange(min(low, best), best, max(best, high))
+    held = reserved + ByteRange(min(low, best), best, max(best, high))
+    if room is None or allocated.best_bytes > room.best_bytes:
+        return held
+    most = max(allocated.best_bytes, min(held.best_bytes, room.best_bytes))
+    return ByteRange(
+        min(held.low_bytes, most), most, max(most, min(held.high_bytes, room.high_bytes))
+    )
 
 
 def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:

@@ -93,11 +93,13 @@ def loss_kernel(training: Training) -> LossKernel:
     """
     if training.kernels.loss is not None:
         return training.kernels.loss
+    own = modeling_code(training.modeling_code).loss
     if training.preference is not None:
-        return "native"
+        # Where the model's own logits are fp32, so are their log-probabilities.
+        return own if own == "shifted" else "native"
     if training.kernels.compile == "model":
         return "compiled"
-    return modeling_code(training.modeling_code).loss
+    return own
 
 
 def training_loop(training: Training) -> TrainingLoop:

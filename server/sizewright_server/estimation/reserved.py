@@ -81,14 +81,16 @@ def around_replay(
 ) -> ByteRange:
     """The interval around what a replay of the allocator found.
 
-    It is narrow where nothing but the model's own code takes part in the step; elsewhere it is
-    that of a run which is not replayed, with the doubt of the tensors and of other streams' pools.
+    It is narrow where nothing but the model's own code takes part in the step; elsewhere it reaches
+    as far as recipes were seen to be from their replays, within that of a run which is not
+    replayed, with the doubt of the tensors and of other streams' pools.
     """
     if not _is_plain(group):
         ahead = 0
         if isinstance(group, TrainingGroup):
             ahead = int(group.working.ahead_of_time()[0])
-        most = max(exact + ahead, expected.high_bytes)
+        likely = int(exact * (1 + reserved_shares()["replayed-recipes"][2]))
+        most = max(exact + ahead, allocated.high_bytes, min(likely, expected.high_bytes))
         return ByteRange(min(exact, expected.low_bytes), exact, most)
     low, _, high = reserved_shares()["replayed"]
     least = max(allocated.low_bytes, int(exact * (1 - low)))

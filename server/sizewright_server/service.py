@@ -213,6 +213,10 @@ class Sizing:
             return Checked(check, None)
         choice, target = check.choice, question.target
         notices = pitfalls(Situation.of(target, choice))
+        if worst(tuple(pool.verdict for pool in choice.pools)) == "fits":
+            planning = Question(prepared, constraints, 1, self.today())
+            index = self._index_of(question.workload)
+            notices = (*notices, *cheaper_elsewhere(planning, index, target))
         made = Checked(check, _estimate_on(prepared, choice.layout, target), notices=notices)
         return self._advised(question, prepared, made, constraints) if question.advise else made
 
@@ -222,12 +226,8 @@ class Sizing:
         """The check with the largest values that fit and, where it does not fit, what would."""
         choice, target, nodes = made.check.choice, question.target, question.node_count
         found = limits(question.workload, prepare_any, target, nodes, asked)
-        if choice is None:
+        if choice is None or worst(tuple(p.verdict for p in choice.pools)) == "fits":
             return replace(made, limits=found)
-        if worst(tuple(p.verdict for p in choice.pools)) == "fits":
-            planning = Question(prepared, asked, 1, self.today())
-            cheaper = cheaper_elsewhere(planning, self._index_of(question.workload), target)
-            return replace(made, limits=found, notices=(*made.notices, *cheaper))
         changes = changes_that_fit(prepared, prepare_any, target, nodes, asked, choice.layout)
         return replace(made, limits=found, advice=changes)
 

@@ -11,6 +11,7 @@ from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.advice_words import dropped, outcome, room, time_words, together
 from sizewright_server.planning.comparing import (
+    CPU_ONLY,
     own_layout,
     ranks_of,
     saved_bytes,
@@ -44,6 +45,8 @@ SAME_TIME = 1.1
 SLOW = frozenset(
     {"optimizer-offload", "nvme-offload", "external-memory", "cpu-only", "smaller-batch"}
 )
+#: A CPU is worth many times the time where the work costs half, and little more where it does not.
+MUCH_CHEAPER, NEARLY_AS_FAST = 0.5, 2.0
 #: More combinations than this take seconds to search.
 MOST_COMBINATIONS = 512
 #: Techniques that are tried together where fewer make nothing fit.
@@ -144,7 +147,8 @@ class Advisor:
             return self._frees(before, steps)
         changed = self._added(before, steps) or after.variant.prepared
         words = outcome(self.aim, steps, before, after)
-        return self._compared(before, after, steps, changed, words)
+        one = self._compared(before, after, steps, changed, words)
+        return None if steps[0].name == CPU_ONLY and _gpu_buys(one) else one
 
     def _compared(
         self,
@@ -217,15 +221,21 @@ class Advisor:
         """The best plan of a changed workload, over every combination of what is allowed."""
         question = self.question
         hours = question.hours and partial(_with_steps, question.hours, steps)
+        # The asker's own cores cost nothing whatever they take: the work is priced on rented ones.
+        rented = any(step.name == CPU_ONLY for step in steps)
         asked = replace(
             question,
+            machines=() if rented else question.machines,
             prepared=prepared,
             max_results=1,
             combinations=tuple(strongest(prepared.workload, self.allowed)),
             hours=hours,
             kept=None,
         )
-        plans = recommend(asked, self.index_of(prepared.workload)).plans
+        try:
+            plans = recommend(asked, self.index_of(prepared.workload)).plans
+        except UnsupportedWorkload:
+            return None  # Its hours are not modelled, and the question ranks by them.
         return plans[0] if plans and plans[0].verdict == "fits" else None
 
     def _prepared(self, workload: AnyWorkload) -> Prepared | None:
@@ -245,6 +255,15 @@ def _with_steps(
 ) -> Hours:
     """The hours of a variant that has techniques beside its own: their time counts too."""
     return hours(replace(variant, steps=(*steps, *variant.steps)))
+
+
+def _gpu_buys(one: Advice) -> bool:
+    """Whether a GPU earns its price: the work is not much cheaper, nor as cheap and nearly as fast,
+    without it."""
+    cost, factor = one.work_cost_factor, one.time_factor
+    if cost is None or factor is None:
+        return True
+    return cost > 1 or (cost > MUCH_CHEAPER and factor[1] > NEARLY_AS_FAST)
 
 
 def _alike(one: Applied, other: Applied) -> bool:

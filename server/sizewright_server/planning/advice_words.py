@@ -18,8 +18,14 @@ UNSET = ("none", "false", "0", "")
 
 def subject(steps: Sequence[Applied]) -> str:
     """Techniques and what they change, as the subject of a sentence."""
-    text = " with ".join(f"{step.title} ({_changes(step)})" for step in steps)
+    named = [f"{step.title} ({_changes(step)})" for step in steps]
+    text = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}, together,"
     return text[0].upper() + text[1:]
+
+
+def makes_it_fit(steps: Sequence[Applied]) -> str:
+    """Techniques with which a workload fits that does not without."""
+    return f"{subject(steps)} {'makes' if len(steps) == 1 else 'make'} it fit"
 
 
 def _changes(step: Applied) -> str:
@@ -44,7 +50,7 @@ def outcome(aim: Objective, steps: Sequence[Applied], before: Plan | None, after
     reached = in_words(aim, value_of(aim, after))
     place = machine_words(after)
     if before is None:
-        return f"{subject(steps)} makes it fit, at {reached} on {place}."
+        return f"{makes_it_fit(steps)}, at {reached} on {place}."
     gained = in_words(aim, value_of(aim, before) - value_of(aim, after))
     if after.offer is None and not after.cost_per_hour_nanos_usd and aim != "time":
         return f"{subject(steps)} saves {gained}: it fits your own {place}."

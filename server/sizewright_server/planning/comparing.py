@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.estimator import PreparedWorkload
 from sizewright_server.estimation.workload import Layout, Training
 from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.kinds import NodeKind, node_kind
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.plan import Plan
+from sizewright_server.planning.processors import cpu_hours, launch_hours
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.throughput import speed_of
 from sizewright_server.planning.variants import Variant
 
+CPU_ONLY = "cpu-only"
+#: Threads of the CPU that boosting on a GPU was compared with.
+THREADS = 8
 Span = tuple[float, float, float]
 
 
@@ -60,9 +66,28 @@ def time_factor(before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Span |
     """Time of the same work on another plan, which takes `steps` more; None where not modelled."""
     if before.job_hours is not None and after.job_hours is not None:
         return _ratio(before.job_hours, after.job_hours)
+    if any(step.name == CPU_ONLY for step in steps):
+        return _on_cpu(before, after, steps)
     old = _hours(before, before.variant)
     new = _hours(after, Variant(after.variant.prepared, (*steps, *after.variant.steps)))
     return None if old is None or new is None else _ratio(old, new)
+
+
+def _on_cpu(before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Span | None:
+    """The CPU's time over the GPU's, which is never below its launches; of boosting, whose
+    operations nobody counts, the technique's figure, which is for eight threads."""
+    prepared = before.variant.prepared
+    if not isinstance(prepared, PreparedWorkload):
+        cores = THREADS / max(target_of(after).vcpus, 1)
+        low, best, high = (cores * prod(s.figures.time[at] for s in steps) for at in range(3))
+        return low, best, high
+    old = _hours(before, before.variant)
+    if old is None:
+        return None
+    floor = launch_hours(prepared) / before.layout.dp
+    slow, likely, fast = (max(one, floor) for one in old)
+    new = cpu_hours(prepared, target_of(after).vcpus)
+    return _ratio((slow, likely, fast), new)
 
 
 def work_cost_factor(before: Plan, after: Plan, factor: Span | None) -> float | None:

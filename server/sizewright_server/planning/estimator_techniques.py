@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from sizewright_server.estimation.classical.batches import BATCH_ROWS
-from sizewright_server.estimation.classical.job import FitJob
 from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.changes import Change, Form, Rule
@@ -90,15 +89,6 @@ def _smaller_trees(workload: AnyWorkload) -> Iterator[Form]:
             yield _with_parameter(workload, "num_leaves", leaves, leaves // 2)
 
 
-def _cpu_only(workload: AnyWorkload) -> Iterator[Form]:
-    """A boosting library's GPU left out; its host memory is then that of a fit on the CPU."""
-    if not isinstance(workload, FitWorkload) or not workload.on_gpu:
-        return
-    job: FitJob = workload.job
-    name = "device" if "device" in job.parameters else "device_type"
-    yield _with_parameter(workload, name, job.parameters[name], "cpu")
-
-
 def _batches(workload: AnyWorkload) -> Iterator[Form]:
     yield from _streamed(workload, {"xgboost": "QuantileDMatrix", "lightgbm": "Dataset"})
 
@@ -144,7 +134,6 @@ ESTIMATORS: dict[str, Rule] = {
     "fixed-malloc-thresholds": _fixed_thresholds,
     "batch-iterator": _batches,
     "external-memory": _external,
-    "cpu-only": _cpu_only,
     "fewer-trees": _fewer_trees,
     "smaller-trees": _smaller_trees,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,10 @@ from sizewright_server.planning.changes import Change, Form, Rule
 
 #: A smaller size has at most this share of the parameters; nearer ones change little.
 SMALLER = 0.67
+#: What of a name says the size.
+SIZE = re.compile(r"\b\d+(\.\d+)?[bm]\b|tiny|mini|small|base|medium|large|huge|giant|xl|xxl")
+#: How configurations name the width and the number of blocks.
+BLOCKS = ("hidden_size", "num_hidden_layers", "n_embd", "n_layer", "d_model", "dim", "n_layers")
 FEWEST_LAYERS = 4
 LAYERS = "num_hidden_layers"
 #: Encoders that are known to keep most of their score with half of their layers.
@@ -24,7 +29,8 @@ PRUNED = ("bert", "roberta", "xlm-roberta", "electra", "deberta-v2", "vit", "dei
 def smaller_preset(name: str) -> str | None:
     """The next smaller size of a preset's family; None where it is the smallest.
 
-    The family: the same publisher, architecture and task; of as many parameters the nearest name.
+    The family: the same publisher, architecture and task. Names that differ in the size alone come
+    first, then the same vocabulary; of those the largest.
     """
     own = find_preset(name)
     publisher = f"{own.name.split('/')[0]}/"
@@ -33,20 +39,17 @@ def smaller_preset(name: str) -> str | None:
         if other.startswith(publisher) and other != own.name:
             preset = find_preset(other)
             if _of_family(preset, own) and preset.parameters <= SMALLER * own.parameters:
-                near = _shared_letters(other.lower(), own.name.lower())
-                found.append((-preset.parameters, -near, other))
-    return min(found)[2] if found else None
-
-
-def _shared_letters(one: str, other: str) -> int:
-    """How far two names begin alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+                named = SIZE.sub("", other.lower()) == SIZE.sub("", own.name.lower())
+                spoken = preset.config.get("vocab_size") == own.config.get("vocab_size")
+                found.append((not named, not spoken, -preset.parameters, other))
+    return min(found)[3] if found else None
 
 
 def _of_family(preset: Preset, own: Preset) -> bool:
     alike = preset.config.get("model_type") == own.config.get("model_type")
-    return alike and preset.task == own.task
+    # Of the same blocks with a smaller vocabulary: another language, not a smaller model.
+    blocks = all(preset.config.get(key) == own.config.get(key) for key in BLOCKS)
+    return alike and preset.task == own.task and not blocks
 
 
 def _smaller_model(workload: AnyWorkload) -> Iterator[Form]:

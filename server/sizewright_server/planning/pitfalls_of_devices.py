@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sizewright_catalog.speeds import speeds
+from sizewright_catalog.values import Machine
 from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.estimation.optimizers import optimizers
@@ -18,6 +19,8 @@ MOSTLY_FREE = 0.5
 COMPUTE_BOUND = 2.0
 #: Below this share of them it waits for memory.
 MEMORY_BOUND = 0.5
+#: Of a machine that is larger than its job.
+LITTLE = 0.25
 #: Copies of states that take a smaller share of a GPU are no news.
 LARGE_COPY = 0.25
 #: Layers whose weights are gathered over PCIe or a network for less than this hide behind the work.
@@ -160,6 +163,19 @@ def _gathered(it: Situation) -> Iterator[Notice]:
     yield Notice("sharding-over-pcie", words)
 
 
+def _oversized(it: Situation) -> Iterator[Notice]:
+    """The asker's own machine, of which little is used; offers are ranked by price anyway."""
+    shares = [it.used(pool.pool) for pool in it.pools]
+    if not isinstance(it.target, Machine) or not shares or max(shares) >= LITTLE:
+        return
+    needs = " and ".join(
+        f"{gib(pool.peak.high_bytes)} of {'each GPU' if pool.pool == 'gpu' else 'host memory'}"
+        for pool in it.pools
+    )
+    words = f"The machine is larger than the job: it uses at most {needs}, {max(shares):.0%} of it."
+    yield Notice("over-provisioned", words)
+
+
 DEVICES: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
     _free_memory,
     _decoding,
@@ -167,4 +183,5 @@ DEVICES: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
     _tensor_parallel_over_pcie,
     _tensor_parallel_across_nodes,
     _gathered,
+    _oversized,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sizewright_server.estimation.memory import Notice
-from sizewright_server.planning.situation import Situation, gib
+from sizewright_server.planning.offload_time import disks
+from sizewright_server.planning.situation import Situation, gib, seconds
 
 MIB = 2**20
 #: Above this share the estimate deserves a look while the job runs.
@@ -19,6 +20,8 @@ LONG_HOURS = 8.0
 #: Growth a minute that loops of Python are known to have: graphs kept in a list, caches.
 LEAK_BYTES_PER_MINUTE = 20 * MIB
 MINUTES = 60
+#: Beyond this share of host memory a job that swaps does little else.
+SWAPPABLE = 0.5
 WATCH = "`sizewright observe --estimate FILE -- COMMAND`"
 
 
@@ -88,10 +91,33 @@ def _leak_budget(it: Situation) -> Iterator[Notice]:
         yield Notice("leak-budget", words)
 
 
+def _virtual_memory(it: Situation) -> Iterator[Notice]:
+    """Host memory that is lacking by little: swap holds it, at a price in time."""
+    host = it.pool("host")
+    if (
+        host is None
+        or host.verdict == "fits"
+        or any(pool.pool == "gpu" and pool.verdict != "fits" for pool in it.pools)
+    ):
+        return
+    missing = host.peak.high_bytes - host.usable_bytes
+    if not 0 < missing <= SWAPPABLE * host.usable_bytes:
+        return
+    band = disks()["nvme_read"]
+    words = (
+        f"The host lacks {gib(missing)} by the high estimate: swap on a local NVMe drive holds "
+        f"that, and every pass over what is swapped takes "
+        f"{seconds(missing / band['high'], missing / band['low'])} more. It suits a peak that is "
+        "passed once, as reading and saving are, not one that every step visits."
+    )
+    yield Notice("virtual-memory", words)
+
+
 TIME: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
     _watch_it,
     _doubt,
     _growth_on_gpu,
     _growth_of_a_cache,
     _leak_budget,
+    _virtual_memory,
 )

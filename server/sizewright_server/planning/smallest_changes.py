@@ -10,7 +10,7 @@ from math import prod
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.workload import Layout
-from sizewright_server.planning.advice_words import subject
+from sizewright_server.planning.advice_words import makes_it_fit
 from sizewright_server.planning.comparing import saved_bytes
 from sizewright_server.planning.machines import check_nodes
 from sizewright_server.planning.needs import Prepared
@@ -108,6 +108,6 @@ def changes_that_fit(
         ranks = max(target.device_count, 1)
         gpu, host = saved_bytes(prepared, new, at, ranks)
         details = details_of(steps, new, choice.layout, ranks)
-        words = f"{subject(steps)} makes it fit."
+        words = f"{makes_it_fit(steps)}."
         made.append(Advice(steps, gpu, host, 0, None, "fits", words, details=details))
     return tuple(made[:MOST_SHOWN])

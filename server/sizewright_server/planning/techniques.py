@@ -21,6 +21,7 @@ from sizewright_server.planning.data_techniques import DATA
 from sizewright_server.planning.estimator_techniques import ESTIMATORS
 from sizewright_server.planning.model_techniques import MODEL
 from sizewright_server.planning.placement_techniques import PLACEMENT
+from sizewright_server.planning.processor_techniques import PROCESSORS
 from sizewright_server.planning.serving_techniques import SERVING
 from sizewright_server.planning.training_techniques import TRAINING
 
@@ -32,6 +33,7 @@ RULES: dict[str, Rule] = {
     **SERVING,
     **DATA,
     **ESTIMATORS,
+    **PROCESSORS,
 }
 
 

@@ -48,8 +48,9 @@ def smaller_preset(name: str) -> str | None:
 def _of_family(preset: Preset, own: Preset) -> bool:
     alike = preset.config.get("model_type") == own.config.get("model_type")
     # Of the same blocks with a smaller vocabulary: another language, not a smaller model.
-    blocks = all(preset.config.get(key) == own.config.get(key) for key in BLOCKS)
-    return alike and preset.task == own.task and not blocks
+    known = [key for key in BLOCKS if key in own.config]
+    same = bool(known) and all(preset.config.get(key) == own.config[key] for key in known)
+    return alike and preset.task == own.task and not same
 
 
 def _smaller_model(workload: AnyWorkload) -> Iterator[Form]:

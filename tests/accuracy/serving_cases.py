@@ -108,7 +108,9 @@ def map_serving(case: Case) -> Mapped | MemoryEstimate:
     prepared = PreparedServing(workload)
     layout = run.layout or Layout()
     device = _device(work)
-    overhead = device_overhead("nvidia", "9.0" if device.roomy else "8.0")
+    overhead = device_overhead(
+        "nvidia", "9.0" if device.sized_bytes >= 70 * GIB and not device.modest else "8.0"
+    )
     return prepared.estimate(layout, layout.gpus, overhead, device=device)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.serving.devices import device_class
+from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
 from sizewright_server.planning.conditions import NodeConditions
-from sizewright_server.planning.devices import overhead_of, unsupported_reason
+from sizewright_server.planning.devices import overhead_of, served_on, unsupported_reason
 
 #: More nodes than anyone asks for: offers are not counted.
 UNCOUNTED = 2**31
@@ -57,6 +60,7 @@ class KindColumns:
 
     def __init__(self, kinds: Sequence[NodeKind]) -> None:
         self.kinds = tuple(kinds)
+        self._classes: dict[str, tuple[Column, tuple[ServingDevice, ...]]] = {}
         self.per_node = _integers([kind.per_node for kind in kinds])
         self.whole: NDArray[np.bool_] = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
         self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
@@ -76,16 +80,32 @@ class KindColumns:
         """Usable bytes of a kind's GPU, or of its host where no GPU is used."""
         return np.where(self.gpu_usable_bytes > 0, self.gpu_usable_bytes, self.host_usable_bytes)
 
+    def serving_classes(self, engine: str) -> tuple[Column, tuple[ServingDevice, ...]]:
+        """Each kind's class of GPU as an engine sees it, by number, and the classes."""
+        if engine not in self._classes:
+            found = [serving_class(kind.device, engine) for kind in self.kinds]
+            classes = tuple(dict.fromkeys(found))
+            numbers = {one: number for number, one in enumerate(classes)}
+            self._classes[engine] = _integers([numbers[one] for one in found]), classes
+        return self._classes[engine]
+
     def extended(self, more: Sequence[NodeKind]) -> KindColumns:
         """These kinds and some more behind them."""
         if not more:
             return self
         made, tail = copy(self), KindColumns(more)
+        made._classes = {}
         made.kinds = (*self.kinds, *tail.kinds)
         for name in COLUMNS:
             setattr(made, name, np.concatenate((getattr(self, name), getattr(tail, name))))
         made.overhead = np.concatenate((self.overhead, tail.overhead), axis=2)
         return made
+
+
+@cache
+def serving_class(device: Device | None, engine: str) -> ServingDevice:
+    """The class of a kind's GPU as an engine sees it."""
+    return ANY_DEVICE if device is None else device_class(served_on(device), engine)
 
 
 def host_kind(usable_bytes: int, nominal_bytes: int, conditions: NodeConditions) -> NodeKind:

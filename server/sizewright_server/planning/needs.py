@@ -14,8 +14,9 @@ from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.serving.prepared import PreparedServing
 from sizewright_server.estimation.workload import Layout, Training
-from sizewright_server.planning.kinds import NodeKind
+from sizewright_server.planning.kinds import KindColumns, NodeKind, serving_class
 
 _BOUNDS = ("low", "best", "high")
 
@@ -70,6 +71,7 @@ class Needs:
                 self.candidates.append(Candidates(per_node, nodes, rows))
                 self.layouts += found
         self._trains = isinstance(getattr(prepared.workload, "run", None), Training)
+        self._served = prepared if isinstance(prepared, PreparedServing) else None
         self._columns = prepared.columns(self.layouts) if self.layouts else None
 
     def cut_off(
@@ -114,7 +116,25 @@ class Needs:
         `overhead`: bytes without collectives, of a pair's communicator, of a larger group's.
         """
         reserved, count, larger, host = self.bound(row, node.per_node, bound)
+        if self._served is not None:
+            seen = serving_class(node.device, self._served.workload.run.engine)
+            reserved = self._served.reserved_on(self.layouts[row : row + 1], seen)[bound][0]
         none, pair, group = overhead
         gpu_bytes = int(reserved) + none + int(count) * (group if larger else pair)
         shared = node.per_node * gpu_bytes if node.unified else 0
         return gpu_bytes, int(host) + shared
+
+    def reserved(self, rows: slice, bound: int, kinds: KindColumns, which: Column) -> Column:
+        """Reserved bytes per GPU: a row per layout, a column per kind, or one for all of them.
+
+        An engine's default batches depend on the GPU, and so does what it needs.
+        """
+        if self._served is None:
+            return self.bound(rows, 0, bound)[0][:, None]
+        codes, classes = kinds.serving_classes(self._served.workload.run.engine)
+        layouts, mine = self.layouts[rows], codes[which]
+        made = np.empty((len(layouts), len(which)), dtype=np.int64)
+        for code in np.unique(mine).tolist():
+            on_class = self._served.reserved_on(layouts, classes[code])[bound]
+            made[:, mine == code] = on_class[:, None]
+        return made

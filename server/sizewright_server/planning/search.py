@@ -246,10 +246,11 @@ class Search:
         self, needs: Needs, candidates: Candidates, which: Column, bound: int
     ) -> tuple[Column, Column]:
         """Bytes on the GPU and on the host: a row per layout, a column per kind or one for all."""
-        reserved, count, larger, host = needs.bound(candidates.rows, candidates.per_node, bound)
+        _, count, larger, host = needs.bound(candidates.rows, candidates.per_node, bound)
+        reserved = needs.reserved(candidates.rows, bound, self.kinds, which)
         none, pair, group = (self.kinds.overhead[i, bound, which] for i in range(3))
         each = np.where(larger[:, None], group, pair)
-        gpu = reserved[:, None] + none + count[:, None] * each
+        gpu = reserved + none + count[:, None] * each
         unified = self.kinds.unified[which]
         if unified.any():
             return gpu, host[:, None] + unified * candidates.per_node * gpu

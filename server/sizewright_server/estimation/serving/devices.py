@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.memory import ByteRange
-from sizewright_server.estimation.serving.run import ServingDevice
+from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
 
 GIB = 2**30
 _BOUNDS = ("low", "value", "high")
-#: vLLM's larger default batches: devices like H100 and MI300X (arg_utils.py), not A100.
-ROOMY_FROM = {"nvidia": 70 * GIB, "amd": 100 * GIB}
+#: GPUs that vLLM gives small default batches whatever their memory (arg_utils.py).
+MODEST = ("A100", "GB10")
+#: No AMD card has 70 to 100 GiB: it is an APU or a slice, and the one log of such shows the small
+#: default batches (2.4 GiB of activations with 248,320 rows of vocabulary on 80 GiB).
+AMD_CARD_FROM = 100 * GIB
+#: Memory from which default batches change: vLLM's arg_utils.py, SGLang's server_args.py.
+SIZES = {
+    "vllm": (70 * GIB, 160 * GIB),
+    "sglang": (20 * GIB, 35 * GIB, 60 * GIB, 100 * GIB, 160 * GIB),
+}
 #: Links slower than this are bridges and PCIe.
 LINK_GB_PER_SECOND = 300
+#: Compute capability whose cuBLAS workspace is larger.
+HOPPER = 9
 
 
 @cache
@@ -42,7 +53,29 @@ def serving_device(
     capability: float = 0.0,
 ) -> ServingDevice:
     """A device by its figures. `driver_bytes` is the driver's total."""
-    least = ROOMY_FROM.get(vendor)
-    roomy = least is not None and driver_bytes >= least and not name.startswith("A100")
     linked = link_gb_per_second >= LINK_GB_PER_SECOND
-    return ServingDevice(name, engine_total(name, driver_bytes), vendor, linked, roomy, capability)
+    total = engine_total(name, driver_bytes)
+    modest = name.startswith(MODEST) or (vendor == "amd" and driver_bytes < AMD_CARD_FROM)
+    return ServingDevice(name, total, vendor, linked, capability, driver_bytes, modest)
+
+
+def device_class(device: ServingDevice, engine: str) -> ServingDevice:
+    """What an engine's least need depends on of a device, without its size: equal for many GPUs.
+
+    A device that is not known stays as it is.
+    """
+    if not device.sized_bytes:
+        return device
+    sizes = SIZES.get(engine)
+    if sizes is None:
+        hopper = 9.0 if int(device.capability) == HOPPER else 8.0
+        return replace(ANY_DEVICE, name="a GPU of its kind", capability=hopper)
+    reached = [size for size in sizes if size <= device.sized_bytes]
+    return replace(
+        ANY_DEVICE,
+        name="a GPU of its kind",
+        vendor=device.vendor,
+        linked=device.linked,
+        modest=device.modest,
+        sized_bytes=max(reached, default=GIB),
+    )

@@ -15,8 +15,10 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
 )
+from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.serving import host, modules, pooled
+from sizewright_server.estimation.serving.devices import device_class
 from sizewright_server.estimation.serving.huggingface import HuggingFace
 from sizewright_server.estimation.serving.layouts import (
     legal_tensor_parallel,
@@ -61,6 +63,7 @@ class PreparedServing:
         self.tables = Tables(self.model, scheme, ITEMSIZE[run.compute_type], draft)
         self.legal_tp = legal_tensor_parallel(self.model)
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
+        self._reserved: dict[tuple[tuple[Layout, ...], ServingDevice], tuple[Column, ...]] = {}
         refuse_contradictions(workload, self.model, self.legal_tp)
 
     @property
@@ -114,21 +117,32 @@ class PreparedServing:
         columns = [*gpu, *rank, *node, talks, group]
         return LayoutColumns(*columns)
 
-    def least_reserved(self, layout: Layout) -> ByteRange:
-        """The least a GPU needs beside its context and library workspaces.
+    def reserved_on(self, layouts: Sequence[Layout], device: ServingDevice) -> tuple[Column, ...]:
+        """Low, best and high of the least each layout needs on GPUs of a class (`device_class`)."""
+        key = (tuple(layouts), device)
+        if key not in self._reserved:
+            sizes = [self.least_reserved(layout, device) for layout in layouts]
+            self._reserved[key] = tuple(
+                np.array([getattr(size, bound) for size in sizes], dtype=np.int64)
+                for bound in BOUNDS
+            )
+        return self._reserved[key]
+
+    def least_reserved(self, layout: Layout, device: ServingDevice = ANY_DEVICE) -> ByteRange:
+        """The least a GPU of a class needs beside its context and library workspaces.
 
         Communicators are in the engine's own figures: at start, and outside PyTorch.
         """
         setup = self.setup(layout)
         if self.workload.run.engine in POOLED:
-            engine = pooled.engine_of(setup, ANY_DEVICE)
+            engine = pooled.engine_of(setup, device)
             index, size = pooled.least(engine)
             alone = rules_of(self.workload.run.engine, self.workload.run.version)
             start = engine.stages[index].start
             first = alone.rule("start-used-one").size()
             beyond = ByteRange(*(max(0, getattr(start, b) - getattr(first, b)) for b in BOUNDS))
             return size + beyond
-        hugging = HuggingFace(setup)
+        hugging = HuggingFace(setup, device)
         return modules.reserved(hugging, modules.worst_stage(hugging))
 
     def estimate(
@@ -165,15 +179,16 @@ class PreparedServing:
     ) -> tuple[PoolEstimate, ServingView]:
         """The GPU pool of an engine with a pool: the least for what is asked.
 
-        The pool is what plans are made with, so it takes the larger of the defaults that differ
-        between GPUs; the view beside it is of the device itself.
+        The pool is what plans are made with: that of the device's class, whatever its size; the
+        view beside it is of the device itself.
         """
-        engine = pooled.engine_of(setup, ANY_DEVICE)
+        like = device_class(device, setup.run.engine)
+        engine = pooled.engine_of(setup, like)
         index, size = pooled.least(engine)
         stage = engine.stages[index]
         cache = pooled.needed_bytes(engine, stage)
         allocated = stage.weights + stage.activations + ByteRange(cache, cache, cache)
-        device_use = self.least_reserved(setup.layout) + overhead.total(0, 1)
+        device_use = self.least_reserved(setup.layout, like) + overhead.total(0, 1)
         seen = pooled.view(pooled.engine_of(setup, device), _version_words(self.workload))
         made = self._balanced(pooled.phases(engine), device_use)
         reserved = ByteRange(*(max(getattr(allocated, b), getattr(size, b)) for b in BOUNDS))
@@ -201,7 +216,7 @@ class PreparedServing:
         self, setup: Setup, device: ServingDevice, overhead: DeviceOverhead
     ) -> tuple[PoolEstimate, ServingView]:
         """The GPU pool of transformers and PyTorch, as plans see it; the view is the device's."""
-        engine = HuggingFace(setup)
+        engine = HuggingFace(setup, device_class(device, setup.run.engine))
         stage = modules.worst_stage(engine)
         allocated, reserved = modules.allocated(engine, stage), modules.reserved(engine, stage)
         context = overhead.total(int(setup.layout.tp > 1), setup.layout.tp)

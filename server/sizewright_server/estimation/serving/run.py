@@ -54,6 +54,8 @@ class ServingRun:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     block_tokens: int | None = None
+    #: vLLM's LLM class, which batches more tokens by default than its server.
+    offline: bool = False
     eager: bool = False
     chunked_prefill: bool | None = None
     shared_prefix_tokens: int = 0
@@ -99,17 +101,19 @@ class ServingWorkload:
 class ServingDevice:
     """A GPU as an engine sees it: what CUDA reports as its total, in bytes.
 
-    `linked` GPUs talk over NVLink or its like; `roomy` ones get vLLM's larger default batches.
+    `linked` GPUs talk over NVLink or its like. `sized_bytes` is the memory by which engines pick
+    their default batches (0: that of a large GPU); `modest` ones get the small ones in spite of it.
     """
 
     name: str
     total: ByteRange
     vendor: str = "nvidia"
     linked: bool = False
-    roomy: bool = False
     #: CUDA compute capability; 0 where it is not known.
     capability: float = 0.0
+    sized_bytes: int = 0
+    modest: bool = False
 
 
 #: No device given: what a large data-centre GPU has; only defaults and doubts depend on it.
-ANY_DEVICE = ServingDevice("any GPU", ByteRange(0, 0, 0), linked=True, roomy=True)
+ANY_DEVICE = ServingDevice("any GPU", ByteRange(0, 0, 0), linked=True)

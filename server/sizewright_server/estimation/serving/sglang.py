@@ -38,7 +38,7 @@ class Sglang:
         self.setup, self.device = setup, device
         self.rules: Rules = rules_of("sglang", setup.run.version)
         self.longest = setup.run.max_model_len or setup.model.positions
-        self.chunk, self.graph_rows = _defaults(device.total.best_bytes)
+        self.chunk, self.graph_rows = _defaults(device.sized_bytes)
 
     @property
     def forward_tokens(self) -> int:

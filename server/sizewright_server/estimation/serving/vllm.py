@@ -11,6 +11,7 @@ from functools import cached_property, partial
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import PagedPool, pool_of
+from sizewright_server.estimation.serving.devices import SIZES
 from sizewright_server.estimation.serving.forward import (
     encoder_bytes,
     expert_bytes,
@@ -29,6 +30,10 @@ BLOCK_TOKENS = 16
 #: Contexts above which V0 prefills in chunks by itself (arg_utils.py).
 V0_CHUNKS_FROM = 32_768
 V0_CHUNK = 2_048
+#: Memory from which default batches are larger, and largest; tokens of a batch below, between and
+#: above them, of the server and of the offline class (arg_utils.py, `get_batch_defaults`).
+LARGE_FROM, LARGEST_FROM = SIZES["vllm"]
+SERVER_TOKENS, OFFLINE_TOKENS = (2048, 8192, 16_384), (8192, 16_384, 16_384)
 #: Largest batch graphs are captured for.
 LARGEST_CAPTURE = 512
 #: Bytes a logit of the sampler that sorts, which devices without the Triton kernel's support keep;
@@ -80,16 +85,23 @@ class Vllm:
         share, total = self.utilization, self.device.total
         return ByteRange(*(int(share * b) for b in _bounds(total)))
 
+    def _tier(self) -> int:
+        """The row of default batches the device gets by its memory and name."""
+        size = self.device.sized_bytes
+        if size >= LARGEST_FROM and self.rules.rule("largest-batches").on:
+            return 2
+        modest = self.device.modest and self.rules.rule("modest-devices").on
+        return int((not size or size >= LARGE_FROM) and not modest)
+
     def _batches(self) -> Batches:
         run = self.setup.run
-        roomy = self.device.roomy and self.generation == "v1"
-        usual = int(self.rules.rule("default-sequences").value)
-        if self.generation == "v0":
-            usual = 256
-        sequences = run.max_num_seqs or (1024 if roomy else usual)
         if self.generation == "v1":
-            tokens = run.max_num_batched_tokens or (8192 if roomy else 2048)
-            return Batches(sequences, tokens)
+            tier = self._tier()
+            small = int(self.rules.rule("default-sequences").value)
+            sequences = run.max_num_seqs or (1024 if tier else small)
+            tokens = (OFFLINE_TOKENS if run.offline else SERVER_TOKENS)[tier]
+            return Batches(sequences, run.max_num_batched_tokens or tokens)
+        sequences = run.max_num_seqs or 256
         chunked = run.chunked_prefill
         if chunked is None:
             chunked = self.longest > V0_CHUNKS_FROM
@@ -137,8 +149,11 @@ class Vllm:
         fixed = int(self.rules.rule("library-workspace").size().best_bytes)
         experts = expert_bytes(model, setup.scheme, tokens, size, layout.tp * layout.ep)
         images = 0 if setup.run.skip_encoder else encoder_bytes(model, tokens, size)
-        buffers = self.rules.rule("hidden-buffers").value
-        layer = layer_bytes(model, tokens, size, layout.tp, buffers)
+        buffers = self.rules.rule("hidden-buffers")
+        least, layer, widest = (
+            layer_bytes(model, tokens, size, layout.tp, count)
+            for count in (buffers.low, buffers.value, buffers.high)
+        )
         moments = [(layer + experts, f"a layer over {tokens:,} tokens {layer:,} B")]
         if index == layout.pp - 1:
             sampled, words = self._sampler(size)
@@ -147,9 +162,12 @@ class Vllm:
             tower = tower_bytes(model, size)
             moments.append((tower, f"the vision tower {tower:,} B"))
         most, words = max(moments)
-        best = most + images + passed + fixed
         states = self._states_apart(index)
-        best += states
+        beside = images + passed + fixed + states
+        best = most + beside
+        # What stands beside the feed-forward is known by its bounds; it counts where it is most.
+        low = (least + experts if most == layer + experts else most) + beside
+        high = max(most, widest + experts) + beside
         for name, extra in (
             ("experts", experts),
             ("images", images),
@@ -158,7 +176,7 @@ class Vllm:
         ):
             words += f" + {name} {extra:,} B" if extra else ""
         less, more = ACTIVATION_DOUBT
-        size_range = ByteRange(int(best * (1 - less)), best, int(best * (1 + more)))
+        size_range = ByteRange(int(low * (1 - less)), best, int(high * (1 + more)))
         return size_range, f"{words} + workspace {fixed:,} B"
 
     def _states_apart(self, index: int) -> int:

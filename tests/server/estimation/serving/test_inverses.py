@@ -32,7 +32,7 @@ MODELS = (
 
 def device(total_bytes: int) -> ServingDevice:
     same = ByteRange(total_bytes, total_bytes, total_bytes)
-    return ServingDevice("a GPU", same, linked=True, roomy=True, capability=9.0)
+    return ServingDevice("a GPU", same, linked=True, capability=9.0)
 
 
 def view(preset: str, total_bytes: int = 0, **run: object) -> ServingView:

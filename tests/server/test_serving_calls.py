@@ -98,8 +98,8 @@ def test_without_a_gpu_only_the_need_is_known_and_a_warning_says_so(client: Sizi
 
 
 def test_a_version_newer_than_the_rules_says_so_and_widens(client: SizingClient) -> None:
-    known = estimate(client, served(serving={"engine_version": "0.21.0"}), device="H100-SXM")
-    newer = estimate(client, served(serving={"engine_version": "0.30.1"}), device="H100-SXM")
+    known = estimate(client, served(serving={"engine_version": "0.33.0"}), device="H100-SXM")
+    newer = estimate(client, served(serving={"engine_version": "0.40.1"}), device="H100-SXM")
 
     assert "engine-version-newer" in {warning.code for warning in newer.warnings}
     assert "engine-version-newer" not in {warning.code for warning in known.warnings}

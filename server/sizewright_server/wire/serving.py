@@ -55,6 +55,7 @@ class ServingSection(Section):
     swap_bytes: Bytes | None
     cpu_offload_bytes: Bytes
     draft_tokens: Annotated[int, Field(ge=0, le=64)]
+    decode_context_parallel: Annotated[int, Field(ge=0, le=1024)]
 
 
 #: Fields of the message by the section's, where their names differ.
@@ -67,6 +68,7 @@ NAMES = {
     "cache_tokens": "serving.static_cache_tokens",
     "swap_bytes": "serving.swap_space_bytes",
     "draft_tokens": "serving.speculative.tokens",
+    "decode_context_parallel": "serving.decode_context_parallel",
 }
 SETTINGS = (
     "max_model_len",
@@ -74,6 +76,10 @@ SETTINGS = (
     "max_num_batched_tokens",
     "shared_prefix_tokens",
     "cpu_offload_bytes",
+)
+UNSET_AT_ZERO = (
+    *("group_size", "utilization", "max_model_len", "max_num_seqs"),
+    *("max_num_batched_tokens", "block_tokens", "cache_tokens"),
 )
 
 
@@ -167,6 +173,8 @@ class ServingReader:
                 ("engine_generation", bool(settings.engine_generation)),
                 ("swap_space_bytes", settings.HasField("swap_space_bytes")),
                 ("graphs_in_budget", settings.HasField("graphs_in_budget")),
+                ("offline", settings.offline),
+                ("decode_context_parallel", settings.decode_context_parallel > 1),
             ):
                 if given:
                     self._wrong(f"serving.{name}", f"is a setting of vllm, not {engine}")
@@ -181,7 +189,10 @@ class ServingReader:
         if layout.zero:
             self._wrong(f"{field}.zero", "must be 0: nothing is trained")
         if layout.cp > 1:
-            self._wrong(f"{field}.cp", "context parallelism of serving is not built yet; use 1")
+            self._wrong(
+                f"{field}.cp",
+                "must be 1: ranks that share sequences are serving.decode_context_parallel of vllm",
+            )
         if layout.offload != "none":
             self._wrong(f"{field}.offload", "use serving.cpu_offload_bytes for an engine")
         if layout.ep > 1 and engine not in POOLED:
@@ -212,6 +223,7 @@ class ServingReader:
                 settings.swap_space_bytes if settings.HasField("swap_space_bytes") else None
             ),
             "draft_tokens": settings.speculative.tokens,
+            "decode_context_parallel": settings.decode_context_parallel,
         }
         if values["engine"] not in ENGINES:
             values["engine"] = "transformers"
@@ -240,22 +252,16 @@ def _run(
 ) -> ServingRun:
     settings = message.serving
     values = section.model_dump()
-    for name in (
-        "group_size",
-        "utilization",
-        "max_model_len",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "block_tokens",
-        "cache_tokens",
-    ):
+    for name in UNSET_AT_ZERO:
         values[name] = values[name] or None
+    values["decode_context_parallel"] = values["decode_context_parallel"] or 1
     wanted = settings.adapters
     return ServingRun(
         **values,
         weight_type=weight_type,
         kv_type=kv_type,
         version=version,
+        offline=settings.offline,
         eager=settings.enforce_eager,
         chunked_prefill=(
             settings.chunked_prefill if settings.HasField("chunked_prefill") else None

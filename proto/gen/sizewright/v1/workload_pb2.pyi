@@ -1661,6 +1661,8 @@ class ServingSettings(_message.Message):
     SPECULATIVE_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     STATIC_CACHE_TOKENS_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
+    DECODE_CONTEXT_PARALLEL_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.str
     """Engine version, such as "0.19.0". Empty means the newest whose rules are known."""
     gpu_memory_utilization: _builtins.float
@@ -1703,6 +1705,12 @@ class ServingSettings(_message.Message):
     """Weights of each rank that stay in host memory."""
     static_cache_tokens: _builtins.int
     """Tokens per sequence a static cache has room for; 0 means the prompt and the new tokens."""
+    offline: _builtins.bool
+    """vLLM's offline LLM class rather than its server: more tokens in one pass by default."""
+    decode_context_parallel: _builtins.int
+    """vLLM's decode context parallelism: tensor-parallel ranks that share each sequence's tokens
+    instead of copies of its key/value heads; 0 means 1. It takes no further GPUs.
+    """
     @_builtins.property
     def speculative(self) -> Global___SpeculativeDecoding:
         """A draft model that proposes tokens."""
@@ -1735,10 +1743,12 @@ class ServingSettings(_message.Message):
         speculative: Global___SpeculativeDecoding | None = ...,
         adapters: Global___AdapterSlots | None = ...,
         static_cache_tokens: _builtins.int = ...,
+        offline: _builtins.bool = ...,
+        decode_context_parallel: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill", "_graphs_in_budget", b"_graphs_in_budget", "_swap_space_bytes", b"_swap_space_bytes", "adapters", b"adapters", "chunked_prefill", b"chunked_prefill", "graphs_in_budget", b"graphs_in_budget", "speculative", b"speculative", "swap_space_bytes", b"swap_space_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill", "_graphs_in_budget", b"_graphs_in_budget", "_swap_space_bytes", b"_swap_space_bytes", "adapters", b"adapters", "block_size", b"block_size", "chunked_prefill", b"chunked_prefill", "compute_dtype", b"compute_dtype", "cpu_offload_bytes", b"cpu_offload_bytes", "data_parallel_attention", b"data_parallel_attention", "disable_hybrid_cache", b"disable_hybrid_cache", "enforce_eager", b"enforce_eager", "engine_generation", b"engine_generation", "engine_version", b"engine_version", "gpu_memory_utilization", b"gpu_memory_utilization", "graphs_in_budget", b"graphs_in_budget", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "quantisation_group_size", b"quantisation_group_size", "shared_prefix_tokens", b"shared_prefix_tokens", "skip_multimodal_profiling", b"skip_multimodal_profiling", "speculative", b"speculative", "static_cache_tokens", b"static_cache_tokens", "swap_space_bytes", b"swap_space_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill", "_graphs_in_budget", b"_graphs_in_budget", "_swap_space_bytes", b"_swap_space_bytes", "adapters", b"adapters", "block_size", b"block_size", "chunked_prefill", b"chunked_prefill", "compute_dtype", b"compute_dtype", "cpu_offload_bytes", b"cpu_offload_bytes", "data_parallel_attention", b"data_parallel_attention", "decode_context_parallel", b"decode_context_parallel", "disable_hybrid_cache", b"disable_hybrid_cache", "enforce_eager", b"enforce_eager", "engine_generation", b"engine_generation", "engine_version", b"engine_version", "gpu_memory_utilization", b"gpu_memory_utilization", "graphs_in_budget", b"graphs_in_budget", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "offline", b"offline", "quantisation_group_size", b"quantisation_group_size", "shared_prefix_tokens", b"shared_prefix_tokens", "skip_multimodal_profiling", b"skip_multimodal_profiling", "speculative", b"speculative", "static_cache_tokens", b"static_cache_tokens", "swap_space_bytes", b"swap_space_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chunked_prefill: _TypeAlias = _typing.Literal["chunked_prefill"]  # noqa: Y015
     _WhichOneofArgType__chunked_prefill: _TypeAlias = _typing.Literal["_chunked_prefill", b"_chunked_prefill"]  # noqa: Y015

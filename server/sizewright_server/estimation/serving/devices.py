@@ -21,7 +21,7 @@ AMD_CARD_FROM = 100 * GIB
 #: Memory from which default batches change: vLLM's arg_utils.py, SGLang's server_args.py.
 SIZES = {
     "vllm": (70 * GIB, 160 * GIB),
-    "sglang": (20 * GIB, 35 * GIB, 60 * GIB, 100 * GIB, 160 * GIB),
+    "sglang": (20 * GIB, 25 * GIB, 35 * GIB, 60 * GIB, 81 * GIB, 90 * GIB, 160 * GIB),
 }
 #: Links slower than this are bridges and PCIe.
 LINK_GB_PER_SECOND = 300

@@ -6,8 +6,11 @@ from functools import lru_cache
 
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.serving.model import ServedModel
-from sizewright_server.estimation.serving.run import POOLED, ServingWorkload
+from sizewright_server.estimation.serving.run import POOLED, ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Layout
+
+#: The version of vLLM that has decode context parallelism for latents and for heads.
+CONTEXT_PARALLEL_FROM = (0, 11)
 
 
 def legal_tensor_parallel(model: ServedModel) -> tuple[int, ...]:
@@ -35,6 +38,38 @@ def serving_layouts(
     return tuple(found)
 
 
+def shares_context(model: ServedModel, tp: int, ranks: int) -> bool:
+    """Whether `ranks` of `tp` can share sequences: latents always, heads only where ranks hold
+    copies of them (vllm/config/model.py, `verify_with_parallel_config`)."""
+    if tp % ranks:
+        return False
+    if any(cache.kind == "latent" for cache in model.caches):
+        return True
+    return ranks <= tp // model.kv_heads and (model.heads // model.kv_heads) % ranks == 0
+
+
+def _context_parallel(
+    run: ServingRun, model: ServedModel, legal: tuple[int, ...]
+) -> list[Violation]:
+    """What contradicts decode context parallelism."""
+    field, ranks = "workload.inference.serving.decode_context_parallel", run.decode_context_parallel
+    if run.version is not None and run.version < CONTEXT_PARALLEL_FROM:
+        since = ".".join(map(str, CONTEXT_PARALLEL_FROM))
+        return [Violation(field, f"vllm has it since {since}")]
+    if any(cache.kind in ("sliding", "chunked") for cache in model.caches):
+        return [Violation(field, "vllm has none for layers with windows (SlidingWindowSpec)")]
+    possible = [tp for tp in legal if shares_context(model, tp, ranks)]
+    asked = run.layout.tp if run.layout is not None else None
+    if not possible or (asked is not None and asked not in possible):
+        sizes = ", ".join(map(str, possible)) or "none"
+        text = (
+            f"{ranks} ranks cannot share {model.kv_heads} key/value heads; it takes copies of them "
+            f"and a tensor-parallel size of: {sizes}"
+        )
+        return [Violation(field, text)]
+    return []
+
+
 def refuse_contradictions(
     workload: ServingWorkload, model: ServedModel, legal: tuple[int, ...]
 ) -> None:
@@ -51,6 +86,8 @@ def refuse_contradictions(
     if layout is not None and layout.pp > len(model.order):
         text = f"{layout.pp} stages for {len(model.order)} layers"
         wrong.append(Violation(f"{field}.parallelism.explicit.pp", text))
+    if run.decode_context_parallel > 1:
+        wrong += _context_parallel(run, model, legal)
     longest = run.max_model_len
     if longest and run.tokens > longest and run.engine in POOLED:
         text = f"{longest} is less than input_tokens + new_tokens ({run.tokens})"

@@ -18,6 +18,7 @@ from sizewright_server.estimation.serving.view import (
     ServingView,
 )
 
+BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
 #: Weights lie this share around their shapes; a version newer than the known ones doubles it.
 WEIGHT_DOUBT = {"plain": (0.002, 0.004), "quantised": (0.01, 0.03)}
 #: Bytes of small tensors nobody lists: position ids, rotary tables, masks, generation state.
@@ -106,14 +107,15 @@ def reserved(engine: HuggingFace, stage: int) -> ByteRange:
 def all_gpus(engine: HuggingFace) -> ByteRange:
     """Peaks of every GPU of the pipeline added up, as benchmarks over a device map report."""
     made = ByteRange(0, 0, 0)
-    for stage in range(engine.setup.layout.pp):
-        made = made + allocated(engine, stage)
+    for stage, count in engine.setup.distinct_stages:
+        one = allocated(engine, stage)
+        made = made + ByteRange(*(count * getattr(one, bound) for bound in BOUNDS))
     return made
 
 
 def worst_stage(engine: HuggingFace) -> int:
     """The fullest GPU."""
-    stages = range(engine.setup.layout.pp)
+    stages = (stage for stage, _ in engine.setup.distinct_stages)
     return max(stages, key=lambda i: allocated(engine, i).best_bytes)
 
 

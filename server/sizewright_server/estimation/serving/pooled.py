@@ -9,7 +9,7 @@ from sizewright_server.estimation.memory import ByteRange, Part, Phase
 from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.serving.sglang import Sglang
 from sizewright_server.estimation.serving.stages import Setup, Stage
-from sizewright_server.estimation.serving.texts import exact, part, total
+from sizewright_server.estimation.serving.texts import exact, part, remainder, total
 from sizewright_server.estimation.serving.view import (
     LONGEST,
     MOST_SEQUENCES,
@@ -31,7 +31,7 @@ class PoolEngine(Protocol):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage of the pipeline."""
+        """The stages of the pipeline that differ, the first one first."""
         ...
 
     @property
@@ -94,7 +94,8 @@ def needed_bytes(engine: PoolEngine, stage: Stage) -> int:
 
 
 def least(engine: PoolEngine) -> tuple[int, ByteRange]:
-    """The stage that needs most, and the least a GPU must have there beside its context."""
+    """Which of the differing stages needs most, and the least a GPU must have there beside its
+    context."""
     sizes = [engine.least_bytes(stage, needed_bytes(engine, stage)) for stage in engine.stages]
     worst = max(range(len(sizes)), key=lambda i: sizes[i].best_bytes)
     return worst, sizes[worst]
@@ -142,12 +143,7 @@ def phases(engine: PoolEngine) -> tuple[Phase, ...]:
         *moving,
         part("cuda-graphs", stage.graphs),
     ]
-    held = total(tuple(serving))
-    reserve = ByteRange(
-        max(0, size.low_bytes - held.low_bytes),
-        max(0, size.best_bytes - held.best_bytes),
-        max(0, size.high_bytes - held.high_bytes),
-    )
+    reserve = remainder(size, total(tuple(serving)))
     serving.append(part("utilization-reserve", reserve, f"share {engine.utilization:g}"))
     return (
         _phase("load", [start, weights]),

@@ -24,6 +24,7 @@ from sizewright_server.estimation.serving.layouts import (
     legal_tensor_parallel,
     refuse_contradictions,
     serving_layouts,
+    shares_context,
 )
 from sizewright_server.estimation.serving.model import ServedModel
 from sizewright_server.estimation.serving.notices import notices_of
@@ -42,7 +43,7 @@ from sizewright_server.estimation.serving.run import (
     ServingWorkload,
 )
 from sizewright_server.estimation.serving.stages import ITEMSIZE, Setup, Tables
-from sizewright_server.estimation.serving.texts import part, total
+from sizewright_server.estimation.serving.texts import part, remainder, total
 from sizewright_server.estimation.serving.view import ServingView
 from sizewright_server.estimation.workload import Layout
 
@@ -62,9 +63,13 @@ class PreparedServing:
         scheme = _scheme(workload, self.model)
         self.tables = Tables(self.model, scheme, ITEMSIZE[run.compute_type], draft)
         self.legal_tp = legal_tensor_parallel(self.model)
+        refuse_contradictions(workload, self.model, self.legal_tp)
+        ranks = run.decode_context_parallel
+        if ranks > 1:
+            sizes = (tp for tp in self.legal_tp if shares_context(self.model, tp, ranks))
+            self.legal_tp = tuple(sizes)
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         self._reserved: dict[tuple[tuple[Layout, ...], ServingDevice], tuple[Column, ...]] = {}
-        refuse_contradictions(workload, self.model, self.legal_tp)
 
     @property
     def architecture(self) -> str:
@@ -194,7 +199,7 @@ class PreparedServing:
         reserved = ByteRange(*(max(getattr(allocated, b), getattr(size, b)) for b in BOUNDS))
         return PoolEstimate(
             pool="gpu",
-            scope=_scope(setup.layout, index),
+            scope=_scope(setup.layout, stage.index),
             phases=made,
             peak_phase="serving",
             peak=device_use,
@@ -208,7 +213,7 @@ class PreparedServing:
         rest = [p for p in last.parts if p.name != "engine-start"]
         held = ByteRange(*(sum(getattr(p.size, b) for p in rest) for b in BOUNDS))
         start = next(p for p in last.parts if p.name == "engine-start")
-        size = _rest(peak, held)
+        size = remainder(peak, held)
         parts = (replace(start, size=size, numbers=f"{size.best_bytes:,} B"), *rest)
         return (*phases[:-1], Phase(last.name, peak, parts))
 
@@ -228,7 +233,7 @@ class PreparedServing:
         for phase in found:
             parts = phase.parts
             if phase is highest:
-                parts = (*parts, part("allocator-slack", _rest(reserved, phase.total)))
+                parts = (*parts, part("allocator-slack", remainder(reserved, phase.total)))
             phases.append(Phase(phase.name, total((*parts, *runtime)), (*parts, *runtime)))
         return PoolEstimate(
             pool="gpu",
@@ -254,12 +259,6 @@ class PreparedServing:
         worst = max(made, key=lambda phase: phase.total.best_bytes)
         peak = ByteRange(*(max(getattr(p.total, b) for p in made) for b in BOUNDS))
         return PoolEstimate("host", "one node", tuple(made), worst.name, peak)
-
-
-def _rest(whole: ByteRange, held: ByteRange) -> ByteRange:
-    """What is left of `whole` beside `held`, each bound no smaller than the one below it."""
-    low, best, high = (max(0, getattr(whole, b) - getattr(held, b)) for b in BOUNDS)
-    return ByteRange(low, max(low, best), max(low, best, high))
 
 
 def _highest(made: tuple[host.HostPhase, ...], bound: str) -> tuple[int, int]:

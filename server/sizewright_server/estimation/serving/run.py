@@ -62,6 +62,8 @@ class ServingRun:
     hybrid_cache: bool = True
     skip_encoder: bool = False
     attention_data_parallel: bool = False
+    #: Tensor-parallel ranks that share each sequence's tokens (vLLM's decode context parallelism).
+    decode_context_parallel: int = 1
     graphs_in_budget: bool | None = None
     swap_bytes: int | None = None
     cpu_offload_bytes: int = 0

@@ -10,22 +10,18 @@ from functools import cached_property, partial
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import PagedPool, split_pool
+from sizewright_server.estimation.serving.devices import SIZES
 from sizewright_server.estimation.serving.forward import expert_bytes, layer_bytes, tower_bytes
 from sizewright_server.estimation.serving.rules import Rules, rules_of
 from sizewright_server.estimation.serving.run import ServingDevice
+from sizewright_server.estimation.serving.sglang_defaults import default_chunk, default_share
 from sizewright_server.estimation.serving.stages import NOTHING, Setup, Stage
 
-GIB = 2**30
-MIB = 2**20
-#: Default fractions by tensor-parallel size (server_args.py before 0.5).
-FRACTIONS = ((16, 0.79), (8, 0.81), (4, 0.85), (2, 0.87), (1, 0.88))
-#: Prefill chunk and largest graph batch by the GPU's memory in GiB (server_args.py).
-DEFAULTS = ((20, 2048, 8), (35, 2048, 24), (60, 4096, 160), (100, 8192, 512), (160, 8192, 512))
-LARGEST_DEFAULTS = (16_384, 512)
 ACTIVATION_DOUBT = (0.3, 0.5)
-#: The fraction is rounded to three digits, and found again from the size it leads to.
+#: The fraction is rounded to three digits: what is sure is so much less.
 SHARE_ROUNDING = 0.0006
-SHARE_STEPS = 30
+#: How exactly the least size is found, and a size no GPU has.
+STEP, UNBOUNDED = 4096, 2**50
 
 
 class Sglang:
@@ -38,7 +34,7 @@ class Sglang:
         self.setup, self.device = setup, device
         self.rules: Rules = rules_of("sglang", setup.run.version)
         self.longest = setup.run.max_model_len or setup.model.positions
-        self.chunk, self.graph_rows = _defaults(device.sized_bytes)
+        self.chunk = default_chunk(setup.run.version, device.sized_bytes)
 
     @property
     def forward_tokens(self) -> int:
@@ -55,26 +51,18 @@ class Sglang:
         """mem_fraction_static on this device."""
         return self._share(self.device.total.best_bytes)
 
-    def _share(self, total_bytes: int) -> float:
-        """The fraction of a GPU of that size: stated, by table, or by what is kept in reserve."""
+    def _share(self, total_bytes: int, *, rounded: bool = True) -> float:
+        """The fraction of a GPU of that size: stated, or the default."""
         stated = self.setup.run.utilization
-        if stated is not None:
-            return stated
-        tp = self.setup.layout.tp
-        if self.rules.rule("fraction-by-reserve").on and total_bytes:
-            chunk, rows = _defaults(total_bytes)
-            chunk = self.setup.run.max_num_batched_tokens or chunk
-            reserve = 1.5 * chunk + 2 * rows + tp / 8 * 1024
-            return max(0.5, round(1 - reserve * MIB / total_bytes, 3))
-        return next(share for ranks, share in FRACTIONS if tp >= ranks)
+        return default_share(self.setup, total_bytes, rounded=rounded) if stated is None else stated
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage of the pipeline."""
+        """The stages of the pipeline that differ."""
         tables, setup = self.setup.tables, self.setup
         return tuple(
             tables.stage((self.device, setup.stage_key(i)), partial(self._stage, i))
-            for i in range(setup.layout.pp)
+            for i, _ in setup.distinct_stages
         )
 
     def _stage(self, index: int) -> Stage:
@@ -91,6 +79,7 @@ class Sglang:
             start=self._start(),
             pool=self._pool(index),
             weight_parts=(*parts, ("loading-overhead", extra.best_bytes)),
+            index=index,
             activation_words=f"a layer over a chunk of {self.forward_tokens:,} tokens",
         )
 
@@ -159,18 +148,22 @@ class Sglang:
     def _least_for(self, static: int, start: int) -> int:
         """The least free memory whose fraction holds `static`: the fraction follows the size."""
         total = start + static
-        for _ in range(SHARE_STEPS):
-            needed = start + int(static / (self._share(total) - SHARE_ROUNDING))
-            if needed <= total:
+        for bound in (*SIZES["sglang"], UNBOUNDED):
+            if total < bound:
+                total = self._grown(total, bound, static, start)
+            if total < bound:
                 break
-            total = needed
         return total - start
 
+    def _grown(self, total: int, bound: int, static: int, start: int) -> int:
+        """The least size that holds `static` under the defaults of `total`; `bound` if none below.
 
-def _defaults(total_bytes: int) -> tuple[int, int]:
-    """Prefill chunk and largest graph batch of a GPU of that size; 0 is not known."""
-    gib = total_bytes / GIB or 80
-    for below, chunk, rows in DEFAULTS:
-        if gib < below:
-            return chunk, rows
-    return LARGEST_DEFAULTS
+        A size that lacks so many bytes must be larger by at least as many.
+        """
+        while total < bound:
+            share = self._share(total, rounded=False) - SHARE_ROUNDING
+            lacking = static - int(share * (total - start))
+            if lacking <= 0:
+                return total
+            total += lacking + STEP
+        return bound

@@ -30,6 +30,8 @@ class Stage:
     start: ByteRange
     pool: PagedPool
     weight_parts: tuple[tuple[str, int], ...]
+    #: Its number in the pipeline: the first of those that hold the same.
+    index: int = 0
     #: How the activations come about, with numbers.
     activation_words: str = ""
 
@@ -56,6 +58,7 @@ class Tables:
         self._weights: dict[int, WeightTable] = {}
         self._counts: dict[tuple[int, int], CacheCounts] = {}
         self._stages: dict[Hashable, Stage] = {}
+        self._groups: dict[int, tuple[tuple[int, int], ...]] = {}
         #: Sums that neither batch nor length changes, by what they are of.
         self.numbers: dict[Hashable, int] = {}
 
@@ -72,6 +75,21 @@ class Tables:
         if key not in self._stages:
             self._stages[key] = made()
         return self._stages[key]
+
+    def stage_kind(self, pp: int, stage: int) -> Hashable:
+        """The layers of a stage by kind, and whether it is first or last."""
+        kinds = self.model.order
+        layers = Counter(kinds[i] for i in stage_layers(len(kinds), pp, stage))
+        return frozenset(layers.items()), stage == 0, stage == pp - 1
+
+    def stage_groups(self, pp: int) -> tuple[tuple[int, int], ...]:
+        """The first stage of each kind in a pipeline, and how many are of its kind."""
+        if pp not in self._groups:
+            found: dict[Hashable, list[int]] = {}
+            for stage in range(pp):
+                found.setdefault(self.stage_kind(pp, stage), []).append(stage)
+            self._groups[pp] = tuple((alike[0], len(alike)) for alike in found.values())
+        return self._groups[pp]
 
     @cached_property
     def drafted(self) -> WeightTable | None:
@@ -133,10 +151,13 @@ class Setup:
 
     def stage_key(self, stage: int) -> Hashable:
         """Equal for stages that hold the same: their layers, and whether they are first or last."""
-        layout, kinds = self.layout, self.model.order
-        layers = Counter(kinds[i] for i in stage_layers(len(kinds), layout.pp, stage))
-        ends = (stage == 0, stage == layout.pp - 1)
-        return layout.tp, layout.ep, layout.pp > 1, frozenset(layers.items()), ends
+        layout = self.layout
+        return layout.tp, layout.ep, layout.pp > 1, self.tables.stage_kind(layout.pp, stage)
+
+    @property
+    def distinct_stages(self) -> tuple[tuple[int, int], ...]:
+        """The first stage of each kind with how many are like it: stages that hold the same."""
+        return self.tables.stage_groups(self.layout.pp)
 
     def layer_count(self, stage: int) -> int:
         """Layers of a stage that have a cache."""

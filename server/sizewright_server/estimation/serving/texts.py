@@ -30,6 +30,15 @@ def exact(name: str, size: int, numbers: str = "") -> Part:
     return part(name, ByteRange(size, size, size), numbers)
 
 
+def remainder(whole: ByteRange, held: ByteRange) -> ByteRange:
+    """What is left of `whole` beside `held`: exact in the best value, in order around it."""
+    low, best, high = (
+        max(0, getattr(whole, bound) - getattr(held, bound))
+        for bound in ("low_bytes", "best_bytes", "high_bytes")
+    )
+    return ByteRange(min(low, best), best, max(best, high))
+
+
 def total(parts: Iterable[Part]) -> ByteRange:
     """The sum of parts."""
     made = ByteRange(0, 0, 0)

@@ -6,7 +6,7 @@ Sources: vllm/v1/worker/gpu_worker.py (`determine_available_memory`), gpu_model_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from sizewright_server.estimation.memory import ByteRange
@@ -110,11 +110,11 @@ class Vllm:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage of the pipeline."""
+        """The stages of the pipeline that differ."""
         tables, setup = self.setup.tables, self.setup
         return tuple(
             tables.stage((self.device, setup.stage_key(i)), partial(self._stage, i))
-            for i in range(setup.layout.pp)
+            for i, _ in setup.distinct_stages
         )
 
     def _stage(self, index: int) -> Stage:
@@ -129,6 +129,7 @@ class Vllm:
             start=self._start(),
             pool=self.pool(index),
             weight_parts=tuple(parts),
+            index=index,
             activation_words=words,
         )
 
@@ -233,14 +234,17 @@ class Vllm:
         if self.generation == "v0":
             caches = {cache: n for cache, n in caches.items() if cache.kind != "state"}
         hybrid = self.generation == "v1" and run.hybrid_cache and rules.rule("hybrid-groups").on
-        return pool_of(
+        made = pool_of(
             caches,
             self.setup.cache_format(int(rules.rule("latent-multiple").value)),
             run.block_tokens if run.block_tokens and run.block_tokens <= 256 else BLOCK_TOKENS,
             hybrid=hybrid,
-            state_pages=int(rules.rule("state-pages").value),
+            # Each proposed token has a state of its own (`num_speculative_blocks` of MambaSpec).
+            state_pages=int(rules.rule("state-pages").value) + run.draft_tokens,
             group_bound=rules.rule("group-bound").value,
         )
+        # A block's tokens are spread over the ranks that share sequences.
+        return replace(made, block_tokens=made.block_tokens * run.decode_context_parallel)
 
     def tokens_of(self, blocks: int) -> int:
         """The tokens the engine says its blocks hold."""

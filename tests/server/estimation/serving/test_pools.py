@@ -7,8 +7,13 @@ from collections import Counter
 import pytest
 
 from sizewright_server.estimation.presets import find_preset
+from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.serving.caches import CacheFormat, PagedPool, pool_of
+from sizewright_server.estimation.serving.prepared import PreparedServing
 from sizewright_server.estimation.serving.reading import read_served_model
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
+from sizewright_server.estimation.workload import Layout, ModelSource
 
 GIB = 2**30
 
@@ -62,6 +67,49 @@ def test_fewer_heads_than_ranks_leave_one_head_on_each() -> None:
 
     assert pool("meta-llama/Meta-Llama-3-8B", "bf16", 32).block_bytes == eight.block_bytes
     assert eight.block_bytes == 16 * 32 * 2 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "tp", "ranks", "bytes_per_token"),
+    [
+        # 61 layers x 1152 B of latent, over four ranks; 80 layers x one head of 128 keys and 128
+        # values in bf16, which two ranks would hold twice.
+        ("deepseek-ai/DeepSeek-V3", 8, 4, 61 * 1152 // 4),
+        ("meta-llama/Meta-Llama-3-70B", 16, 2, 80 * 512 // 2),
+    ],
+)
+def test_ranks_that_share_sequences_hold_a_part_of_each(
+    preset: str, tp: int, ranks: int, bytes_per_token: int
+) -> None:
+    run = ServingRun(
+        "vllm", "bf16", "bf16", "bf16", batch=4, input_tokens=4096, decode_context_parallel=ranks
+    )
+    workload = ServingWorkload(ModelSource(find_preset(preset).config), run)
+    prepared = PreparedServing(workload)
+
+    seen = prepared.estimate(Layout(tp=tp), tp, device_overhead("nvidia", "9.0")).serving
+
+    assert seen is not None
+    assert seen.bytes_per_token == bytes_per_token
+    assert seen.needed_cache.best_bytes == 4 * 4096 * bytes_per_token
+    assert all(tp % ranks == 0 for tp in prepared.legal_tp)
+
+
+@pytest.mark.parametrize(
+    ("preset", "tp", "text"),
+    [
+        ("meta-llama/Meta-Llama-3-70B", 8, "cannot share 8 key/value heads"),
+        ("google/gemma-3-27b-it", 16, "windows"),
+    ],
+)
+def test_ranks_without_copies_of_heads_cannot_share_sequences(
+    preset: str, tp: int, text: str
+) -> None:
+    run = ServingRun(
+        "vllm", "bf16", "bf16", "bf16", decode_context_parallel=2, layout=Layout(tp=tp)
+    )
+    with pytest.raises(UnsupportedWorkload, match=text):
+        PreparedServing(ServingWorkload(ModelSource(find_preset(preset).config), run))
 
 
 def test_without_the_hybrid_manager_every_layer_keeps_every_token() -> None:

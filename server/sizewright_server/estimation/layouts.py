@@ -13,16 +13,24 @@ from sizewright_server.estimation.workload import Inference, Training
 #: Context parallelism is tried from this many tokens per sample on: below, other dimensions split
 #: activations without its exchange of keys and values.
 LONG_SEQUENCE = 8192
+#: Tokens a rank of a ring keeps at least: with fewer even NVLink takes longer to pass keys and
+#: values on than attention over them takes (Liu et al. 2023, Ring Attention, table 2: 1,000 on
+#: A100s with NVLink).
+RING_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class LegalSizes:
-    """Sizes of each dimension that the model and the run allow, 1 first."""
+    """Sizes of each dimension that the model and the run allow, 1 first.
+
+    `sp` are the tensor-parallel sizes that also split norms and residuals: they divide the tokens.
+    """
 
     tp: tuple[int, ...]
     pp: tuple[int, ...] = (1,)
     cp: tuple[int, ...] = (1,)
     ep: tuple[int, ...] = (1,)
+    sp: tuple[int, ...] = ()
     trains: bool = True
 
 
@@ -36,10 +44,12 @@ def legal_sizes(architecture: Architecture, run: Training | Inference) -> LegalS
     most = min(layers, micro) if len({r.role for r in architecture.runs[1:-1]}) == 1 else 1
     cp: tuple[int, ...] = (1,)
     if run.seq_len >= LONG_SEQUENCE and run.attention != "eager":
-        cp = tuple(c for c in _powers(run.seq_len // 2) if run.seq_len % (2 * c) == 0)
+        longest = run.seq_len // RING_TOKENS
+        cp = tuple(c for c in _powers(longest) if run.seq_len % (2 * c) == 0)
     experts = max(r.sizes.experts for r in architecture.runs)
     ep = tuple(e for e in _powers(experts) if experts % e == 0) if experts else (1,)
-    return LegalSizes(tp, _powers(most), cp, ep)
+    sp = tuple(size for size in tp if size > 1 and run.seq_len > 1 and run.seq_len % size == 0)
+    return LegalSizes(tp, _powers(most), cp, ep, sp)
 
 
 def _powers(most: int) -> tuple[int, ...]:
@@ -52,7 +62,8 @@ def possible_layouts(legal: LegalSizes, gpus: int, gpus_per_node: int) -> tuple[
     parallel ranks, then rings, experts and pipelines.
 
     Training tries each ZeRO stage over the data-parallel ranks (1 and 2 by DeepSpeed, 3 by FSDP2),
-    FSDP2 with every other dimension; inference tries replicas.
+    FSDP2 with every other dimension, and there norms and residuals split over tensor-parallel
+    ranks as well; inference tries replicas.
     """
     found = []
     for tp in legal.tp:
@@ -68,7 +79,11 @@ def possible_layouts(legal: LegalSizes, gpus: int, gpus_per_node: int) -> tuple[
             ]
     if legal.trains:
         for plain in [layout for layout in found if layout.sharding == "fsdp2"]:
-            found += _further(plain, legal)
+            if plain.tp not in legal.sp:
+                found += _further(plain, legal)
+                continue
+            split = replace(plain, sequence_parallel=True)
+            found += [split, *_further(split, legal)]
     return tuple(found)
 
 

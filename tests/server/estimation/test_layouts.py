@@ -378,6 +378,24 @@ def test_layouts_together_have_the_figures_each_has_alone() -> None:
         assert int(together.gpu_reserved_high_bytes[row]) == int(alone.gpu_reserved_high_bytes[0])
 
 
+def test_a_rank_of_a_ring_keeps_a_thousand_tokens() -> None:
+    run = Training("bf16-mixed", Optimizer("adamw"), 1, 8192)
+    layouts = prepare(Workload(ModelSource(LLAMA), run)).layouts_for(64, 8)
+
+    assert max(layout.cp for layout in layouts) == 8
+
+
+def test_norms_and_residuals_are_split_where_tensor_parallel_ranks_are_sharded_too() -> None:
+    run = Training("bf16-mixed", Optimizer("adamw"), 1, 8192)
+    prepared = prepare(Workload(ModelSource(LLAMA), run))
+    split = [layout for layout in prepared.layouts_for(16, 8) if layout.sequence_parallel]
+
+    assert {layout.tp for layout in split} == {2, 4, 8}
+    assert {layout.sharding for layout in split} == {"fsdp2"}
+    odd = prepare(Workload(ModelSource(LLAMA), replace(run, seq_len=8191)))
+    assert not any(layout.sequence_parallel for layout in odd.layouts_for(16, 8))
+
+
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 3]))
 @settings(max_examples=12, deadline=None)
 def test_more_ranks_never_need_more_memory_each(ranks: int, zero: int) -> None:

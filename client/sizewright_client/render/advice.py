@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizewright.v1 import catalog_pb2, plan_pb2
+from sizewright.v1 import plan_pb2
 from sizewright_catalog.money import amount
 from sizewright_client.render.figures import count, printable, size
 from sizewright_client.render.page import Page, grid_of
+from sizewright_client.render.plan_words import TERMS
 
 #: The least that is worth a word.
 LEAST_BYTES = 2**26
+#: The least share of memory that is worth paying more for.
+WORTH_PAYING_FOR = 0.01
 
 
 def put_techniques(page: Page, techniques: Sequence[plan_pb2.Technique]) -> None:
@@ -27,7 +30,7 @@ def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
         return
     page.heading("Pay more for more room: none of these is beaten in cost, room and nodes")
     grid = grid_of(("cost", "right"), ("room", "right"), ("machine", "left"), ("name", "left"))
-    for plan in plans:
+    for plan in _apart(plans):
         grid.add_row(
             amount(plan.cost_per_hour_nanos_usd),
             f"{100 * plan.free_share:.0f} % free",
@@ -96,9 +99,19 @@ def _changes(technique: plan_pb2.Technique) -> str:
     return f"{technique.title or technique.name} ({changes})"
 
 
+def _apart(plans: Sequence[plan_pb2.Recommendation]) -> list[plan_pb2.Recommendation]:
+    """The plans that give at least a hundredth more room than those shown with as few nodes."""
+    shown: list[plan_pb2.Recommendation] = []
+    for plan in plans:
+        rivals = [one.free_share for one in shown if one.node_count <= plan.node_count]
+        if not rivals or plan.free_share - max(rivals) >= WORTH_PAYING_FOR:
+            shown.append(plan)
+    return shown
+
+
 def _machine(plan: plan_pb2.Recommendation) -> str:
     if plan.HasField("machine"):
         return plan.machine.name.removeprefix("machines/")
     offer = plan.offer
-    term = "spot" if offer.term == catalog_pb2.PURCHASE_TERM_SPOT else "on-demand"
-    return f"{offer.provider} {offer.instance_type.type}, {offer.region}, {term}"
+    kind = f"{offer.provider} {offer.instance_type.type}"
+    return f"{kind}, {offer.region}, {TERMS.get(offer.term, '')}"

@@ -6,7 +6,8 @@ from sizewright.v1 import sizing_service_pb2
 from sizewright_client.render.advice import put_advice, put_limits
 from sizewright_client.render.estimate import put_estimate, put_warnings
 from sizewright_client.render.page import Page
-from sizewright_client.render.recommend import VERDICTS, put_pool_fits
+from sizewright_client.render.plan_words import VERDICTS
+from sizewright_client.render.recommend import put_pool_fits
 
 
 def put_check(

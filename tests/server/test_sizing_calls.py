@@ -113,6 +113,7 @@ def test_nothing_fits_is_an_answer_with_the_nearest_miss_and_its_numbers(
 ) -> None:
     request = example("llama3-8b-sft")
     request.constraints.devices[:] = ["T4"]
+    request.constraints.max_nodes = 1
     request.workload.training.precision = "fp32"
 
     answer = client.recommend(request)

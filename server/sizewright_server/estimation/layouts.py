@@ -49,6 +49,9 @@ def legal_sizes(architecture: Architecture, run: Training | Inference) -> LegalS
     experts = max(r.sizes.experts for r in architecture.runs)
     ep = tuple(e for e in _powers(experts) if experts % e == 0) if experts else (1,)
     sp = tuple(size for size in tp if size > 1 and run.seq_len > 1 and run.seq_len % size == 0)
+    if run.loop == "trainer":
+        # transformers' Trainer has no pipelines, no sequence parallelism and no shared-out experts.
+        return LegalSizes(tp, cp=cp)
     return LegalSizes(tp, _powers(most), cp, ep, sp)
 
 
@@ -96,8 +99,15 @@ def _further(plain: Layout, legal: LegalSizes) -> list[Layout]:
         if c > 1 and ranks % c == 0
     ]
     experts = [replace(plain, ep=e) for e in legal.ep if e > 1 and ranks * plain.tp % e == 0]
-    stages = [replace(plain, dp=ranks // p, pp=p) for p in legal.pp if p > 1 and ranks % p == 0]
+    stages = [_pipeline(plain, ranks // p, p) for p in legal.pp if p > 1 and ranks % p == 0]
     return [*rings, *experts, *stages]
+
+
+def _pipeline(plain: Layout, ranks: int, stages: int) -> Layout:
+    """A layout with its data-parallel ranks in stages; what has one rank left is not sharded."""
+    if ranks > 1:
+        return replace(plain, dp=ranks, pp=stages)
+    return replace(plain, dp=1, pp=stages, zero=0, sharding="ddp")
 
 
 def offloading_layouts(offload: OffloadTarget, gpus: int) -> tuple[Layout, ...]:

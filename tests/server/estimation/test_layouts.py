@@ -396,6 +396,27 @@ def test_norms_and_residuals_are_split_where_tensor_parallel_ranks_are_sharded_t
     assert not any(layout.sequence_parallel for layout in odd.layouts_for(16, 8))
 
 
+def test_transformers_trainer_is_tried_with_what_it_runs_alone() -> None:
+    run = Training("bf16-mixed", Optimizer("adamw"), 1, 8192, gradient_accumulation_steps=8)
+    trainer = prepare(Workload(ModelSource(LLAMA), replace(run, loop="trainer")))
+
+    layouts = trainer.layouts_for(8, 8)
+
+    assert {layout.pp for layout in layouts} == {1}
+    assert not any(layout.sequence_parallel for layout in layouts)
+    assert {layout.zero for layout in layouts} == {0, 1, 2, 3}
+
+
+def test_a_pipeline_of_single_ranks_shards_nothing() -> None:
+    run = Training("bf16-mixed", Optimizer("adamw"), 1, 4096, gradient_accumulation_steps=8)
+    prepared = prepare(Workload(ModelSource(LLAMA), run))
+
+    alone = [one for one in prepared.layouts_for(8, 8) if one.pp > 1 and one.dp == 1]
+
+    assert alone
+    assert {layout.zero for layout in alone} == {0}
+
+
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 3]))
 @settings(max_examples=12, deadline=None)
 def test_more_ranks_never_need_more_memory_each(ranks: int, zero: int) -> None:

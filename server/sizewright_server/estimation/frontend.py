@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.config_reader import ConfigReader
 from sizewright_server.estimation.generic import generic_family
+from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.stack_reader import read_runs
-from sizewright_server.estimation.workload import ModelSource
+from sizewright_server.estimation.workload import Head, ModelSource
 
 __all__ = ["families", "model_type_of", "read_architecture", "takes_images"]
 
@@ -37,6 +38,28 @@ def read_architecture(
     Raises UnsupportedWorkload, naming `field`, for a model_type that is not known, a missing size
     or a size that contradicts another.
     """
+    if source.preset is not None and source.config is find_preset(source.preset).config:
+        stated = source.head, source.label_count, source.generic
+        return _of_preset(source.preset, field, *stated, image_size)
+    return _read(source, field, image_size)
+
+
+@lru_cache(maxsize=512)
+def _of_preset(
+    name: str,
+    field: str,
+    head: Head | None,
+    label_count: int | None,
+    generic: bool,
+    image_size: int | None,
+) -> Architecture:
+    """A preset's architecture: bundled data, read once like the rest of it."""
+    config = find_preset(name).config
+    source = ModelSource(config, name, head, label_count, generic)
+    return _read(source, field, image_size)
+
+
+def _read(source: ModelSource, field: str, image_size: int | None) -> Architecture:
     generic = source.generic and model_type_of(source.config) not in families()
     family = generic_family(source.config) if generic else _family(source.config, field)
     config = source.config

@@ -89,21 +89,30 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
 
     `mode` is completed from each run's own sizes and from `tokens`, the most that attention sees.
     """
+    # Beyond the longest window no length changes the structure.
+    longest = max(run.sizes.window for run in architecture.runs)
+    return _lowered(architecture.runs, architecture.head, mode, min(tokens, longest))
+
+
+@lru_cache(maxsize=256)
+def _lowered(
+    runs: tuple[Run, ...], head: HeadStyle, mode: Mode, tokens: int
+) -> tuple[Segment, ...]:
     segments: list[Segment] = []
     learns = mode.types.trains("embeddings") or has_prompt(mode.types) or mode.learns_inputs
-    for run in _joined(architecture.runs, tokens):
+    for run in _joined(runs, tokens):
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count
         name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"
         if run.role == "block" and not learns:
             # Nothing before the first block trains, so that its input takes no gradient.
             first = replace(own, learns_inputs=False)
-            program = _compile(name, run.style, architecture.head, first)
+            program = _compile(name, run.style, head, first)
             segments.append(Segment(f"first-{run.name}", run.role, program, 1, run.sizes))
             count, learns = count - 1, True
         if not count:
             continue
-        program = _compile(name, run.style, architecture.head, own)
+        program = _compile(name, run.style, head, own)
         whole = count - -(-count // mode.every_layers) if run.role == "block" else 0
         if whole:
             segments.append(
@@ -203,7 +212,9 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "VL": np.full_like(tp, sizes.vocab),
         "NL": sizes.experts // ep,
     }
-    return {name: np.full_like(tp, value) for name, value in whole.items()} | local
+    # One table, whose rows are the columns.
+    table = np.repeat(np.array(list(whole.values()), dtype=np.int64)[:, None], len(tp), axis=1)
+    return dict(zip(whole, table, strict=True)) | local
 
 
 #: A decoder's own tokens, and the encoder's, which it attends over.

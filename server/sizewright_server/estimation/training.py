@@ -99,25 +99,28 @@ class TrainingGroup(ResidentGroup):
         (silu's unfused backward makes four more; flash attention adds up dQ in fp32), and
         DeepSpeed's buffers depend on its configuration.
         """
-        zero = np.zeros_like(self.dp)
-        less, more = zero, zero
+        less, more = self._lasting_doubt
         if phase in ("loss", "backward", "optimizer-step"):
-            less = self._held_outputs()
+            less = less + self._held_outputs()
         if phase == "backward":
             width = self.widths.types.compute
             unfused = 5 * elements(("B", "S", "F"), self.dims) * width
             unfused = unfused * (not self.training.traced)
             accumulated = elements(("B", "S", "A"), self.dims) * FP32
-            more = unfused + np.where(self.training.attention == "eager", 0, accumulated)
-        buffers = self.working.buffers
+            more = more + unfused + np.where(self.training.attention == "eager", 0, accumulated)
+        return less, more
+
+    @cached_property
+    def _lasting_doubt(self) -> tuple[Column, Column]:
+        """What every phase may hold less, and more."""
+        buffers, rows = self.working.buffers, imbalance(self.layout)
         low, value, high = (self._workspaces(bound) for bound in ("low", "value", "high"))
-        less, more = less + buffers.less + value - low, more + buffers.more + high - value
-        rows = imbalance(self.layout)
         best, busiest = self._imbalanced(rows.best), self._imbalanced(rows.high)
         copies = self._attention_copies()
-        less = less + self.resident.narrow_weights // 2
-        less, more = less + best - self._imbalanced(rows.low), more + busiest - best
-        return less + copies, more + 2 * copies
+        less = buffers.less + value - low + self.resident.narrow_weights // 2
+        less = less + best - self._imbalanced(rows.low) + copies
+        more = buffers.more + high - value + busiest - best + 2 * copies
+        return less, more
 
     def _attention_copies(self) -> Column:
         """One copy of the queries in every block that waits for its backward pass.

@@ -17,7 +17,7 @@ from sizewright_server.estimation.states import ITEMSIZES, buffer_elements
 from sizewright_server.estimation.training_passes import TrainingPasses
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resident:
     """Bytes per GPU that are there for the whole step, by name."""
 
@@ -34,7 +34,7 @@ class Resident:
     moving_average: Column
     reference: Column
 
-    @property
+    @cached_property
     def total(self) -> Column:
         """Their sum."""
         total: Column = sum(getattr(self, field.name) for field in fields(self))

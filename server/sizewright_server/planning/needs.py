@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -90,23 +91,36 @@ class Needs:
         return np.array(talking, dtype=np.bool_)[:, None] & ~connected
 
     def bound(
-        self, rows: slice | int, ranks: int, bound: int
+        self, rows: slice, ranks: int, bound: int
     ) -> tuple[Column, Column, NDArray[np.bool_], Column]:
         """One bound (0 low, 1 best, 2 high) of some layouts.
 
         Reserved bytes per GPU, communicators, whether the largest has more than two ranks, and a
         node's host bytes with `ranks` ranks.
         """
-        columns = self._columns
-        if columns is None:
+        reserved, host_node, host_rank = self._by_bound[bound]
+        columns = self._known()
+        host: Column = host_node[rows] + ranks * host_rank[rows]
+        shared = columns.communicator_count[rows], columns.largest_group[rows] > 2
+        return reserved[rows], *shared, host
+
+    def _known(self) -> LayoutColumns:
+        if self._columns is None:
             raise LookupError("no layout was estimated")
-        name = _BOUNDS[bound]
-        host: Column = (
-            getattr(columns, f"host_node_{name}_bytes")[rows]
-            + ranks * getattr(columns, f"host_rank_{name}_bytes")[rows]
-        )
-        reserved: Column = getattr(columns, f"gpu_reserved_{name}_bytes")[rows]
-        return reserved, columns.communicator_count[rows], columns.largest_group[rows] > 2, host
+        return self._columns
+
+    @cached_property
+    def _by_bound(self) -> list[tuple[Column, Column, Column]]:
+        """Bytes reserved per GPU, and of a node and each of its ranks on the host, by bound."""
+        columns = self._known()
+        return [
+            (
+                getattr(columns, f"gpu_reserved_{name}_bytes"),
+                getattr(columns, f"host_node_{name}_bytes"),
+                getattr(columns, f"host_rank_{name}_bytes"),
+            )
+            for name in _BOUNDS
+        ]
 
     def peaks_of(
         self, row: int, node: NodeKind, overhead: Sequence[int], bound: int
@@ -115,14 +129,17 @@ class Needs:
 
         `overhead`: bytes without collectives, of a pair's communicator, of a larger group's.
         """
-        reserved, count, larger, host = self.bound(row, node.per_node, bound)
+        reserved, host_node, host_rank = (int(column[row]) for column in self._by_bound[bound])
         if self._served is not None:
             seen = serving_class(node.device, self._served.workload.run.engine)
-            reserved = self._served.reserved_on(self.layouts[row : row + 1], seen)[bound][0]
+            on_class = self._served.reserved_on(self.layouts[row : row + 1], seen)[bound]
+            reserved = int(on_class[0])
+        columns = self._known()
         none, pair, group = overhead
-        gpu_bytes = int(reserved) + none + int(count) * (group if larger else pair)
+        each = group if columns.largest_group[row] > 2 else pair
+        gpu_bytes = reserved + none + int(columns.communicator_count[row]) * each
         shared = node.per_node * gpu_bytes if node.unified else 0
-        return gpu_bytes, int(host) + shared
+        return gpu_bytes, host_node + node.per_node * host_rank + shared
 
     def reserved(self, rows: slice, bound: int, kinds: KindColumns, which: Column) -> Column:
         """Reserved bytes per GPU: a row per layout, a column per kind, or one for all of them.
@@ -130,7 +147,7 @@ class Needs:
         An engine's default batches depend on the GPU, and so does what it needs.
         """
         if self._served is None:
-            return self.bound(rows, 0, bound)[0][:, None]
+            return self._by_bound[bound][0][rows][:, None]
         codes, classes = kinds.serving_classes(self._served.workload.run.engine)
         layouts, mine = self.layouts[rows], codes[which]
         made = np.empty((len(layouts), len(which)), dtype=np.int64)

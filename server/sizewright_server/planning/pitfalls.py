@@ -6,6 +6,7 @@ Every rule is a function from a situation to the notices that are true of it, wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.pitfalls_of_data import DATA
@@ -14,9 +15,13 @@ from sizewright_server.planning.pitfalls_of_fits import FITS
 from sizewright_server.planning.pitfalls_of_time import TIME
 from sizewright_server.planning.situation import Situation
 
-RULES: tuple[Callable[[Situation], Iterator[Notice]], ...] = (*DEVICES, *DATA, *FITS, *TIME)
+Rules: TypeAlias = tuple[Callable[[Situation], Iterator[Notice]], ...]
+RULES: Rules = (*DEVICES, *DATA, *FITS, *TIME)
+#: Those that can be true of what is no fit.
+OF_NETWORKS: Rules = (*DEVICES, *DATA, *TIME)
 
 
 def pitfalls(situation: Situation) -> tuple[Notice, ...]:
     """What is true of a plan and easily overlooked."""
-    return tuple(notice for rule in RULES for notice in rule(situation))
+    rules = OF_NETWORKS if situation.model is not None else RULES
+    return tuple(notice for rule in rules for notice in rule(situation))

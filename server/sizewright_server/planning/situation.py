@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.classical.prepared import PreparedFit
@@ -17,9 +17,13 @@ from sizewright_server.planning.plan import Choice, PoolFit
 GIB = 2**30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
-    """A workload on a machine under a layout; `hours` of its job where one is stated."""
+    """A workload on a machine under a layout; `hours` of its job where one is stated.
+
+    `workload` is what is run, with the techniques of the plan; `network`, `training`, `inference`
+    and `model` are it where it is a PyTorch network on GPUs, and None where it is something else.
+    """
 
     prepared: Prepared
     target: InstanceType | Machine
@@ -27,6 +31,20 @@ class Situation:
     nodes: int
     pools: tuple[PoolFit, ...]
     hours: tuple[float, float, float] | None = None
+    workload: AnyWorkload = field(init=False)
+    network: Workload | None = field(init=False)
+    training: Training | None = field(init=False)
+    inference: Inference | None = field(init=False)
+    model: PreparedWorkload | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Said once: every rule asks for them.
+        self.workload = self.prepared.workload
+        self.network = self.workload if isinstance(self.workload, Workload) else None
+        run = None if self.network is None else self.network.run
+        self.training = run if isinstance(run, Training) else None
+        self.inference = run if isinstance(run, Inference) else None
+        self.model = self.prepared if isinstance(self.prepared, PreparedWorkload) else None
 
     @classmethod
     def of(cls, target: InstanceType | Machine, choice: Choice) -> Situation:
@@ -35,40 +53,16 @@ class Situation:
         return cls(prepared, target, choice.layout, choice.nodes, choice.pools, choice.hours)
 
     @property
-    def workload(self) -> AnyWorkload:
-        """What is run, with the techniques of the plan."""
-        return self.prepared.workload
-
-    @property
-    def network(self) -> Workload | None:
-        """A PyTorch network on GPUs."""
-        return self.workload if isinstance(self.workload, Workload) else None
-
-    @property
-    def training(self) -> Training | None:
-        """The training of a PyTorch network on GPUs."""
-        run = None if self.network is None else self.network.run
-        return run if isinstance(run, Training) else None
-
-    @property
-    def inference(self) -> Inference | None:
-        """The inference of a PyTorch network on GPUs."""
-        run = None if self.network is None else self.network.run
-        return run if isinstance(run, Inference) else None
-
-    @property
-    def model(self) -> PreparedWorkload | None:
-        """The prepared network on GPUs."""
-        return self.prepared if isinstance(self.prepared, PreparedWorkload) else None
-
-    @property
     def ranks_per_node(self) -> int:
         """Processes of the job on a node."""
         return max(self.layout.gpus // self.nodes, 1)
 
     def pool(self, name: str) -> PoolFit | None:
         """A pool by name."""
-        return next((pool for pool in self.pools if pool.pool == name), None)
+        for pool in self.pools:
+            if pool.pool == name:
+                return pool
+        return None
 
     def used(self, name: str) -> float:
         """Share of a pool's usable bytes that the high estimate takes; 0 where there is none."""

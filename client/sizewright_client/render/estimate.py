@@ -60,6 +60,10 @@ def put_pool(page: Page, pool: estimate_pb2.PoolEstimate) -> None:
     _put_readings(page, pool)
     if len(pool.phases) > 1:
         _put_phases(page, pool)
+    if pool.peak_reason:
+        page.say(f"why there: {printable(pool.peak_reason)}", indent=2)
+    if pool.stages:
+        _put_stages(page, pool)
     peak = next((phase for phase in pool.phases if phase.name == pool.peak_phase), None)
     if peak is not None:
         page.say(f"live in {peak.name}, where the peak is:", style="dim", indent=2)
@@ -115,6 +119,21 @@ def _put_phases(page: Page, pool: estimate_pb2.PoolEstimate) -> None:
             (phase.name, phase.total.best_bytes, most, f"{page.glyphs.pointer} peak" * is_peak)
         )
     _put_bars(page, rows)
+
+
+def _put_stages(page: Page, pool: estimate_pb2.PoolEstimate) -> None:
+    """What the caching allocator holds on the ranks of the stages that can be the fullest."""
+    page.say("pipeline stages, reserved:", style="dim", indent=2)
+    sizes = {stage.stage: stage.reserved.best_bytes for stage in pool.stages}
+    most = max(sizes.values())
+    fullest = f"{page.glyphs.pointer} fullest"
+    _put_bars(
+        page,
+        [
+            (f"stage {number}", held, most, fullest * (held == most))
+            for number, held in sorted(sizes.items())
+        ],
+    )
 
 
 def _put_parts(page: Page, phase: estimate_pb2.Phase) -> None:

@@ -21,7 +21,7 @@ from sizewright_server.estimation.memory import (
     StageReadings,
 )
 from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
-from sizewright_server.estimation.pipeline import stage_index
+from sizewright_server.estimation.peak_reasons import reason_of, scope_of
 from sizewright_server.estimation.replay import replayed_reserved_bytes
 from sizewright_server.estimation.reserved import around_replay, kind_of, left_by_lengths
 from sizewright_server.estimation.runtime import DeviceOverhead
@@ -85,7 +85,8 @@ def _gpu_pool(
     seen = _seen(group, reserved, allocated, _room(overhead, runtime))
     return PoolEstimate(
         pool="gpu",
-        scope=_scope(layout, group),
+        scope=scope_of(layout, group),
+        peak_reason=reason_of(group, columns.phases[peak_index]),
         phases=phases,
         peak_phase=columns.phases[peak_index].phase,
         peak=device,
@@ -143,19 +144,6 @@ def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
     # At least half of what is expected beyond live tensors is always held.
     least = low + max(0, reserved - best) // 2
     return ByteRange(low, best, high), ByteRange(least, reserved, most)
-
-
-def _scope(layout: Layout, group: TrainingGroup | InferenceGroup) -> str:
-    """Whose memory it is, and of a pipeline why that stage is the fullest."""
-    if layout.pp == 1 or not isinstance(group, TrainingGroup):
-        return "every rank"
-    stage = int(stage_index(group.position, group.parallel.pp)[0])
-    why = {
-        "first": "it has the embedding and the most micro-batches in flight",
-        "second": "it has the most micro-batches in flight of those without the embedding",
-        "last": "it has the head and its loss",
-    }[group.position]
-    return f"ranks of pipeline stage {stage} of 0 to {layout.pp - 1}, the fullest: {why}"
 
 
 def _phase(

@@ -104,7 +104,7 @@ class Layers:
                 return
             again = run.new(whole, self.width) if gathered else None
             grad = run.new(whole, self.width, "gradient of activations")
-            _give_weights(run, w, *extra)
+            self.give_weights(run, w, *extra)
             if again is not None:
                 run.free(again)
                 run.give(x, run.like(x))
@@ -115,6 +115,13 @@ class Layers:
         self.tape.record((x, w, *extra, *full), (out,), saves=saves, backward=backward)
         return self.adapted(x, out, w, name)
 
+    def give_weights(self, run: Backward, w: Value, *biases: Value) -> None:
+        """Gradients of a linear layer's parameters that train; a fused weight's is made nowhere."""
+        fused = (w,) if self.mode.fuses_gradients else ()
+        for value in (w, *biases):
+            if value.needs_grad and value not in fused:
+                run.give(value, run.like(value))
+
     def duplicated(self, x: Value, width: Dim) -> Value:
         """A linear layer that every tensor-parallel rank has whole, over its own tokens."""
         w = self.ops.weight((width, x.shape[-1]))
@@ -124,7 +131,7 @@ class Layers:
         def backward(run: Backward) -> None:
             if run.take(out) is not None:
                 run.give(x, run.like(x))
-                _give_weights(run, w)
+                self.give_weights(run, w)
 
         saves = (kept,) if w.needs_grad else ()
         self.tape.record((x, w), (out,), saves=saves, backward=backward)
@@ -149,7 +156,7 @@ class Layers:
             if run.take(partial) is None:
                 return
             run.give(x, run.like(x))
-            _give_weights(run, w, *extra)
+            self.give_weights(run, w, *extra)
 
         saves = (kept,) if w.needs_grad else ()
         self.tape.record((x, w, *extra), (partial,), saves=saves, backward=backward)
@@ -336,13 +343,6 @@ def _feed_forward(layers: Layers, x: Value) -> Value:
         stop += region.close() * (region is fused)
     layers.moved(start, stop + remade.close())
     return out
-
-
-def _give_weights(run: Backward, *weights: Value) -> None:
-    """Gradients of the parameters that train."""
-    for value in weights:
-        if value.needs_grad:
-            run.give(value, run.like(value))
 
 
 def _summed(layers: Layers, x: Value, residual: Value) -> Value:

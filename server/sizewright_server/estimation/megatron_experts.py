@@ -93,8 +93,7 @@ def _grouped(layers: Layers, x: Value, width: Dim, inner: Dim) -> Value:
     def backward(run: Backward) -> None:
         if run.take(out) is not None:
             run.give(x, run.like(x))
-            if w.needs_grad:
-                run.give(w, run.like(w))
+            layers.give_weights(run, w)
 
     saves = (kept,) if w.needs_grad else ()
     layers.tape.record((x, w), (out,), saves=saves, backward=backward)

@@ -74,6 +74,7 @@ class PoolEstimate:
     """One pool over the run. `peak` decides the fit: the device reading for a GPU.
 
     `stages` are a pipeline's stages that can be the fullest: the first, the second and the last.
+    `peak_reason` says in a sentence why the peak is in its phase.
     """
 
     pool: Literal["gpu", "host"]
@@ -83,6 +84,7 @@ class PoolEstimate:
     peak: ByteRange
     gpu: GpuReadings | None = None
     stages: tuple[StageReadings, ...] = ()
+    peak_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

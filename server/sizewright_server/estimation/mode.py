@@ -48,6 +48,8 @@ class Mode:
     recompute_modules: frozenset[str] = frozenset()
     #: Megatron's fine-grained offloading: inputs of a layer's modules wait in host memory.
     moves_inputs: bool = False
+    #: Megatron's weight gradients are added to its buffers by the products that make them.
+    fuses_gradients: bool = False
     #: Megatron's norms are modules of their own, not part of the linear layer that follows.
     separate_norms: bool = False
     #: More tokens are seen than a sliding window holds, so that its layers need a mask.

@@ -231,6 +231,39 @@ class ModelStates:
             total = total + count * small.sum(axis=0)
         return total * self.widths.types.weight
 
+    def trained_on_rank(self) -> tuple[int, int]:
+        """Elements that the first layout's rank trains, before sharding: of experts, and others.
+
+        Tied tensors count once.
+        """
+        made = [0, -int(self._tied_trained[0])]
+        rows = zip(self.counts, self._tensors, self._trained, self._experts, strict=True)
+        for count, table, trained, experts in rows:
+            size = int(count[0]) * table.elements[:, 0]
+            made[0] += int(size[trained & experts].sum())
+            made[1] += int(size[trained & ~experts].sum())
+        return made[0], made[1]
+
+    def distinct_matrices(self, itemsize: int) -> Column:
+        """Bytes of one tensor of every shape that the linear layers' trained weights have."""
+        shapes: dict[tuple[object, ...], Column] = {}
+        for segment, count, table in zip(self.segments, self.counts, self._tensors, strict=True):
+            if segment.role == "embedding":
+                continue
+            here = np.minimum(count, 1)
+            for row, parameter in enumerate(segment.program.parameters):
+                if table.is_matrix[row] and parameter.trained:
+                    # A grouped layer has a weight for each expert.
+                    one = table.elements[row] // (
+                        table.rows[row] if EXPERTS in parameter.shape else 1
+                    )
+                    key = (segment.sizes, parameter.shape)
+                    shapes[key] = np.maximum(shapes.get(key, 0), here * one)
+        total: Column = np.zeros_like(self.layouts.dp)
+        for one in shapes.values():
+            total = total + one
+        return total * itemsize
+
     def matrices(self, itemsize: int) -> Column:
         """Bytes of one copy of every matrix of the blocks."""
         total: Column = np.zeros_like(self.layouts.dp)

@@ -11,9 +11,9 @@ from sizewright_server.estimation.exchanges import expert_bytes, imbalance
 from sizewright_server.estimation.inputs import input_bytes
 from sizewright_server.estimation.ops import BYTE, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
-from sizewright_server.estimation.pipeline import chunks_in_flight
+from sizewright_server.estimation.pipeline import chunks_in_flight, stage_index
 from sizewright_server.estimation.profile import Column, elements, round_up, walk
-from sizewright_server.estimation.states import ITEMSIZES, buffer_elements
+from sizewright_server.estimation.states import HALF, ITEMSIZES, buffer_elements
 from sizewright_server.estimation.training_passes import TrainingPasses
 
 
@@ -27,6 +27,7 @@ class Resident:
     buckets: Column
     persisted: Column
     narrow_weights: Column
+    stand_ins: Column
     inputs: Column
     waiting: Column
     workspaces: Column
@@ -57,6 +58,7 @@ class ResidentGroup(TrainingPasses):
             buckets=self.working.buffers.best,
             persisted=self.working.persisted(),
             narrow_weights=self._narrow_weights(),
+            stand_ins=self.states.distinct_matrices(HALF) * int(self.fuses_gradients),
             inputs=input_bytes(
                 self.architecture,
                 self.dims,
@@ -143,15 +145,18 @@ class ResidentGroup(TrainingPasses):
     def _waiting(self) -> Column:
         """Saved activations of the other micro-batches in flight, and what travels between stages.
 
-        A stage without the embedding holds the hidden states it was sent.
+        A chunk holds the hidden states it was sent, of its own tokens under sequence parallelism.
         """
         if self.position == "only":
             return np.zeros_like(self.dp)
         virtual = self.parallel.virtual
         chunks = self._chunks()
         batches = -(-chunks // virtual)
-        hidden = round_up(elements(("B", "S", "H"), self.dims) * self.widths.types.compute)
-        total = hidden * (2 + np.where(self.states.here(0) > 0, 0, chunks))
+        shape = self._mode().stream
+        hidden = round_up(elements(shape, self.dims) * self.widths.types.compute)
+        # The embedding makes the input of the first stage's first chunk; others are sent.
+        sent = np.where(self.states.here(0) > 0, chunks - batches, chunks)
+        total = hidden * (2 + sent)
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             saved = stage.count * walk(stage.events, stage.sizes).delta_bytes
             if segment.repeats:
@@ -163,33 +168,29 @@ class ResidentGroup(TrainingPasses):
 
     def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""
-        widths, parallel = self.widths, self.parallel
-        whole = int(self.tp[0])
-        if int(parallel.pp[0]) > 1:
-            # What the stage holds, each tensor-parallel rank a part of it.
-            parameters = int(self.states.total(1)[0]) * whole
-        ways = [f"over {int(parallel.ways(stage)[0]) * whole}" for stage in (1, 2, 3)]
+        widths = self.widths
         kind = optimizers()[self.training.optimizer.name]
         resident = self.resident
         batch = f"2 x {self.training.rows} x {self.training.seq_len} x {INT64} B"
         return [
-            ("weights", int(resident.weights[0]), self._weight_numbers(parameters, trained, ways)),
             (
-                "optimizer-state",
-                int(resident.optimizer[0]),
-                self._state_numbers(kind, trained, ways),
+                "weights",
+                int(resident.weights[0]),
+                self._weight_numbers(parameters, trained),
             ),
-            (
-                "gradients-kept",
-                int(resident.gradients_kept[0]),
-                f"{trained:,} x {widths.gradient} B {ways[1]}",
-            ),
+            ("optimizer-state", int(resident.optimizer[0]), self._state_numbers(kind)),
+            ("gradients-kept", int(resident.gradients_kept[0]), self._terms(widths.gradient, 2)),
             ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
             ("persisted-parameters", int(resident.persisted[0]), "small tensors, whole"),
             (
                 "fp8-weight-copies",
                 int(resident.narrow_weights[0]),
                 "2 x 1 B for every element of a block's matrices",
+            ),
+            (
+                "weight-gradient-stand-ins",
+                int(resident.stand_ins[0]),
+                f"{HALF} B for every element of each distinct weight",
             ),
             ("inputs", int(resident.inputs[0]), batch),
             ("reference-model", int(resident.reference[0]), f"{parameters:,} parameters"),
@@ -207,26 +208,46 @@ class ResidentGroup(TrainingPasses):
             ),
         ]
 
-    def _weight_numbers(self, parameters: int, trained: int, ways: list[str]) -> str:
+    def _terms(self, itemsize: int, stage: int) -> str:
+        """What the rank trains, by its bytes and the ranks that share it: experts by themselves,
+        since other ranks hold the same ones."""
+        experts, others = self.states.trained_on_rank()
+        found = [
+            (f"{others:,}", int(self.parallel.ways(stage)[0])),
+            (f"{experts:,} of experts", int(self.parallel.ways(stage, expert=True)[0])),
+        ]
+        split = self.tp[0] * self.parallel.pp[0] * self.parallel.ep[0] > 1
+        on_rank = " on this rank" if split else ""
+        return " + ".join(
+            f"{text}{on_rank} x {itemsize} B" + (f" over {ways}" if ways > 1 else "")
+            for text, ways in found
+            if not text.startswith("0")
+        )
+
+    def _weight_numbers(self, parameters: int, trained: int) -> str:
         """Frozen weights in their format, and what trains beside them."""
         widths, base = self.widths, self.training.base_weights
         if self.training.adapter is None:
-            return f"{parameters:,} x {widths.stored} B {ways[2]}"
+            return self._terms(widths.stored, 3)
         frozen = f"{parameters - trained:,} frozen"
         if widths.types.quantized is not None and base is not None:
             frozen += f", linear layers in {base.format}, the rest"
-        return f"{frozen} x {widths.stored} B, {trained:,} trained x {widths.trained} B {ways[2]}"
+        split = int(self.parallel.ways(3)[0] * self.tp[0] * self.parallel.pp[0])
+        adapter = f"{trained:,} trained x {widths.trained} B"
+        return f"({frozen} x {widths.stored} B + {adapter}) over {split}"
 
-    def _state_numbers(self, kind: OptimizerKind, trained: int, ways: list[str]) -> str:
+    def _state_numbers(self, kind: OptimizerKind) -> str:
         """States of whole tensors by their bytes; others by what is kept of a tensor."""
         name, widths = self.training.optimizer.name, self.widths
         if kind.paged:
             return f"{name}: in unified memory, not counted on the GPU"
         if kind.whole_states is None:
             kinds = ", ".join(f"{rule.count} x {rule.of}" for rule in kind.states)
-            return f"{trained:,} trained, {name} keeps {kinds} {ways[0]}"
+            trained = sum(self.states.trained_on_rank())
+            ways = int(self.parallel.ways(1)[0])
+            return f"{trained:,} trained on this rank, {name} keeps {kinds} over {ways}"
         item = kind.states[0].bytes or widths.state if kind.states else widths.state
-        return f"{trained:,} x {kind.whole_states * item + widths.master} B {ways[0]}"
+        return self._terms(kind.whole_states * item + widths.master, 1)
 
     def _chunks(self) -> Column:
         """Chunks of which the stage holds saved activations, the running one counted."""
@@ -240,4 +261,27 @@ class ResidentGroup(TrainingPasses):
 
     def _flight_numbers(self) -> str:
         chunks, own = int(self._chunks()[0]), int(self.parallel.virtual[0])
-        return f"chunks in flight: {chunks}; chunks of the model on a rank: {own}"
+        stages, micro = int(self.parallel.pp[0]), self.training.gradient_accumulation_steps
+        stage = int(stage_index(self.position, self.parallel.pp)[0])
+        rule = f"min({stages} - {stage}, {micro})"
+        if self.layout.pipeline_schedule == "gpipe":
+            rule = f"{micro} micro-batches"
+        elif self.layout.pipeline_schedule == "zero-bubble":
+            rule = f"min({stages} x {own}, {micro} x {own})"
+        elif own > 1:
+            warm_up = f"2 ({stages} - {stage} - 1) + ({own} - 1) {stages} + 1"
+            rule = f"min({warm_up}, {micro} x {own})"
+        waiting = max(chunks - own, 0)
+        each = int(self._saved_by_blocks()[0]) // own
+        return (
+            f"{chunks} chunks in flight = {rule}; {waiting} wait beside the {own} of a whole pass,"
+            f" {each:,} B saved by each"
+        )
+
+    def _saved_by_blocks(self) -> Column:
+        """What a micro-batch saves in all blocks of the rank."""
+        total: Column = np.zeros_like(self.dp)
+        for stage, segment in zip(self.forward_stages, self.segments, strict=True):
+            if segment.repeats:
+                total = total + stage.count * walk(stage.events, stage.sizes).delta_bytes
+        return total

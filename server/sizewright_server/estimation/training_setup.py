@@ -86,6 +86,7 @@ class TrainingSetup:
             library="megatron" if self.sharding == "megatron" else "model",
             recompute_modules=self._recompute_modules(),
             moves_inputs=self._moves_inputs,
+            fuses_gradients=self.fuses_gradients,
             separate_norms=self.layout.megatron.transformer_impl == "local",
             checkpointed=training.checkpointing != "none",
             selective=self._policy,
@@ -101,6 +102,13 @@ class TrainingSetup:
         if self.sharding != "megatron" or self.training.checkpointing != "selective":
             return frozenset()
         return frozenset(self.layout.megatron.recompute_modules or ("core_attn",))
+
+    @property
+    def fuses_gradients(self) -> bool:
+        """Weight gradients go straight to Megatron-LM's fp32 buffers."""
+        given = self.layout.megatron
+        fused = given.gradient_accumulation_fusion and given.fp32_main_gradients
+        return self.sharding == "megatron" and fused
 
     @property
     def _moves_inputs(self) -> bool:

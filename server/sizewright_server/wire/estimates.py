@@ -103,6 +103,7 @@ def _pool(value: PoolEstimate) -> pb.PoolEstimate:
     return pb.PoolEstimate(
         pool=POOLS[value.pool],
         scope=value.scope,
+        peak_reason=value.peak_reason,
         phases=[_phase(phase) for phase in value.phases],
         peak_phase=value.peak_phase,
         peak=range_message(value.peak),

@@ -309,12 +309,15 @@ class PoolEstimate(_message.Message):
     GPU_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    PEAK_REASON_FIELD_NUMBER: _builtins.int
     pool: Global___Pool.ValueType
     """Which pool."""
     scope: _builtins.str
     """Which one of several: "every rank", "rank 0 of the node"."""
     peak_phase: _builtins.str
     """Name of the phase with the highest total."""
+    peak_reason: _builtins.str
+    """Why the peak is in that phase, in one sentence; empty where it speaks for itself."""
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Phase]:
         """The phases in the order they happen."""
@@ -348,10 +351,11 @@ class PoolEstimate(_message.Message):
         gpu: Global___GpuReadings | None = ...,
         stages: _abc.Iterable[Global___StageReadings] | None = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        peak_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak", "peak_phase", b"peak_phase", "phases", b"phases", "pool", b"pool", "scope", b"scope", "stages", b"stages", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu", b"gpu", "peak", b"peak", "peak_phase", b"peak_phase", "peak_reason", b"peak_reason", "phases", b"phases", "pool", b"pool", "scope", b"scope", "stages", b"stages", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

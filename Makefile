@@ -26,8 +26,9 @@ demo: $(STAMP) ## rank real offers for a full fine-tune of Llama-3-8B, no creden
 test: $(STAMP) ## run the whole test suite
 	$(BIN)/python -m pytest -q
 
-faults: $(STAMP) ## the long fault drills: broken requests, sources, files, processes
+faults: $(STAMP) ## the long drills: broken requests, sources, files, processes; plans against brute force
 	$(BIN)/python -m pytest -q -m "long or not long" tests/faults tests/server/test_draining.py
+	$(BIN)/python -m pytest -q -m long tests/integrity
 
 soak: $(STAMP) ## the long load run; SOAK_SECONDS=600 for ten minutes
 	$(BIN)/python -m pytest -q -s -m "long or not long" tests/soak

@@ -42,6 +42,9 @@ _TYPE_COLUMNS = (
     "accelerators.device",
     "accelerators.count",
     "accelerators.driver_total_bytes",
+    "local_disk_bytes",
+    "network.bandwidth_gbps",
+    "network.fabric",
 )
 _OFFER_COLUMNS = (
     "name",
@@ -50,6 +53,8 @@ _OFFER_COLUMNS = (
     "zone",
     "instance_type.type",
     "price.per_hour_nanos_usd",
+    "interruption.low_percent",
+    "interruption.high_percent",
 )
 
 app = typer.Typer(

@@ -108,6 +108,16 @@ def recommend(
     headroom: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
     ] = None,
+    min_disk: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Least local disk, such as 500GB.")
+    ] = None,
+    max_interruption: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Spot that may be taken back in a month, such as 10%."),
+    ] = None,
+    min_network: Annotated[
+        str | None, typer.Option(metavar="GBPS", help="Least network of a node, in Gbit/s.")
+    ] = None,
     technique: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,6 +168,9 @@ def recommend(
             "max_cost_per_hour": max_cost,
             "max_price_age": max_price_age,
             "headroom": headroom,
+            "min_local_disk": min_disk,
+            "max_interruption": max_interruption,
+            "min_network_gbps": min_network,
         },
     )
     override_root(request, {"techniques": technique, "objective": objective})

@@ -141,9 +141,27 @@ def put_machine(page: Page, machine: catalog_pb2.InstanceType | catalog_pb2.Mach
         page.say(f"less {size(overhead.size_bytes)} {overhead.name}", indent=4)
         if overhead.source:
             page.say(overhead.source, style="dim", indent=6)
+    _put_disk_and_network(page, machine)
     reason = getattr(machine, "unsizable_reason", "")
     if reason:
         page.say(f"cannot be sized: {reason}", style="yellow", indent=2)
+
+
+def _put_disk_and_network(
+    page: Page, machine: catalog_pb2.InstanceType | catalog_pb2.Machine
+) -> None:
+    """Add the local disk of a machine and how it reaches others, as far as is known."""
+    disk = size(machine.local_disk_bytes) if machine.HasField("local_disk_bytes") else "not known"
+    page.say(f"local disk: {disk}", indent=2)
+    source = getattr(machine, "local_disk_source", "")
+    if source:
+        page.say(printable(source), style="dim", indent=6)
+    known = machine.network
+    speed = f"{known.bandwidth_gbps:,g} Gbit/s" if known.HasField("bandwidth_gbps") else "not known"
+    fabric = f" over {printable(known.fabric)}" if known.fabric else ""
+    page.say(f"network between nodes: {speed}{fabric}", indent=2)
+    if known.source:
+        page.say(printable(known.source), style="dim", indent=6)
 
 
 def _devices(page: Page, machine: catalog_pb2.InstanceType | catalog_pb2.Machine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -43,11 +44,11 @@ def uses_gpu(workload: AnyWorkload) -> bool:
 
 
 def native_features(workload: AnyWorkload) -> tuple[str, ...]:
-    """The device features a workload asks for; a fit uses no device."""
+    """The device features a workload asks for; none where it runs on the host."""
     if isinstance(workload, ServingWorkload):
         return _serving_features(workload)
     if not isinstance(workload, Workload):
-        return ()
+        return ("CUDA",) if workload.on_gpu else ()
     run = workload.run
     kind = run.precision if isinstance(run, Training) else run.weight_dtype
     asked = []
@@ -57,6 +58,8 @@ def native_features(workload: AnyWorkload) -> tuple[str, ...]:
         asked.append(kind)
     if run.attention in ("flash-attention-2", "flash-attention-3"):
         asked.append(run.attention)
+    if isinstance(run, Training) and run.base_weights and run.base_weights.format == "int8":
+        asked.append("bitsandbytes int8")
     return tuple(asked)
 
 
@@ -64,8 +67,8 @@ def _serving_features(workload: ServingWorkload) -> tuple[str, ...]:
     run, asked = workload.run, []
     if run.compute_type == "bf16":
         asked.append("bf16")
-    if run.weight_type in _table()["weight_formats"].get(run.engine, {}):
-        asked.append(f"{run.engine} {run.weight_type}")
+    kernels = _table()["weight_formats"].get(run.engine, {})
+    asked += [f"{run.engine} {name}" for name in ("attention", run.weight_type) if name in kernels]
     return tuple(asked)
 
 
@@ -74,7 +77,7 @@ def lacks(device: Device, features: tuple[str, ...]) -> str:
     """Which asked feature a device does not have; empty when it has all.
 
     A feature is a number type or kernel the hardware has, or "ENGINE FORMAT" for an engine's
-    kernels of a weight format.
+    kernels, of attention or of a weight format.
     """
     for feature in features:
         engine, _, weights = feature.partition(" ")
@@ -82,17 +85,16 @@ def lacks(device: Device, features: tuple[str, ...]) -> str:
             rule = _table()["weight_formats"][engine][weights]
             if not _allowed(device, rule):
                 return f"{engine} has no kernels of {weights} for {device.name}"
-        elif device.vendor == "nvidia":
-            rule = _table()["native_from"][feature]
-            if float(device.compute_capability) < rule["compute_capability_min"]:
-                return f"{device.name} has no native {feature}"
+        elif not _allowed(device, _table()["native_from"][feature]):
+            return f"{device.name} has no native {feature}"
     return ""
 
 
 def _allowed(device: Device, rule: dict[str, Any]) -> bool:
     if device.vendor == "nvidia":
         least: float = rule["compute_capability_min"]
-        return float(device.compute_capability) >= least
+        below: float = rule.get("compute_capability_below", math.inf)
+        return least <= float(device.compute_capability) < below
     return device.compute_capability in rule["amd_architectures"]
 
 

@@ -103,7 +103,7 @@ def _device_checks(
         words = f"have fewer than {asked.min_vcpus} vCPUs"
         yield "vcpus", index.vcpus >= asked.min_vcpus, words
     if features:
-        words = f"have a device without native {_any(features)}"
+        words = f"have a device without {_any(features)}"
         yield "device-precision", index.kept(features, lambda: _native(index, features)), words
 
 

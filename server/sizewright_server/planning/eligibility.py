@@ -133,8 +133,9 @@ def _interruption_checks(index: OfferIndex, asked: Constraints) -> Iterator[tupl
     bought, taken = index.term != SPOT, index.interruption_percent
     words = "are spot, and nobody says how often they are taken back"
     yield "interruption-unknown", bought | (taken >= 0), words
-    words = f"are spot of which more than {asked.max_interruption:.0%} may be taken back in a month"
-    yield "interruption", bought | (taken <= 100 * asked.max_interruption), words
+    most = 100 * asked.max_interruption
+    words = f"are spot of which more than {most:g} % may be taken back in a month"
+    yield "interruption", bought | (taken <= most), words
 
 
 def _decimal_size(size_bytes: int) -> str:

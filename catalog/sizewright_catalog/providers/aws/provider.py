@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from sizewright_catalog.providers.aws.interruptions import Bands, interruptions
 from sizewright_catalog.providers.aws.placement import placement_scores
 from sizewright_catalog.providers.aws.prices import (
     LINUX,
@@ -47,7 +48,8 @@ class Aws:
     all that are enabled by default);
     `instance_types` (patterns such as `p5*,g6.*`; all by default); `spot_history_hours`;
     `placement_scores` (types, as AWS answers few such questions a day; none by default);
-    `endpoint_url`, and `{service}_endpoint_url` for one service.
+    `spot_advisor_url` (where the bands of interruption are; `none` asks nowhere); `endpoint_url`,
+    and `{service}_endpoint_url` for one service.
     """
 
     name = PROVIDER
@@ -57,6 +59,7 @@ class Aws:
         self._session: Any = None
         # Sessions are not thread-safe, the clients they make are.
         self._lock = threading.Lock()
+        self._bands: Bands | None = None
 
     def scopes(self, context: FetchContext) -> Sequence[str]:
         """The regions this account can use, or those of the settings that it can."""
@@ -86,10 +89,17 @@ class Aws:
                     types.append(row)
                     classes[row.type] = item["SupportedUsageClasses"]
             yield Page(types=types)
-        offers = _Offers(scope, zones, classes, context)
+        offers = _Offers(scope, zones, classes, self._interruptions(context), context)
         yield from offers.of_list(self._client("pricing", _home(context), context))
         yield from offers.of_plans(self._client("savingsplans", _home(context), context))
         yield from offers.of_spot(ec2)
+
+    def _interruptions(self, context: FetchContext) -> Bands:
+        """The bands of all regions, asked for once by whichever comes first."""
+        with self._lock:
+            if self._bands is None:
+                self._bands = interruptions(context)
+            return self._bands
 
     def _client(self, service: str, region: str, context: FetchContext) -> Any:
         with self._lock:
@@ -130,11 +140,13 @@ class _Offers:
         region: str,
         zones: Mapping[str, str],
         classes: Mapping[str, Sequence[str]],
+        bands: Bands,
         context: FetchContext,
     ) -> None:
         self._region = region
         self._zones = zones
         self._classes = classes
+        self._bands = bands
         self._context = context
         self._now = context.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -226,6 +238,7 @@ class _Offers:
             spot_low_nanos=price.lowest_nanos,
             spot_median_nanos=price.median_nanos,
             placement_score=scores.get((price.type, price.zone), 0),
+            interruption=self._bands.get((self._region, price.type)),
         )
 
     def _sold(self, lines: Sequence[PriceLine], source: str) -> Iterator[OfferRow]:

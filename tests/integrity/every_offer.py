@@ -15,9 +15,12 @@ from typing import Any
 from device_truth import runs
 from random_questions import Json
 from sizewright_catalog.catalog import Catalog
-from sizewright_catalog.values import InstanceType, Offer
+from sizewright_catalog.values import Device, InstanceType, Offer
 from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.serving.devices import device_class, serving_device
+from sizewright_server.estimation.serving.prepared import PreparedServing
+from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.kinds import NodeKind
@@ -112,7 +115,7 @@ class SlowPlanner:
         for layout in self.prepared.layouts_for(gpus, per_node):
             if nodes > 1 and not self._connected(kind, layout):
                 continue
-            gpu, host = self._peaks(layout, per_node, overhead)
+            gpu, host = self._peaks(layout, per_node, overhead, kind.device)
             if gpu > int(kind.gpu_usable_bytes * share) and on_gpu:
                 continue
             if host > int(kind.host_usable_bytes * share):
@@ -137,7 +140,11 @@ class SlowPlanner:
         return self.hours.of(layout, node)[1]
 
     def _peaks(
-        self, layout: Layout, per_node: int, overhead: DeviceOverhead | None
+        self,
+        layout: Layout,
+        per_node: int,
+        overhead: DeviceOverhead | None,
+        device: Device | None,
     ) -> tuple[int, int]:
         """High estimates of one layout: bytes on a GPU and on a node's host."""
         columns = self.prepared.columns((layout,))
@@ -146,7 +153,12 @@ class SlowPlanner:
         if overhead is None:
             return 0, host
         groups = int(columns.communicator_count[0]), int(columns.largest_group[0])
-        return int(columns.gpu_reserved_high_bytes[0]) + overhead.total(*groups).high_bytes, host
+        reserved = int(columns.gpu_reserved_high_bytes[0])
+        if isinstance(self.prepared, PreparedServing) and device is not None:
+            # What an engine takes by default depends on the GPU it finds.
+            seen = device_class(_served(device), self.prepared.workload.run.engine)
+            reserved = int(self.prepared.reserved_on((layout,), seen)[2][0])
+        return reserved + overhead.total(*groups).high_bytes, host
 
     def _connected(self, kind: InstanceType, layout: Layout) -> bool:
         """Whether a layout of several nodes has the network it needs."""
@@ -155,6 +167,12 @@ class SlowPlanner:
         if "training" in self.question["workload"]:
             return False
         return max(layout.gpus // layout.dp, layout.ep) <= kind.device_count
+
+
+def _served(device: Device) -> ServingDevice:
+    total = device.driver_total_bytes or device.usable_bytes or device.nominal_bytes
+    capability = float(device.compute_capability) if device.vendor == "nvidia" else 0.0
+    return serving_device(device.name, device.vendor, total, device.link_gb_per_second, capability)
 
 
 def _overhead(kind: InstanceType) -> DeviceOverhead:

@@ -64,7 +64,9 @@ def map_training(case: Case) -> Mapped:
 def _training(
     work: Case, settings: Case, house: House, adapter: Adapter | None, micro: int, tokens: int
 ) -> Training:
-    checkpoints, offload = words.checkpointing(work.get("activation_checkpointing"))
+    checkpoints, offload = words.checkpointing(
+        work.get("activation_checkpointing") or house.checkpointing
+    )
     variable = settings.get("sequence_policy") in VARIABLE
     attention = words.attention(work.get("attention"))
     masked = variable and micro > 1 and house.masks_padding
@@ -106,16 +108,14 @@ def _training(
 def _loss(work: Case, settings: Case) -> LossKernel | None:
     """The loss a run names; torchtitan compiles its own with the blocks since April 2025.
 
-    Its version is told by what only later ones have: the option to recompute fp8 weights, and
-    formats of four and of scaled eight bits. Where nothing tells it the loss is taken as not
-    compiled, the dearer of the two.
+    Its version is told by what only later ones have: options to recompute fp8 weights and to leave
+    layers in bf16, formats of four and of scaled eight bits. Where nothing tells it the loss is
+    taken as not compiled, the dearer of the two.
     """
     stated = LOSSES.get(str(settings.get("loss_kernel")))
     titan = "torchtitan" in str(work.get("framework") or "")
-    later = settings.get("fp8_recompute_weight_in_backward") or str(work.get("precision")) in (
-        "mxfp8",
-        "nvfp4",
-    )
+    options = ("fp8_recompute_weight_in_backward", "layers_kept_in_bf16")
+    later = any(map(settings.get, options)) or work.get("precision") in ("mxfp8", "nvfp4")
     return "compiled" if titan and work.get("compile") and later and not stated else stated
 
 

@@ -43,6 +43,8 @@ class House:
     #: FSDP1 keeps the original parameters, and gradients whole until the last micro-batch.
     flat_originals: bool = False
     no_sync: bool = False
+    #: What is recomputed where a run does not say.
+    checkpointing: str = "none"
     #: Preference tuning keeps a second model whatever is trained.
     second_model: bool = False
     #: Kernels its models run with.
@@ -77,8 +79,9 @@ HOUSES: tuple[tuple[str, House], ...] = (
     ("llm-foundry", House(code="llm-foundry", masks_padding=False)),
     ("mosaic", House(code="llm-foundry", masks_padding=False)),
     ("fsdp_qlora", House("transformers-4.45", adapter_type="bf16", adapter_dropout=0.1)),
-    # train.py deletes the logits before the backward pass.
-    ("torchtitan", House(loop="trainer")),
+    # train.py deletes the logits before the backward pass; its configurations of Llama and Qwen
+    # recompute selectively (activation_checkpoint.mode).
+    ("torchtitan", House(loop="trainer", checkpointing="selective")),
     # Its own Triton kernels (unsloth/kernels): norms, SwiGLU, rotary embedding, cross entropy.
     (
         "unsloth",

@@ -3,7 +3,9 @@
 "matmuls" is torchtitan's operator policy (torch/utils/checkpoint.py's selective contexts): every
 other matrix product and the attention kernel's results are kept. "attention" recomputes the scores
 and what attention makes of them (Megatron's selective recomputation, arXiv 2205.05198), "mlp" what
-the feed-forward layer saves. Everything else a block saves is kept.
+the feed-forward layer saves. Everything else a block saves is kept. In a compiled block (COMPILED
+behind the policy's name) what the backward pass never reads is dropped, where eager contexts keep
+the last product of a block all the same (seen on PyTorch 2.13: the tensors a compiled block saves).
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ from sizewright_server.estimation.tape import Event, Tape, forward_pass
 
 #: An attention matrix has samples, heads, queries and keys.
 MATRIX_DIMS = 4
+#: Behind a policy's name: the block is compiled.
+COMPILED = " compiled"
 
 
 def kept_storages(tape: Tape, policy: str) -> frozenset[int]:
     """Storages that stay from a block's forward pass to its recomputation, its inputs apart."""
+    if policy.endswith(COMPILED):
+        return _read_again(tape, kept_storages(tape, policy.removesuffix(COMPILED)))
     if policy == "matmuls":
         products = [i for i, s in enumerate(tape.storages) if s.result_of == "product"]
         attended = [i for i, s in enumerate(tape.storages) if s.result_of == "attention"]
@@ -31,6 +37,16 @@ def kept_storages(tape: Tape, policy: str) -> frozenset[int]:
         if s.result_of != "attention"
         and not (len(s.shape) == MATRIX_DIMS and s.shape[1] == "NH" and s.shape[2] == "S")
     )
+
+
+def _read_again(tape: Tape, kept: frozenset[int]) -> frozenset[int]:
+    """Of what is kept, that from which saved tensors are made, or which is saved itself."""
+    needed = {i for i, storage in enumerate(tape.storages) if storage.saves}
+    for op in reversed(tape.ops):
+        made = {value.storage for value in op.outputs}
+        if made & needed - kept:
+            needed |= {value.storage for value in op.inputs}
+    return frozenset(kept & needed)
 
 
 def checkpointed_events(tape: Tape, policy: str) -> list[Event]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.checkpoints import COMPILED
 from sizewright_server.estimation.deepspeed import DeepSpeedWorkingSet
 from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.layout import Sharding
@@ -204,8 +205,10 @@ class TrainingSetup:
 
     @property
     def _policy(self) -> str:
-        selective = self.training.checkpointing == "selective" and self._recomputes
-        return self.training.checkpoint_policy.selective if selective else ""
+        if self.training.checkpointing != "selective" or not self._recomputes:
+            return ""
+        compiled = COMPILED if self.training.kernels.compile != "none" else ""
+        return self.training.checkpoint_policy.selective + compiled
 
     def _is_checkpointed(self, segment: Segment) -> bool:
         return segment.repeats and segment.recomputed and self._recomputes

@@ -16,7 +16,11 @@ def fsdp_config(selection: Selection, said: Ledger) -> dict[str, Any]:
     """`fsdp_config` of accelerate; `said` is the ledger of the stated layout."""
     layout, run = selection.plan.layout, selection.workload.training
     version = 2 if layout.implementation == "fsdp2" else 1
-    full = selection.workload.host.checkpoint_save in ("full", "full-weights")
+    full = selection.workload.host.checkpoint_save in (
+        "full",
+        "full-weights",
+        "half-weights",
+    )
     values: dict[str, Any] = {
         "fsdp_version": version,
         **_resharding(selection, version),

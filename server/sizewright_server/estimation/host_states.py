@@ -9,6 +9,8 @@ from sizewright_server.estimation.optimizers import BYTE, FP32, OptimizerKind, o
 from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.workload import CheckpointSave, Training, Workload
 
+#: Weights that are cast to 16 bits before they are gathered and written.
+HALF = 2
 #: A gradient in host memory, where the optimizer steps there (DeepSpeed's and FSDP's are fp32).
 OFFLOADED_GRADIENT_BYTES = 4
 #: Page-locked buffers through which states travel to NVMe (DeepSpeed's offload_config.py:
@@ -52,7 +54,7 @@ def host_states(
     states = sum(rule.count for rule in kind.states)
     width = widths.trained + state_width(kind, widths.state) + widths.master
     save = workload.host.checkpoint_save or ("sharded" if shards > 1 else "full")
-    saved = int(trainable * (widths.trained if save == "full-weights" else width))
+    saved = int(trainable * {"full-weights": widths.trained, "half-weights": HALF}.get(save, width))
     rank_saved = saved // (shards * ways)
     return HostStates(
         checkpoint=checkpoint_bytes,
@@ -61,7 +63,7 @@ def host_states(
         rank_saved=rank_saved,
         # DeepSpeed keeps each state of a rank as one flat tensor, which torch.save copies whole.
         largest_saved=rank_saved // max(1, states + 1) if layout.sharding == "deepspeed" else 0,
-        gathers=save in ("full", "full-weights") and shards * ways > 1,
+        gathers=save in ("full", "full-weights", "half-weights") and shards * ways > 1,
         save=save,
         offloaded=_offloaded(layout, trainable // (shards * ways), state_width(kind, FP32))
         + _paged(kind, trainable // (shards * ways)),

@@ -46,7 +46,9 @@ CheckpointLoad: TypeAlias = Literal[
     "sharded",
     "random-init",
 ]
-CheckpointSave: TypeAlias = Literal["full", "full-weights", "sharded", "sharded-async", "none"]
+CheckpointSave: TypeAlias = Literal[
+    "full", "full-weights", "half-weights", "sharded", "sharded-async", "none"
+]
 WorkerStart: TypeAlias = Literal["fork", "spawn", "forkserver"]
 DatasetContainer: TypeAlias = Literal[
     "memory-mapped", "in-memory", "objects", "streaming", "tf-data"

@@ -194,7 +194,9 @@ class HostSection(Section):
         "sharded",
         "random-init",
     ]
-    checkpoint_save: Literal["full", "full-weights", "sharded", "sharded-async", "none"] | None
+    checkpoint_save: (
+        Literal["full", "full-weights", "half-weights", "sharded", "sharded-async", "none"] | None
+    )
     worker_start: Literal["fork", "spawn", "forkserver"]
     kubernetes: bool
     container_limit_bytes: Annotated[int, Field(ge=0, le=2**60)]

@@ -58,6 +58,12 @@ def test_weights_alone_are_a_third_of_that() -> None:
     assert part(estimate(made, FSDP, 8), "save", "checkpoint-gathered") == 4 * made.parameter_count
 
 
+def test_weights_cast_before_they_are_gathered_are_two_bytes_each() -> None:
+    made = prepared(checkpoint_save="half-weights")
+
+    assert part(estimate(made, FSDP, 8), "save", "checkpoint-gathered") == 2 * made.parameter_count
+
+
 def test_sharded_training_saves_by_rank_unless_told() -> None:
     made = prepared()
 

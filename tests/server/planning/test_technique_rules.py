@@ -108,6 +108,17 @@ CASES: dict[str, tuple[AnyWorkload, str, AnyWorkload]] = {
         "host",
         training(layout=Layout(dp=8, zero=3, sharding="fsdp2")),
     ),
+    "half-precision-checkpoint": (
+        training(
+            layout=Layout(dp=8, zero=3, sharding="fsdp2"),
+            host=HostConditions(checkpoint_save="full-weights"),
+        ),
+        "host",
+        training(
+            layout=Layout(dp=8, zero=3, sharding="deepspeed"),
+            host=HostConditions(checkpoint_save="full-weights"),
+        ),
+    ),
     "streaming-dataset": (
         training(layout=DDP, dataset=held("in-memory")),
         "host",

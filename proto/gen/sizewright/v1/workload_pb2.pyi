@@ -2172,8 +2172,9 @@ class HostConditions(_message.Message):
     """The job runs as a Kubernetes pod: the kubelet's reservation is taken off the node's capacity."""
     checkpoint_save: _builtins.str
     """How training saves its checkpoints: "full" (rank 0 gathers weights and optimizer state in host
-    memory), "full-weights" (weights alone), "sharded" (each rank its own part), "sharded-async"
-    (a second copy while it is written), "none". Empty means "full", and for sharded training
+    memory), "full-weights" (weights alone), "half-weights" (weights alone, cast to 16 bits before
+    they are gathered), "sharded" (each rank its own part), "sharded-async" (a second copy while it
+    is written), "none". Empty means "full", and for sharded training
     "sharded".
     """
     worker_start: _builtins.str

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sizewright_catalog.devices import devices
-from sizewright_catalog.values import InstanceType
+from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.classical.job import FitJob, Table, TableFile
 from sizewright_server.estimation.classical.prepared import FitWorkload
@@ -43,6 +45,23 @@ def machine(device: str) -> InstanceType:
         offer.instance_type
         for offer in offers
         if offer.instance_type.device == devices()[device] and offer.instance_type.device_count == 8
+    )
+
+
+def owned() -> Machine:
+    """A box of the asker's own with eight GPUs."""
+    kind = machine("H100-SXM")
+    return Machine(
+        name="machines/box",
+        vcpus=64,
+        cpu_architecture="x86_64",
+        host_nominal_bytes=512 * GIB,
+        host_usable_bytes=400 * GIB,
+        overheads=(),
+        device=kind.device,
+        device_count=8,
+        slice=1.0,
+        gpu_usable_bytes=80 * GIB,
     )
 
 
@@ -271,6 +290,41 @@ def test_a_machine_that_doubt_has_chosen_is_worth_a_measurement() -> None:
 
     assert "sizewright observe" in told(doubtful, "not-monitored")
     assert "not-monitored" not in codes(situation())
+
+
+def test_a_host_that_lacks_little_is_told_what_swap_takes() -> None:
+    short = PoolFit("host", ByteRange(90 * GIB, 100 * GIB, 110 * GIB), 104 * GIB, "tight")
+    far = PoolFit("host", ByteRange(190 * GIB, 200 * GIB, 210 * GIB), 104 * GIB, "no")
+
+    words = told(replace(situation(), pools=(pool(0.8), short)), "virtual-memory")
+
+    assert "lacks 6.0 GiB" in words
+    assert "every pass over what is swapped takes 1.0 to 4.3 s more" in words
+    assert "virtual-memory" not in codes(replace(situation(), pools=(pool(0.8), far)))
+    assert "virtual-memory" not in codes(situation())
+
+
+def test_ones_own_machine_that_is_hardly_used_is_larger_than_its_job() -> None:
+    own = replace(situation(share=0.1), target=owned())
+
+    assert "uses at most 8.0 GiB of each GPU and 40 GiB of host memory" in told(
+        replace(own, pools=(pool(0.1), host(0.1))), "over-provisioned"
+    )
+    assert "over-provisioned" not in codes(replace(own, pools=(pool(0.6), host(0.1))))
+
+
+def test_every_warning_of_a_plan_is_in_the_documentation() -> None:
+    root = Path(__file__).parents[3]
+    page = (root / "docs" / "planning.md").read_text(encoding="utf-8")
+    modules = (root / "server" / "sizewright_server" / "planning").glob("pitfalls_of_*.py")
+    said = {
+        code
+        for module in modules
+        for code in re.findall(r'Notice\("([a-z-]+)"', module.read_text(encoding="utf-8"))
+    }
+
+    assert len(said) > 20
+    assert {code for code in said if f"`{code}`" not in page} == set()
 
 
 def test_what_does_not_fit_is_not_said_to() -> None:

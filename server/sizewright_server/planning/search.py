@@ -79,7 +79,8 @@ class Search:
         self._needs: dict[tuple[int, int], Needs] = {}
         self._variants: dict[int, Variant] = {}
         self._hours: dict[int, Hours | None] = {}
-        self._choices: dict[tuple[bool, int, int, int, int], Choice] = {}
+        self._choices: dict[tuple[int, int, int, int], Choice] = {}
+        self._fastest_rows: dict[tuple[int, int, int, int], int] = {}
         self._first: tuple[int, Picks, Picks] | None = None
         self.placements = Placements()
 
@@ -98,6 +99,7 @@ class Search:
         """
         self.rounds += 1
         self._choices.clear()
+        self._fastest_rows.clear()
         open_kinds = self.wanted if only is None else self.wanted & only
         per_node = sorted(set(self.kinds.per_node[open_kinds].tolist()))
         needs = Needs(variant.prepared, [(size, n) for n in node_counts for size in per_node])
@@ -113,20 +115,21 @@ class Search:
 
     def choice(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers. Of the layouts that fit as well, the fastest is taken."""
-        return self._chosen(picks, kind, fastest=True)
+        pick = (*picks.of(kind), kind)
+        row = self._fastest_rows.get(pick)
+        if row is None:
+            row = self._fastest_rows[pick] = self._fastest(*pick)
+        return self._chosen(pick[0], pick[1], row, kind)
 
     def picked(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers, under the very layout that was picked."""
-        return self._chosen(picks, kind, fastest=False)
+        return self._chosen(*picks.of(kind), kind)
 
-    def _chosen(self, picks: Picks, kind: int, *, fastest: bool) -> Choice:
-        number, nodes, row = picks.of(kind)
+    def _chosen(self, number: int, nodes: int, row: int, kind: int) -> Choice:
         # Many offers are of one kind of node.
-        key = (fastest, number, nodes, row, kind)
+        key = (number, nodes, row, kind)
         made = self._choices.get(key)
         if made is None:
-            if fastest:
-                row = self._fastest(self._needs[number, nodes], number, nodes, kind, row)
             made = self._choices[key] = self._choice(number, nodes, row, kind)
         return made
 
@@ -142,8 +145,9 @@ class Search:
             None if hours is None else hours.of(layout, node),
         )
 
-    def _fastest(self, needs: Needs, number: int, nodes: int, kind: int, row: int) -> int:
+    def _fastest(self, number: int, nodes: int, row: int, kind: int) -> int:
         """The row of the fastest layout that fits; `row` itself where it does not fit."""
+        needs = self._needs[number, nodes]
         candidates = next(c for c in needs.candidates if c.rows.start <= row < c.rows.stop)
         if candidates.rows.stop - candidates.rows.start == 1:
             return row

@@ -92,13 +92,15 @@ class PreparedWorkload:
     def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         """Every layout's needs at once; asked again, they are not computed again."""
         key = tuple(layouts)
-        if key not in self._columns:
-            _make_room(self._columns)
+        found = self._columns.get(key)
+        if found is None:
             # Node counts share layouts: eight GPUs are one node of eight or two of four.
-            row = {layout: i for i, layout in enumerate(dict.fromkeys(key))}
-            made = self._make_columns(tuple(row))
-            self._columns[key] = made.take([row[layout] for layout in key])
-        return self._columns[key]
+            row: dict[Layout, int] = {}
+            rows = [row.setdefault(layout, len(row)) for layout in key]
+            found = self._make_columns(tuple(row)).take(rows)
+            _make_room(self._columns)
+            self._columns[key] = found
+        return found
 
     def _make_columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         count = len(layouts)
@@ -202,10 +204,11 @@ class PreparedWorkload:
         columns = []
         for layout in layouts:
             # All that the host's states depend on.
-            ways = layout.shard_ranks if layout.zero else 1, layout.tp * layout.pp
-            key: tuple[object, ...] = (*ways, layout.sharding, layout.offload, layout.offload_share)
+            shards, ways = layout.shard_ranks if layout.zero else 1, layout.tp * layout.pp
+            kept = layout.sharding, layout.offload, layout.offload_share
+            key: tuple[object, ...] = (shards * ways, shards > 1, *kept)
             if self._offloaded_checkpoints(layout):
-                key = (*key, layout.pp, layout.cp)
+                key = (*key, ways, layout.pp, layout.cp)
             if key not in made:
                 states = self.host_states(layout)
                 made[key] = host_bounds(host_phases(self.workload, states))

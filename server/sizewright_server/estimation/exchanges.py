@@ -86,8 +86,7 @@ def _met() -> dict[str, float]:
 
 def expert_bytes(segment: Segment, events: Pass, sizes: Column) -> Column:
     """Bytes a pass leaves in rows that are repeated per expert: they grow with the imbalance."""
-    kinds = segment.program.kinds
-    repeated = np.array([EXPERT_ROWS in shape for shape, _ in kinds], dtype=np.int64)
+    repeated = segment.program.kinds.having(EXPERT_ROWS)
     if not repeated.any():
         return np.zeros(sizes.shape[1], dtype=np.int64)
     rows = repeated[segment.program.kind_of_storage][events.storages] * events.signs

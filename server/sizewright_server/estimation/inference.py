@@ -178,7 +178,7 @@ class InferenceGroup:
                     phase,
                     segment.name,
                     segment.program.forward_without_grad,
-                    storage_bytes(segment.program, dims, len(self.tp)),
+                    storage_bytes(segment.program, dims),
                     np.full_like(self.tp, segment.count),
                     nothing,
                     -old,

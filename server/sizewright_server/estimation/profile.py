@@ -7,6 +7,7 @@ cumulative sum and a maximum, whatever the number of layouts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,10 +47,42 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Kinds:
+    """Shapes with their widths as arrays: what several storages have in common is sized once.
+
+    `factors` are rows of `names`, one row per kind; `scale` is what is a number in each.
+    """
+
+    names: tuple[str, ...]
+    factors: NDArray[np.int64]
+    scale: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, kinds: Sequence[tuple[Shape, int]]) -> Kinds:
+        """Kinds of these shapes and widths."""
+        names = {"one": 0}
+        scale, rows = [], []
+        for shape, itemsize in kinds:
+            rows.append([names.setdefault(d, len(names)) for d in shape if isinstance(d, str)])
+            scale.append(itemsize * math.prod(d for d in shape if isinstance(d, int)))
+        factors = np.zeros((len(kinds), max(map(len, rows), default=0)), dtype=np.int64)
+        for at, row in enumerate(rows):
+            factors[at, : len(row)] = row
+        return cls(tuple(names), factors, np.array(scale, dtype=np.int64))
+
+    def having(self, name: str) -> NDArray[np.bool_]:
+        """Which kinds have a dimension."""
+        if name not in self.names:
+            return np.zeros(len(self.scale), dtype=np.bool_)
+        found: NDArray[np.bool_] = (self.factors == self.names.index(name)).any(axis=1)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A compiled tape."""
 
-    kinds: tuple[tuple[Shape, int], ...]
+    kinds: Kinds
     kind_of_storage: NDArray[np.int64]
     parts: tuple[str, ...]
     forward: Pass
@@ -108,7 +141,7 @@ def compile_program(tape: Tape, policy: str = "") -> Program:
         Parameter(p.shape, p.itemsize, p.needs_grad, p.stored) for p in tape.parameters
     )
     return Program(
-        kinds=tuple(kinds),
+        kinds=Kinds.of(tuple(kinds)),
         kind_of_storage=np.array(kind_of, dtype=np.int64),
         parts=tuple(s.part for s in storages),
         forward=_pass(tape.forward_events(keep_saved=True)),
@@ -172,12 +205,12 @@ def round_up(size_bytes: Column) -> Column:
     return (size_bytes + (quantum - 1)) // quantum * quantum
 
 
-def storage_bytes(program: Program, dims: Mapping[str, Column], layouts: int) -> Column:
+def storage_bytes(program: Program, dims: Mapping[str, Column]) -> Column:
     """Bytes of every storage: a row per storage, a column per layout."""
-    table = np.empty((len(program.kinds), layouts), dtype=np.int64)
-    for row, (shape, itemsize) in enumerate(program.kinds):
-        table[row] = round_up(elements(shape, dims) * itemsize)
-    return table[program.kind_of_storage]
+    kinds = program.kinds
+    table = np.array([dims[name] for name in kinds.names])
+    sizes = table[kinds.factors].prod(axis=1) * kinds.scale[:, None]
+    return round_up(sizes)[program.kind_of_storage]
 
 
 def walk(events: Pass, sizes: Column) -> Walk:

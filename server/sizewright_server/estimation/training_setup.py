@@ -216,6 +216,6 @@ class TrainingSetup:
     def _sizes(self, segment: Segment) -> Column:
         if segment.name not in self._sizes_of:
             dims = self.dims_of.of(segment.sizes)
-            made = storage_bytes(segment.program, dims, len(self.dp))
+            made = storage_bytes(segment.program, dims)
             self._sizes_of[segment.name] = made
         return self._sizes_of[segment.name]

@@ -165,7 +165,10 @@ class Sizing:
         prepared = self.remembered.prepared(question.workload, question.key)
         layout, per_node = asked_layout(prepared, question)
         device = self._device(question.device)
-        overhead = device_overhead(None, None) if device is None else overhead_of(device)
+        loading = getattr(prepared.workload, "kernel_loading", None)
+        overhead = (
+            device_overhead(None, None, loading) if device is None else overhead_of(device, loading)
+        )
         ranks = min(layout.gpus, per_node)
         if isinstance(prepared, PreparedServing):
             seen = None if device is None else served_on(device)

@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from sizewright_server.estimation.memory import ByteRange, Part
 
 MIB = 2**20
+
+KernelLoading: TypeAlias = Literal["lazy", "eager"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,14 @@ class DeviceOverhead:
 
 
 @cache
-def device_overhead(vendor: str | None, compute_capability: str | None) -> DeviceOverhead:
+def device_overhead(
+    vendor: str | None, compute_capability: str | None, loading: KernelLoading | None = None
+) -> DeviceOverhead:
     """The overheads of a device; for an unknown one (None) the widest interval of all.
 
-    `vendor` is "nvidia" or "amd" (any case); `compute_capability` such as "8.9". Raises ValueError
-    for a vendor whose overheads are not in the data file.
+    `vendor` is "nvidia" or "amd" (any case); `compute_capability` such as "8.9"; `loading` says
+    whether CUDA loads kernels as they are used. Raises ValueError for a vendor whose overheads are
+    not in the data file.
     """
     tables = _tables()
     return DeviceOverhead(
@@ -63,7 +68,7 @@ def device_overhead(vendor: str | None, compute_capability: str | None) -> Devic
         context=_part(
             "device-context",
             "CUDA context and loaded kernels",
-            _matching(tables["cuda_context"], vendor, compute_capability),
+            _loaded(_matching(tables["cuda_context"], vendor, compute_capability), loading),
         ),
         workspaces=_part(
             "library-workspaces",
@@ -73,12 +78,12 @@ def device_overhead(vendor: str | None, compute_capability: str | None) -> Devic
         pair=_part(
             "collective-buffers",
             "communicators x buffers of one",
-            [tables["collective_buffers"][0]],
+            tables["collective_buffers"][:1],
         ),
         group=_part(
             "collective-buffers",
             "communicators x buffers of one",
-            [tables["collective_buffers"][1]],
+            _of_capability(tables["collective_buffers"][1:], compute_capability),
         ),
     )
 
@@ -96,22 +101,47 @@ def _matching(
     if vendor is None:
         return entries
     fitting = [e for e in entries if e["applies_to"].get("vendor") == vendor.lower()]
-    if capability:
-        number = float(capability)
-        fitting = [
-            e
-            for e in fitting
-            if e["applies_to"].get("compute_capability_min", 0.0) <= number
-            and number < e["applies_to"].get("compute_capability_below", 1e9)
-        ][:1]
+    fitting = _of_capability(fitting, capability)
     if not fitting:
         raise ValueError(f"no runtime overheads are known for {vendor} {capability or ''}".strip())
     return fitting
 
 
+def _of_capability(entries: list[dict[str, Any]], capability: str | None) -> list[dict[str, Any]]:
+    """The entries of a compute capability, the narrowest first; all where it is not known."""
+    if not capability:
+        return entries
+    number = float(capability)
+    fitting = [
+        e
+        for e in entries
+        if e["applies_to"].get("compute_capability_min", 0.0) <= number
+        and number < e["applies_to"].get("compute_capability_below", 1e9)
+    ]
+    # Tables without a way of loading have one entry for each generation, and one for the others.
+    return fitting if any("loading" in e["applies_to"] for e in fitting) else fitting[:1]
+
+
+def _loaded(entries: list[dict[str, Any]], loading: KernelLoading | None) -> list[dict[str, Any]]:
+    """The entries of a way of loading kernels."""
+    told = [e for e in entries if e["applies_to"].get("loading") == loading]
+    if loading is not None and told:
+        return told
+    return [e for e in entries if e["applies_to"].get("loading") != "eager" or _unstated(e)]
+
+
+def _unstated(entry: dict[str, Any]) -> bool:
+    """It may apply where nothing is said of how kernels are loaded."""
+    return bool(entry["applies_to"].get("loading_unstated"))
+
+
 def _part(name: str, formula: str, entries: list[dict[str, Any]]) -> Part:
-    """One part over all entries that may apply: the widest bounds, the middle of the values."""
-    values = sorted(int(e["value"]) for e in entries)
+    """One part over all entries that may apply: the widest bounds, the middle of the values.
+
+    Kernels are loaded as they are used unless it is told otherwise.
+    """
+    usual = [e for e in entries if e["applies_to"].get("loading") != "eager"] or entries
+    values = sorted(int(e["value"]) for e in usual)
     best = values[len(values) // 2]
     size = ByteRange(
         min(int(e["low"]) for e in entries) * MIB,

@@ -193,6 +193,8 @@ class Workload:
     framework: Literal["pytorch"] = "pytorch"
     dataset: Dataset | None = None
     host: HostConditions = field(default_factory=HostConditions)
+    #: How CUDA loads kernels; None where no version says so.
+    kernel_loading: Literal["lazy", "eager"] | None = None
 
     @property
     def on_gpu(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sizewright_catalog.values import Device
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.estimation.runtime import DeviceOverhead, device_overhead
+from sizewright_server.estimation.runtime import DeviceOverhead, KernelLoading, device_overhead
 from sizewright_server.estimation.serving.devices import serving_device
 from sizewright_server.estimation.serving.run import ServingDevice, ServingWorkload
 from sizewright_server.estimation.workload import Training, Workload
@@ -99,10 +99,10 @@ def _allowed(device: Device, rule: dict[str, Any]) -> bool:
 
 
 @cache
-def overhead_of(device: Device) -> DeviceOverhead:
-    """The runtime overheads of a device PyTorch can use."""
+def overhead_of(device: Device, loading: KernelLoading | None = None) -> DeviceOverhead:
+    """The runtime overheads of a device PyTorch can use; `loading` is of CUDA's kernels."""
     capability = device.compute_capability if device.vendor == "nvidia" else None
-    overhead = device_overhead(device.vendor, capability)
+    overhead = device_overhead(device.vendor, capability, loading)
     return replace(overhead, capacity_bytes=device.usable_bytes or device.driver_total_bytes)
 
 

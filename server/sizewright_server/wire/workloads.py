@@ -30,6 +30,7 @@ from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.keras import FRAMEWORKS as KERAS_FRAMEWORKS
 from sizewright_server.wire.keras import KerasReader
 from sizewright_server.wire.layouts import read_layout
+from sizewright_server.wire.library_versions import kernel_loading, wrong_versions
 from sizewright_server.wire.serving import ServingReader, wants_serving
 from sizewright_server.wire.surroundings import read_dataset, read_host
 from sizewright_server.wire.techniques import TechniquesReader
@@ -78,6 +79,7 @@ class WorkloadReader:
             return self._serving(message, self._for_engine(message, source), host, before)
         run = self._run(message)
         dataset = self._dataset(message)
+        self.problems += wrong_versions(dict(message.versions), f"{self.path}.versions")
         if len(self.problems) > before or source is None or run is None or host is None:
             return None
         if message.accelerator == "cpu":
@@ -85,7 +87,10 @@ class WorkloadReader:
         if isinstance(source, Network):
             self._wrong("model.layers", "is estimated on the CPU alone; say accelerator 'cpu'")
             return None
-        return Workload(source, run, name=message.name, dataset=dataset, host=host)
+        loading = kernel_loading(dict(message.versions))
+        return Workload(
+            source, run, name=message.name, dataset=dataset, host=host, kernel_loading=loading
+        )
 
     def _check_words(self, message: pb.Workload) -> None:
         framework = message.framework or "pytorch"

@@ -214,7 +214,10 @@ class Workload(_message.Message):
 
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Library versions where they are known, such as {"torch": "2.13.0", "transformers": "5.23.0"}."""
+        """Library versions where they are known, such as {"torch": "2.13.0", "transformers": "5.23.0"}.
+        "cuda", or else "torch", says whether kernels are loaded as they are used (from CUDA 11.7 and
+        PyTorch 1.13 on): contexts before are larger.
+        """
 
     def __init__(
         self,

@@ -24,7 +24,17 @@ INDEX_LIMIT_BYTES = 64 * 1024**2
 MOST_FILES = 2_000
 MOST_TENSORS = 1_000_000
 MOST_DIMENSIONS = 16
+#: Marks of JSON in a header at most: a tensor has three brackets, ten quotes and a few commas, and
+#: a header of nothing but marks would take twenty times its size to read.
+MOST_MARKS = {
+    b"[": 2 * MOST_TENSORS,
+    b"{": 2 * MOST_TENSORS,
+    b'"': 12 * MOST_TENSORS,
+    b",": 24_000_000,
+}
 INDEX_NAME = "model.safetensors.index.json"
+#: What is loaded of a folder without an index, whatever lies beside it (adapters, other formats).
+WHOLE_NAME = "model.safetensors"
 #: Bits of an element by the format's words.
 BITS = {
     "F64": 64,
@@ -73,17 +83,21 @@ def read_model(written: str, folder: Path) -> list[StoredTensors]:
     path = folder / Path(written).expanduser()
     read = 0
     found: dict[tuple[str, str, tuple[int, ...]], list[int]] = {}
-    tensors = 0
+    names: set[str] = set()
     for file in _files(path):
         header, data_bytes, size = _header(file, HEADERS_LIMIT_BYTES - read)
         read += size
         for name, dtype, shape, stored in _tensors(header, data_bytes, file):
-            tensors += 1
-            if tensors > MOST_TENSORS:
+            if name in names:
+                raise ValueError(f"{file}: tensor {name[:60]!r} is in another file too")
+            names.add(name)
+            if len(names) > MOST_TENSORS:
                 raise ValueError(f"{path} lists more than {MOST_TENSORS:,} tensors")
             entry = found.setdefault((_NUMBERED.sub(".*", name), dtype, shape), [0, 0])
             entry[0] += 1
             entry[1] += stored
+    if not names:
+        raise ValueError(f"{path} holds no tensor")
     return [
         StoredTensors(name, dtype, shape, count, stored)
         for (name, dtype, shape), (count, stored) in found.items()
@@ -102,7 +116,7 @@ def _files(path: Path) -> list[Path]:
     try:
         if path.is_dir():
             index = path / INDEX_NAME
-            files = _of_index(index) if index.exists() else sorted(path.glob("*.safetensors"))
+            files = _of_index(index) if index.exists() else _of_folder(path)
         else:
             files = _of_index(path) if path.name.endswith(".index.json") else [path]
     except OSError as error:
@@ -112,6 +126,12 @@ def _files(path: Path) -> list[Path]:
     if len(files) > MOST_FILES:
         raise ValueError(f"{path} has {len(files):,} files; at most {MOST_FILES:,} are read")
     return files
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    """The one file libraries load, or else every one."""
+    whole = folder / WHOLE_NAME
+    return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
 
 
 def _of_index(index: Path) -> list[Path]:
@@ -170,6 +190,11 @@ def _header(path: Path, allowed: int) -> tuple[dict[str, Any], int, int]:
 
 
 def _json(content: bytes, path: Path) -> dict[str, Any]:
+    for mark, most in MOST_MARKS.items():
+        if content.count(mark) > most:
+            words = f"more than {most:,} times {mark.decode()!r}"
+            raise ValueError(f"{path} has a header that is no list of tensors: {words}")
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):

@@ -103,6 +103,16 @@ def test_every_shard_of_an_index_is_read(tmp_path: Path) -> None:
         (b'{"a": 1, "a": 2}', 0, None, "a name twice"),
         (b"[" * 90_000, 0, None, "nested too deep"),
         (b'{"\xff": 1}', 0, None, "not UTF-8"),
+        (b"{}", 0, None, "holds no tensor"),
+        (b'{"__metadata__": {"format": "pt"}}', 0, None, "holds no tensor"),
+        (b'{"a": [' + b"[]," * 2_000_001 + b"[]]}", 0, None, "more than 2,000,000 times '['"),
+        (b'{"a": [' + b'"",' * 6_000_001 + b'""]}', 0, None, "more than 12,000,000 times"),
+        ({"w": claim("F32", [2**53], 0, 16)}, 16, None, "no shape of whole numbers"),
+        ({"w": claim("F32", [1] * 17, 0, 4)}, 4, None, "no shape of whole numbers"),
+        ({"w": claim("F32", [True], 0, 4)}, 4, None, "no shape of whole numbers"),
+        ({"w": claim("F32", [1], 4, 0)}, 4, None, "lies: tensor 'w' ends at byte 0"),
+        (b'{"w": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}', 4, None, "shape"),
+        (b'{"w": ' + b"9" * 5000 + b"}", 0, None, "not JSON"),
     ],
 )
 def test_a_file_that_lies_about_itself_is_refused_with_what_is_wrong(
@@ -114,6 +124,21 @@ def test_a_file_that_lies_about_itself_is_refused_with_what_is_wrong(
         read_model("model.safetensors", tmp_path)
 
     assert words in str(refused.value)
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.safetensors", {"w": claim("F16", [8], 0, 16)}, 16)
+
+    with pytest.raises(ValueError, match=r"b\.safetensors: tensor 'w' is in another file too"):
+        read_model(".", tmp_path)
+
+
+def test_adapters_and_other_formats_beside_a_whole_model_are_left_out(tmp_path: Path) -> None:
+    for name in ("model", "adapter_model", "consolidated"):
+        write(tmp_path / f"{name}.safetensors", {f"{name}.w": claim("F16", [8], 0, 16)}, 16)
+
+    assert [stored.name for stored in read_model(".", tmp_path)] == ["model.w"]
 
 
 def test_a_pipe_is_refused_unread(tmp_path: Path) -> None:

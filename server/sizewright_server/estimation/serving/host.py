@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 from sizewright_server.estimation.host import SHARD_BYTES
 from sizewright_server.estimation.memory import ByteRange, Part, Phase
 from sizewright_server.estimation.serving.run import POOLED, ServingRun
-from sizewright_server.estimation.workload import HostConditions
+from sizewright_server.estimation.workload import HostConditions, Layout
 
 MIB = 2**20
+#: Spaces that are made after loading.
+SPACES = ("swap-space", "cpu-offload")
 
 #: Name, the parts each rank has, and those a node has once.
 HostPhase: TypeAlias = tuple[str, tuple[Part, ...], tuple[Part, ...]]
@@ -29,17 +31,20 @@ def _table() -> dict[str, Any]:
     return table
 
 
-def _entry(key: str, times: int = 1) -> Part:
+def _entry(key: str, times: float = 1) -> Part:
     """`times` an entry of the table."""
     entry = _table()[key]
-    size = ByteRange(*(int(entry[k]) * MIB * times for k in ("low", "value", "high")))
-    numbers = f"{times} x {entry['value']} MiB" if times != 1 else f"{entry['value']} MiB"
+    size = ByteRange(*(int(entry[k] * MIB * times) for k in ("low", "value", "high")))
+    numbers = f"{times:g} x {entry['value']} MiB" if times != 1 else f"{entry['value']} MiB"
     return Part(key, size, str(entry["formula"]), numbers, str(entry["source"]), "low")
 
 
-def rank_parts(run: ServingRun, swap_bytes: int) -> tuple[Part, ...]:
-    """What each rank's process holds while it serves."""
+def rank_parts(run: ServingRun, layout: Layout, swap_bytes: int) -> tuple[Part, ...]:
+    """What each rank's process holds while it serves, and its share of its replica's scheduler."""
     parts = [_entry("worker-process" if run.engine in POOLED else "module-process")]
+    ranks = layout.tp * layout.pp
+    if run.engine == "vllm" and ranks > 1:
+        parts.append(_entry("engine-core", 1 / ranks))
     for name, size, source in (
         ("swap-space", swap_bytes, "page-locked blocks for preempted sequences"),
         ("cpu-offload", run.cpu_offload_bytes, "weights kept in page-locked memory"),
@@ -52,7 +57,9 @@ def rank_parts(run: ServingRun, swap_bytes: int) -> tuple[Part, ...]:
 
 def node_parts(run: ServingRun) -> tuple[Part, ...]:
     """What a node holds once: the front end of the engine."""
-    return (_entry("front-end"),) if run.engine in POOLED else ()
+    if run.engine not in POOLED:
+        return ()
+    return (_entry("api-server" if run.engine == "vllm" else "front-end"),)
 
 
 def loading_part(conditions: HostConditions, rank_bytes: int, file_bytes: int) -> Part:
@@ -68,16 +75,20 @@ def loading_part(conditions: HostConditions, rank_bytes: int, file_bytes: int) -
         shard = min(rank_bytes, SHARD_BYTES)
         size = ByteRange(0, shard // 8, shard)
         words = "memory-mapped safetensors: one tensor in flight, at most one shard"
-        source = "safetensors is mapped and copied tensor by tensor; pages are reclaimable"
+        source = (
+            "safetensors is mapped and copied tensor by tensor: 172 MiB of a process's own and "
+            "1.9 GiB of pages the kernel takes back, reading a shard of 1.8 GiB"
+        )
     return Part("checkpoint-shard", size, words, f"{size.best_bytes:,} B", source, "medium")
 
 
 def phases(
-    run: ServingRun, conditions: HostConditions, ranks: int, rank_bytes: int, swap_bytes: int
+    run: ServingRun, conditions: HostConditions, layout: Layout, rank_bytes: int, swap_bytes: int
 ) -> tuple[HostPhase, ...]:
     """Name, each rank's parts and the node's, of loading and of serving."""
-    steady = rank_parts(run, swap_bytes)
-    loading = (*steady[:1], loading_part(conditions, rank_bytes, rank_bytes * ranks))
+    steady = rank_parts(run, layout, swap_bytes)
+    processes = tuple(p for p in steady if p.name not in SPACES)
+    loading = (*processes, loading_part(conditions, rank_bytes, rank_bytes * layout.gpus))
     node = node_parts(run)
     return (("load", loading, node), ("serving", steady, node))
 

@@ -252,7 +252,7 @@ class PreparedServing:
             rules = rules_of("vllm", self.workload.run.version)
             swap = rules.rule("swap-space").size().best_bytes
         conditions = self.workload.host
-        return host.phases(self.workload.run, conditions, layout.gpus, held, swap or 0)
+        return host.phases(self.workload.run, conditions, layout, held, swap or 0)
 
     def _host_pool(self, layout: Layout, ranks: int) -> PoolEstimate:
         made = [host.phase_of(*phase, ranks) for phase in self._host_phases(layout)]

@@ -124,7 +124,8 @@ class PagedPool:
                 total += count * self.state_pages
                 continue
             held = held_tokens(cache, tokens, forward_tokens)
-            spare = int(cache.kind == "sliding" and held < tokens)
+            # A window need not start at a block's first token.
+            spare = int(cache.kind == "sliding")
             total += count * (-(-held // self.block_tokens) + spare)
         return total
 

@@ -77,8 +77,11 @@ class Vllm:
 
     @property
     def forward_tokens(self) -> int:
-        """Most tokens of one pass."""
-        return self.batches.tokens
+        """Most tokens that are scheduled and not settled: of one pass, or of those in flight."""
+        passes = int(self.rules.rule("passes-in-flight").value)
+        if passes > 1:
+            passes = max(passes, self.setup.layout.pp)
+        return passes * self.batches.tokens
 
     def budget(self) -> ByteRange:
         """Bytes the engine may take of the device, beside what was in use when it started."""

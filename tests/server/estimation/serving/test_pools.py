@@ -69,6 +69,26 @@ def test_fewer_heads_than_ranks_leave_one_head_on_each() -> None:
     assert eight.block_bytes == 16 * 32 * 2 * 128 * 2
 
 
+#: What vLLM 0.32's own planner (get_kv_cache_configs) says of these layers, run on its CPU build
+#: with passes of 8,192 tokens: blocks of 16 tokens, and concurrency x longest sequence.
+@pytest.mark.parametrize(
+    ("preset", "gib", "longest", "blocks", "tokens"),
+    [
+        ("meta-llama/Llama-3.1-8B", 40, 8192, 20_480, 327_680),
+        ("google/gemma-3-27b-it", 19.53, 8192, 15_998, 36_505),
+        ("openai/gpt-oss-20b", 40, 8192, 109_226, 872_955),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 40, 32_768, 54_613, 349_523),
+    ],
+)
+def test_pools_are_those_of_the_engines_own_planner(
+    preset: str, gib: float, longest: int, blocks: int, tokens: int
+) -> None:
+    made = pool(preset, "bf16")
+
+    assert made.blocks(int(gib * GIB)) == blocks
+    assert int(blocks / made.sequence_blocks(longest, 8192) * longest) == tokens
+
+
 @pytest.mark.parametrize(
     ("preset", "tp", "ranks", "bytes_per_token"),
     [

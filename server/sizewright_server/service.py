@@ -191,10 +191,11 @@ class Sizing:
         )
         index = self._index_of(question.workload)
         result = recommend(asked, index)
-        if question.advise:
+        if question.advise or not result.plans:
             notices = (*result.notices, *relaxations(asked, index, result))
-            advice = Advisor(asked, self._index_of, result).advice()
-            result = replace(result, advice=advice, notices=notices)
+            result = replace(result, notices=notices)
+        if question.advise:
+            result = replace(result, advice=Advisor(asked, self._index_of, result).advice())
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
 

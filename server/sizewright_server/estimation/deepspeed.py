@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sizewright_server.estimation.offload import placement
 from sizewright_server.estimation.parallel import ALWAYS
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.sharding import Buffers, WorkingSet
@@ -49,13 +50,20 @@ class DeepSpeedWorkingSet(WorkingSet):
     def _elements(self, stated: int | None, name: str) -> int:
         return buffer_elements(name, "value") if stated is None else stated
 
+    @property
+    def _gathers(self) -> Column:
+        """1 where parameters are fetched to compute: from other ranks, or from where they wait."""
+        if placement(self.layout).weights:
+            return self.layouts.gathers
+        return np.asarray(self.layouts.zero == 3, dtype=np.int64)
+
     @cached_property
     def _ahead(self) -> Column:
         """Bytes fetched ahead, and of the largest module that computes."""
         width = self.states.widths.types.weight
         given = self.layout.zero_buffers.prefetch_bucket_size
         size = self._elements(given, "deepspeed_prefetch_bucket") * width
-        ahead: Column = self.layouts.gathers * (size + self.states.largest_module())
+        ahead: Column = self._gathers * (size + self.states.largest_module())
         return ahead
 
     @cached_property
@@ -68,7 +76,7 @@ class DeepSpeedWorkingSet(WorkingSet):
         reuse = self._elements(given.max_reuse_distance, "deepspeed_reuse_distance")
         most = self._elements(given.max_live_parameters, "deepspeed_live_parameters")
         turn = min(reuse // 2, most) * width
-        live: Column = self.layouts.gathers * np.minimum(self.states.gathered_total(), turn)
+        live: Column = self._gathers * np.minimum(self.states.gathered_total(), turn)
         return live
 
     def forward(self, index: int) -> Column:
@@ -95,7 +103,7 @@ class DeepSpeedWorkingSet(WorkingSet):
         """Stage 3 never frees parameters of at most `param_persistence_threshold` elements."""
         given = self.layout.zero_buffers.param_persistence_threshold
         limit = self._elements(given, "deepspeed_persistence_threshold")
-        return np.multiply(self.layouts.gathers, self.states.small_tensors(limit))
+        return np.multiply(self._gathers, self.states.small_tensors(limit))
 
     def left_shard(self, index: int) -> Column:
         """Stage 2's shard; stage 3's are there throughout."""

@@ -178,8 +178,8 @@ class PreparedWorkload:
 
     def host_states(self, layout: Layout) -> HostStates:
         """What of the model's states the host sees under a layout."""
-        trainable = self.trainable_parameter_count
-        found = host_states(self.workload, layout, self.checkpoint_bytes(), trainable)
+        counts = self.parameter_count, self.trainable_parameter_count
+        found = host_states(self.workload, layout, self.checkpoint_bytes(), *counts)
         return replace(found, activations=self._offloaded_checkpoints(layout))
 
     def _offloaded_checkpoints(self, layout: Layout) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.offload import placement
 from sizewright_server.estimation.optimizers import BYTE, FP32, OptimizerKind, optimizers
 from sizewright_server.estimation.states import state_widths
+from sizewright_server.estimation.weight_formats import weight_format, weight_formats
 from sizewright_server.estimation.workload import CheckpointSave, Training, Workload
 
 #: Weights that are cast to 16 bits before they are gathered and written.
@@ -40,9 +42,9 @@ class HostStates:
 
 
 def host_states(
-    workload: Workload, layout: Layout, checkpoint_bytes: int, trainable: int
+    workload: Workload, layout: Layout, checkpoint_bytes: int, parameters: int, trainable: int
 ) -> HostStates:
-    """The states of a run; `trainable` parameters have optimizer state and are saved."""
+    """The states of a run; `trainable` of its parameters have optimizer state and are saved."""
     run = workload.run
     shards = layout.shard_ranks if layout.zero else 1
     ways = max(1, layout.tp * layout.pp)
@@ -66,6 +68,7 @@ def host_states(
         gathers=save in ("full", "full-weights", "half-weights") and shards * ways > 1,
         save=save,
         offloaded=_offloaded(layout, trainable // (shards * ways), state_width(kind, FP32))
+        + _frozen(run, layout, (parameters - trainable) // (shards * ways), widths.stored)
         + _paged(kind, trainable // (shards * ways)),
     )
 
@@ -84,6 +87,16 @@ def state_width(kind: OptimizerKind, width: int) -> float:
 def _paged(kind: OptimizerKind, parameters: int) -> int:
     """States in unified memory, which has its home on the host."""
     return int(parameters * state_width(kind, FP32)) if kind.paged else 0
+
+
+def _frozen(run: Training, layout: Layout, parameters: int, width: int) -> int:
+    """A rank's frozen weights, which leave the GPU with the trained ones and wait on the host."""
+    if placement(layout).weights or layout.offload.startswith("nvme"):
+        return 0
+    base = run.base_weights
+    packed = "" if base is None else base.format
+    bits = weight_format(packed).bits if packed in weight_formats() else width * BYTE
+    return parameters * bits // BYTE
 
 
 def _offloaded(layout: Layout, parameters: int, states_width: float) -> int:

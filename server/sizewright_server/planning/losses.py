@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.plan import Constraints, Miss, Rejection
 from sizewright_server.planning.ranking import Ranking
-from sizewright_server.planning.search import NOTHING_TRIED, Search
+from sizewright_server.planning.search import NOTHING_TRIED, Mask, Search
 from sizewright_server.planning.words import Tight, memory_rejection, miss_of
 
 
 def rejections(
-    search: Search, fits: Ranking, competitors: Competitors, constraints: Constraints
+    search: Search,
+    fits: Ranking,
+    competitors: Competitors,
+    constraints: Constraints,
+    layout: Layout | None,
 ) -> list[Rejection]:
-    """What the eligible offers failed: network, layouts, memory, speed, budget."""
+    """What the eligible offers failed: network, layouts, memory, speed, budget.
+
+    `layout` is the one the request states with all its sizes.
+    """
     offers, lost = competitors.offer_counts, ~fits.in_memory
     # More nodes of them were not tried: how these reach each other is not known.
     several = constraints.max_nodes > 1 and not constraints.allow_unknown_network
@@ -24,7 +32,8 @@ def rejections(
     untried, short = lacks_bytes >= NOTHING_TRIED, lacks_bytes > 0
     kinds = {
         "network-between-nodes": alone,
-        "layout": lost & untried,
+        "gpu-count": lost & untried & _other_gpus(search, constraints),
+        "layout": lost & untried & ~_other_gpus(search, constraints),
         "gpu-memory": lost & ~untried & short & on_gpu,
         "host-memory": lost & ~untried & short & ~on_gpu,
         "speed-unknown": lost & ~short,
@@ -32,10 +41,17 @@ def rejections(
     counts = {constraint: int(offers[mask].sum()) for constraint, mask in kinds.items()}
     counts["budget"] = int(offers[fits.in_memory].sum()) - fits.offers_within_budget
     return [
-        memory_rejection(constraint, count, constraints)
+        memory_rejection(constraint, count, constraints, layout)
         for constraint, count in counts.items()
         if count
     ]
+
+
+def _other_gpus(search: Search, asked: Constraints) -> Mask:
+    """Kinds of node that no number of nodes brings within the GPUs that are asked for."""
+    per_node = search.kinds.per_node
+    few: Mask = per_node * asked.max_nodes < asked.min_gpus
+    return few if asked.max_gpus is None else few | (per_node > asked.max_gpus)
 
 
 def nearest_miss(search: Search, competitors: Competitors) -> Miss | None:

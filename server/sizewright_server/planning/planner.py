@@ -36,7 +36,7 @@ from sizewright_server.planning.search import Mask, Picks, Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker
-from sizewright_server.planning.words import Tight, notices_of
+from sizewright_server.planning.words import Tight, notices_of, stated_layout
 
 #: What leaving techniques out can save of a node's larger pool (held by a test).
 REACH = 0.5
@@ -168,7 +168,8 @@ class Planning:
     def lost(self) -> list[Rejection]:
         """What the eligible offers failed."""
         asked = self.question.constraints
-        return rejections(self.search, self._ranking(), self.competitors, asked)
+        layout = stated_layout(self.question.prepared.workload)
+        return rejections(self.search, self._ranking(), self.competitors, asked, layout)
 
     def _plan(self, ranked: Ranked, choice: Choice, soften: Soften | None) -> Plan:
         """A competitor's plan, its techniques softened where that is asked for."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sizewright_server.estimation.estimator import PreparedWorkload
+from sizewright_server.estimation.offload import placement
 from sizewright_server.estimation.workload import Layout, Training
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.offload_time import FAST, SLOW, Moved, disks
+from sizewright_server.planning.offload_time import FAST, HALF_BYTES, SLOW, Moved, disks
 from sizewright_server.planning.techniques import Applied
 
 GIB = 2**30
@@ -25,14 +26,28 @@ def details_of(
     if not isinstance(prepared, PreparedWorkload) or not isinstance(run, Training):
         return ()
     moved = Moved(run.optimizer.name, prepared.trainable_parameter_count, layout, ranks)
-    return (_disk(moved) if moved.on_disk else _memory(moved),)
+    if placement(layout).weights:
+        return (_disk(moved) if moved.on_disk else _memory(moved),)
+    weights = int(prepared.parameter_count * HALF_BYTES / max(layout.shard_ranks, 1))
+    fetched = _fetched(weights, run, on_disk=moved.on_disk)
+    return (_disk(moved) if moved.on_disk else _memory(moved), fetched)
+
+
+def _fetched(weights_bytes: int, run: Training, *, on_disk: bool) -> str:
+    """What parameters that left the GPU cost each pass, the frozen ones too."""
+    passes = 3 if run.checkpointing == "full" else 2
+    way = "from NVMe and over PCIe" if on_disk else "over PCIe"
+    return (
+        f"Every micro-batch fetches {weights_bytes / GIB:,.1f} GiB of weights {way} for each GPU, "
+        f"{passes} times."
+    )
 
 
 def _disk(moved: Moved) -> str:
     fast, slow = moved.disk_seconds(FAST), moved.disk_seconds(SLOW)
     return (
-        f"A node keeps {moved.node_state_bytes / GIB:,.1f} GiB on a local NVMe drive, which every "
-        f"optimizer step reads and writes back: {fast:,.1f} to {slow:,.1f} s on one drive."
+        f"A node keeps {moved.node_state_bytes / GIB:,.1f} GiB of optimizer state on a local NVMe "
+        f"drive, which every step reads and writes back: {fast:,.1f} to {slow:,.1f} s on one drive."
     )
 
 

@@ -13,6 +13,7 @@ from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.objectives import in_words, value_of
 from sizewright_server.planning.plan import Constraints, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
+from sizewright_server.planning.words import stated_layout
 
 #: Constraints that are lifted, and what they are without.
 LIFTED: dict[str, Any] = {
@@ -46,6 +47,8 @@ WRITTEN = {
     "min_local_disk_bytes": "min_local_disk",
 }
 MOST_NOTICES = 3
+#: GPUs of a large node.
+LARGE_NODE = 8
 
 
 def relaxations(
@@ -54,7 +57,7 @@ def relaxations(
     """The constraints that cost most, or that keep everything from fitting."""
     before = _fitting(result)
     found = []
-    for change, looser in _loosened(question.constraints):
+    for change, looser in _loosened(question):
         after = _fitting(recommend(replace(question, constraints=looser, max_results=1), index))
         if after is None:
             continue
@@ -97,16 +100,23 @@ def cheaper_elsewhere(
     return (Notice("over-provisioned", words),)
 
 
-def _loosened(asked: Constraints) -> Iterator[tuple[str, Constraints]]:
+def _loosened(question: Question) -> Iterator[tuple[str, Constraints]]:
     """Each looser set of constraints, and in words what it takes away or allows."""
+    asked = question.constraints
     for name, without in LIFTED.items():
         if getattr(asked, name) != without:
             looser = replace(asked, **{name: without})
             yield f"Without {WRITTEN.get(name, name)!r}", looser
     if asked.max_nodes > 1 and not asked.allow_unknown_network:
         yield "With 'allow_unknown_network'", replace(asked, allow_unknown_network=True)
-    more = replace(asked, max_nodes=2 * asked.max_nodes)
-    yield f"Without 'max_nodes: {asked.max_nodes}'", more
+    more = max(2 * asked.max_nodes, _nodes_of_layout(question))
+    yield f"With 'max_nodes: {more}'", replace(asked, max_nodes=more)
+
+
+def _nodes_of_layout(question: Question) -> int:
+    """Nodes of the largest common size that the stated layout fills; 0 where none is stated."""
+    layout = stated_layout(question.prepared.workload)
+    return 0 if layout is None else -(-layout.gpus // LARGE_NODE)
 
 
 def _fitting(result: PlanningResult) -> Plan | None:

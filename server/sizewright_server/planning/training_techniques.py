@@ -13,6 +13,8 @@ from sizewright_server.planning.changes import Change, Form, Rule, with_run
 
 #: Rank of the adapters that are proposed: between PEFT's default of 8 and the common 64.
 LORA_RANK = 16
+#: Adapters that PEFT trains over weights of 4 bits.
+LOW_RANK = ("lora", "rslora", "dora")
 #: Optimizers that have a form with 8-bit states.
 EIGHT_BIT = {
     "adamw": "adamw-8bit",
@@ -119,7 +121,18 @@ def _lora(workload: AnyWorkload) -> Iterator[Form]:
 
 
 def _qlora(workload: AnyWorkload) -> Iterator[Form]:
-    yield from _adapted(workload, BaseWeights("nf4", double_quantization=True))
+    """An adapter over weights of 4 bits; one that is there already keeps its own settings."""
+    base = BaseWeights("nf4", double_quantization=True)
+    run = _training(workload)
+    if run is None or run.adapter is None:
+        yield from _adapted(workload, base)
+        return
+    if run.adapter.method in LOW_RANK and run.base_weights is None:
+        made, changes = with_run(
+            workload, "base_weights.format", "none", base.format, base_weights=base
+        )
+        double = Change("workload.training.base_weights.double_quantization", "false", "true")
+        yield made, (*changes, double)
 
 
 def _adapted(workload: AnyWorkload, base: BaseWeights | None) -> Iterator[Form]:

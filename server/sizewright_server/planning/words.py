@@ -8,6 +8,8 @@ from datetime import date
 from sizewright_catalog.money import dollars
 from sizewright_catalog.values import Device, InstanceType, Interruption, Machine, Offer
 from sizewright_server.estimation.memory import Notice
+from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.networking import network_notices, network_reasons
 from sizewright_server.planning.pitfalls import pitfalls
 from sizewright_server.planning.plan import (
@@ -111,20 +113,37 @@ def miss_of(offer: Offer, choice: Choice, missing_bytes: int) -> Miss:
     return Miss(offer, None, choice.nodes, choice.layout, choice.pools, missing_bytes, message)
 
 
-def memory_rejection(constraint: str, count: int, constraints: Constraints) -> Rejection:
-    """A rejection of offers that met every constraint but this one."""
+def stated_layout(workload: AnyWorkload) -> Layout | None:
+    """The layout a request states with all its sizes; None where the planner is to find one."""
+    layout: Layout | None = getattr(getattr(workload, "run", None), "layout", None)
+    return layout if layout is not None and layout.dp else None
+
+
+def memory_rejection(
+    constraint: str, count: int, constraints: Constraints, layout: Layout | None
+) -> Rejection:
+    """A rejection of offers that met every constraint but this one; `layout` is the stated one."""
     nodes = constraints.max_nodes
     within = "one node" if nodes == 1 else f"up to {nodes} nodes"
     words = {
         "network-between-nodes": "fit on no single node, and do not say how their nodes reach "
         "each other (allow_unknown_network lets them)",
-        "layout": f"have no layout of the workload on {within}",
+        "layout": f"have no layout of the workload on {within}"
+        if layout is None
+        else f"do not come to the {layout.gpus:,} GPUs of the stated layout on {within}",
+        "gpu-count": _gpu_words(constraints, within),
         "gpu-memory": f"have too little GPU memory on {within}",
         "host-memory": f"have too little host memory on {within}",
         "speed-unknown": "have the memory, but no speed is known for their device",
         "budget": "fit, but cost more than the limit",
     }
     return Rejection(constraint, count, f"{count:,} offers {words[constraint]}.")
+
+
+def _gpu_words(asked: Constraints, within: str) -> str:
+    most = "" if asked.max_gpus is None else f"have more than {asked.max_gpus:,} GPUs on a node"
+    least = f"do not come to {asked.min_gpus:,} GPUs on {within}" if asked.min_gpus else ""
+    return " or ".join(words for words in (most, least) if words)
 
 
 def _spot_words(taken: Interruption | None) -> str:

@@ -25,6 +25,8 @@ class ModelingCode:
     loop: TrainingLoop
     #: Families whose logits stay in their own type.
     native_losses: frozenset[str]
+    #: The head has a table of its own, whatever the checkpoint ties.
+    unties: bool
 
 
 @cache
@@ -37,6 +39,7 @@ def modeling_code(name: str) -> ModelingCode:
         loss=entry["loss"],
         loop=entry["loop"],
         native_losses=frozenset(entry.get("native_losses", ())),
+        unties=bool(entry.get("unties")),
     )
 
 
@@ -46,6 +49,8 @@ def restyle(architecture: Architecture, training: Training) -> Architecture:
     if architecture.model_type in code.native_losses:
         head = replace(architecture.head, upcast_logits=False)
         architecture = replace(architecture, head=head)
+    if code.unties:
+        architecture = replace(architecture, head=replace(architecture.head, tied=False))
     if not code.style and training.kernels == Kernels():
         return architecture
 

@@ -213,6 +213,13 @@ def storage_bytes(program: Program, dims: Mapping[str, Column]) -> Column:
     return round_up(sizes)[program.kind_of_storage]
 
 
+def until_made(events: Pass, storage: int) -> Pass:
+    """A pass up to the allocation of a storage; the whole pass where it makes none such."""
+    made = np.flatnonzero((events.storages == storage) & (events.signs > 0))
+    stop = int(made[0]) + 1 if len(made) else len(events.signs)
+    return Pass(events.signs[:stop], events.storages[:stop])
+
+
 def walk(events: Pass, sizes: Column) -> Walk:
     """Walks one pass; the peak is never below the start."""
     if not len(events.signs):

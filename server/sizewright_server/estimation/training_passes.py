@@ -9,7 +9,15 @@ import numpy as np
 from sizewright_server.estimation.exchanges import context_bytes
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.modeling import training_loop
-from sizewright_server.estimation.profile import EMPTY_PASS, Column, Pass, elements, round_up, walk
+from sizewright_server.estimation.profile import (
+    EMPTY_PASS,
+    Column,
+    Pass,
+    elements,
+    round_up,
+    until_made,
+    walk,
+)
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training_setup import TrainingSetup
 from sizewright_server.estimation.transformer import residual_itemsize
@@ -43,24 +51,33 @@ class TrainingPasses(TrainingSetup):
     def _held_forward(self, index: int) -> Column:
         """Bytes held while a segment runs forward: gathered, exchanged, left from the last step."""
         exchanged = self._exchanged[0] * int(self.segments[index].repeats)
-        held: Column = self.working.forward(index) + self._from_last_step + exchanged
+        held: Column = self.working.forward(index) + self._from_last_step(index) + exchanged
         return held
 
-    @cached_property
-    def _from_last_step(self) -> Column:
-        """What the step before left until this one's forward pass has returned.
+    def _from_last_step(self, index: int) -> Column:
+        """What the step before left while a segment runs forward.
 
-        A loop that holds the model's outputs holds their graph, and with it the inputs that nodes
-        keep as attributes; Lightning's recipes hold the logits themselves.
+        Lightning's recipes name the loss, and with it the graph whose nodes keep inputs as
+        attributes, until the next one is taken; the logits until the model has returned others.
         """
-        total = np.zeros_like(self.dp)
         if training_loop(self.training) != "fabric" or self.training.longest_batch_first:
-            return total
+            return np.zeros_like(self.dp)
+        logits, head = self._held_outputs(), self.segments[index]
+        if head.role == "head":
+            events, sizes = head.program.forward, self._sizes(head)
+            until = walk(until_made(events, head.program.output_storages[-1]), sizes).peak_bytes
+            logits = np.maximum(logits + until - walk(events, sizes).peak_bytes, 0)
+        return self._lingering + logits
+
+    @cached_property
+    def _lingering(self) -> Column:
+        """Inputs that nodes of a graph keep as attributes."""
+        total = np.zeros_like(self.dp)
         for segment, count in zip(self.segments, self.counts, strict=True):
             sizes = self._sizes(segment)
             for storage in segment.program.lingering:
                 total = total + count * sizes[storage]
-        return total + self._held_outputs()
+        return total
 
     @cached_property
     def _exchanged(self) -> tuple[Column, Column]:

@@ -49,7 +49,7 @@ class TrainingSetup:
         layouts: Sequence[Layout],
         position: Position = "only",
     ) -> None:
-        self.architecture = architecture
+        self.architecture = architecture = restyle(architecture, training)
         self.training = training
         self.layouts = tuple(layouts)
         self.position: Position = position
@@ -60,7 +60,7 @@ class TrainingSetup:
             self.widths = megatron_widths(self.widths, self.layout.megatron)
         self.parallel = ParallelColumns.of(layouts)
         self.placement: Placement = placement(self.layout)
-        self.segments = lower(restyle(architecture, training), self._mode(), training.seq_len)
+        self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
         self.counts = stage_counts(self.segments, self.parallel.pp, self.parallel.virtual, position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -25,3 +26,18 @@ class Hours(Protocol):
     def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
         """Low, best and high for one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantHours:
+    """A job that takes the same time everywhere, as its owner says."""
+
+    hours: float
+
+    def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> NDArray[np.float64]:
+        """The same for all."""
+        return np.full((len(layouts), len(kinds)), self.hours)
+
+    def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
+        """The same, without doubt."""
+        return self.hours, self.hours, self.hours

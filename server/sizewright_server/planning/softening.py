@@ -26,7 +26,7 @@ class Softener:
         self._variants: dict[tuple[tuple[str, int], ...], Variant | None] = {}
 
     def softened(self, choice: Choice, kind: NodeKind) -> Choice:
-        """The choice with as few and as mild techniques as fit on its nodes."""
+        """The choice with techniques none of which could go, or be milder, on its nodes."""
         names = tuple(step.name for step in choice.variant.steps)
         key = (kind, choice.nodes, names)
         if key not in self._done:
@@ -36,13 +36,15 @@ class Softener:
     def _soften(self, choice: Choice, kind: NodeKind, names: tuple[str, ...]) -> Choice:
         if not names:
             return choice
+        picked = [(name, len(forms(name, self._workload)) or 1) for name in names]
+        best = choice
         for served in self._served:
             if {name for name, _ in served} <= set(names):
                 found = self._fits(served, kind, choice.nodes)
                 if found is not None:
-                    return found
-        picked = [(name, len(forms(name, self._workload)) or 1) for name in names]
-        best = choice
+                    # A kind with more room may need even less.
+                    picked, best = list(served), found
+                    break
         # The costliest technique is dropped first.
         for place in reversed(range(len(picked))):
             name, strongest = picked[place]
@@ -52,7 +54,9 @@ class Softener:
                 if found is not None:
                     picked, best = trial, found
                     break
-        self._served.append([pick for pick in picked if pick[1]])
+        kept = [pick for pick in picked if pick[1]]
+        if kept not in self._served:
+            self._served.append(kept)
         return best
 
     def _fits(self, picked: list[tuple[str, int]], kind: NodeKind, nodes: int) -> Choice | None:

@@ -23,7 +23,7 @@ from sizewright_server.estimation.estimator import PreparedWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.work import Work
 from sizewright_server.estimation.workload import Inference, Layout, Training
-from sizewright_server.planning.hours import NEVER, Hours
+from sizewright_server.planning.hours import NEVER, ConstantHours, Hours
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.kinds import NodeKind
 from sizewright_server.planning.modelled import IN_THE_JOB, MODELLED
@@ -53,21 +53,6 @@ def bands() -> dict[str, Any]:
     text = resources.files("sizewright_server.planning").joinpath("data/throughput.json")
     table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
     return table
-
-
-@dataclass(frozen=True, slots=True)
-class ConstantHours:
-    """A job that takes the same time everywhere, as its owner says."""
-
-    hours: float
-
-    def columns(self, layouts: Sequence[Layout], kinds: Sequence[NodeKind]) -> Floats:
-        """The same for all."""
-        return np.full((len(layouts), len(kinds)), self.hours)
-
-    def of(self, layout: Layout, kind: NodeKind) -> tuple[float, float, float]:
-        """The same, without doubt."""
-        return self.hours, self.hours, self.hours
 
 
 class ModelledHours:
@@ -154,11 +139,11 @@ class ModelledHours:
         steps = run.gradient_accumulation_steps
         weights = self.work.active_parameters * width / split
         if layout.zero >= 3:
-            micro += machine.exposed(3 * weights, layout.dp, layout.gpus, compute)
+            micro += machine.exposed(3 * weights, layout, compute)
             reduced = 0.0
         else:
             volume = 2 * weights * self.trained_share
-            reduced = machine.exposed(volume, layout.dp, layout.gpus, compute * HALF / PASSES)
+            reduced = machine.exposed(volume, layout, compute * HALF / PASSES)
         bubble = 1 + (layout.pp - 1) / max(steps, 1)
         moved = self._off_the_gpu(layout, machine)
         return (micro * steps * bubble + reduced + moved) / (run.micro_batch * steps * layout.dp)
@@ -179,7 +164,13 @@ class ModelledHours:
             return 0.0
         volume = 4 * self.work.layers / layout.pp * batch * self.work.positions
         share = 2 * (layout.tp - 1) / layout.tp
-        return volume * self.work.hidden * width * share / machine.link(layout.tp)
+        return (
+            volume
+            * self.work.hidden
+            * width
+            * share
+            / machine.link(layout.tp, machine.kind.per_node)
+        )
 
     def _inference(self, layout: Layout, machine: _Machine) -> float:
         """Seconds per sequence: the prompt at the peak's share, tokens at the memory's."""
@@ -225,10 +216,20 @@ class _Machine:
         bandwidth = self.speed.memory_bytes_per_second * self.kind.slice * share
         return float(size_bytes / bandwidth) if bandwidth else NEVER
 
-    def link(self, ranks: int) -> float:
-        """Bytes a second of a collective among so many ranks."""
-        if ranks > self.kind.per_node:
-            return self._network()
+    def link(self, ranks: int, together: int) -> float:
+        """Bytes a second that each rank of a collective gets, `together` of its ranks on a node.
+
+        A byte crosses between two nodes once for all ranks on them, so these share the network's
+        whole bandwidth as if it were each one's own (bus bandwidth, nccl-tests PERFORMANCE.md);
+        inside a node it goes over the links.
+        """
+        if ranks <= together:
+            return self._links()
+        network = self._network() * together
+        return network if together == 1 else min(network, self._links())
+
+    def _links(self) -> float:
+        """Bytes a second between GPUs of one node."""
         if self.speed.link_bytes_per_second:
             return float(self.speed.link_bytes_per_second * bands()["link_share"][self.at])
         generation = str(min(max(self.speed.pcie_generation, 3), 5))
@@ -245,14 +246,17 @@ class _Machine:
         network = bands()["network_bytes_per_second_per_gpu"]
         return float(network[band if kind.connected else "unknown"][self.at])
 
-    def exposed(self, size_bytes: float, ranks: int, gpus: int, hidden_by: float) -> float:
+    def exposed(self, size_bytes: float, layout: Layout, hidden_by: float) -> float:
         """Seconds of a data-parallel collective that computing does not hide.
 
-        Overlapped with the backward pass; at worst not at all.
+        Overlapped with the backward pass; at worst not at all. Tensor and context parallel ranks
+        stand beside each other, data parallel ones across them.
         """
+        ranks = layout.dp
         if ranks == 1:
             return 0.0
-        bandwidth = self.link(ranks if gpus <= self.kind.per_node else gpus)
+        together = max(self.kind.per_node // (layout.tp * layout.cp), 1)
+        bandwidth = self.link(ranks, together)
         seconds = size_bytes * (ranks - 1) / ranks / bandwidth
         hidden = 0.0 if self.at == SLOW else hidden_by
         return max(seconds - hidden, 0.0)

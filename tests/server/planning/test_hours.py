@@ -122,3 +122,58 @@ def test_a_measured_speed_is_of_the_request_as_it_stands() -> None:
 
     assert changed_by("activation-checkpointing", job) == pytest.approx(1.3)
     assert changed_by("shorter-sequences", job) == pytest.approx(1)
+
+
+def connected(mbps: int | None, fabric: str, *, known: bool = True) -> NodeKind:
+    """A node of eight H100 with a network."""
+    return NodeKind(
+        devices()["H100-SXM"],
+        8,
+        1.0,
+        80 * 2**30,
+        2**40,
+        connected=known,
+        network_mbps=mbps,
+        fabric=fabric,
+    )
+
+
+SHARDED = Layout(dp=128, zero=3, sharding="fsdp2")
+JOB = hours(Job(tokens=TOKENS), 2, 8192, "none")
+
+
+def test_sixteen_nodes_over_a_fast_fabric_are_as_fast_as_published_and_as_one_node() -> None:
+    # torchtitan: 5,605 tokens a second and GPU on 128 GPUs, 5,762 on 8.
+    fast = JOB.of(SHARDED, connected(3_200_000, "infiniband"))
+    alone = JOB.of(Layout(dp=8, zero=3, sharding="fsdp2"), connected(3_200_000, "infiniband"))
+    measured = TOKENS / (128 * 5_605) / 3600
+
+    assert fast[0] <= measured <= fast[2]
+    assert 16 * fast[1] == pytest.approx(alone[1], rel=0.05)
+
+
+def test_a_slower_network_takes_longer_and_says_what_it_waits() -> None:
+    speeds = [3_200_000, 100_000, 10_000, 2_500]
+    times = [JOB.of(SHARDED, connected(mbps, "ethernet"))[1] for mbps in speeds]
+
+    assert times == sorted(times)
+    assert times[-1] > 10 * times[0]
+
+
+def test_a_network_that_nobody_knows_has_the_widest_interval() -> None:
+    known = JOB.of(SHARDED, connected(3_200_000, "efa"))
+    unstated = JOB.of(SHARDED, connected(None, "ethernet"))
+    unknown = JOB.of(SHARDED, connected(None, "", known=False))
+
+    assert unknown[2] > unstated[2] > known[2]
+    assert unknown[0] <= known[1]
+
+
+def test_ranks_beside_each_other_share_a_node_s_network_and_lone_ones_divide_it() -> None:
+    slow = connected(25_000, "ethernet")
+    together = JOB.of(Layout(dp=16, zero=3, sharding="fsdp2"), slow)[1]
+    apart = JOB.of(Layout(dp=2, tp=8, zero=3, sharding="megatron"), slow)[1]
+
+    # Of a step: eight ranks of one group move 15/16 of the weights into their node once, eight
+    # groups of one rank a half of an eighth each, which is a half in all.
+    assert 2 * apart == pytest.approx(16 * together * (1 / 2) / (15 / 16), rel=0.1)

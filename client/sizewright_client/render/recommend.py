@@ -65,7 +65,10 @@ def _put_summary(page: Page, response: sizing_service_pb2.RecommendResponse, nam
     if response.recommendations:
         timed = response.recommendations[0].HasField("job_hours")
         order = "The plans, best first:" if timed else "The cheapest plans:"
-        words = f"{who}fits {count(fitting)} of {count(considered)} offers. {order}"
+        fits = f"fits {count(fitting)} of {count(considered)} offers"
+        if not fitting and response.recommendations[0].techniques:
+            fits = f"fits no offer as it stands, and some of {count(considered)} with changes"
+        words = f"{who}{fits}. {order}"
         page.say(words, style="bold")
     else:
         page.say(f"{who}nothing fits; {count(considered)} offers looked at.", style="bold red")

@@ -73,7 +73,8 @@ class Advisor:
     def advice(self) -> tuple[Advice, ...]:
         """What makes the best plan better, or one fit; then what only frees memory."""
         base = self.question.prepared.workload
-        singles = [pair for pair in single_steps(base) if pair[1][0].name not in self.allowed]
+        left_out = {*self.allowed} if self.before else {*self.allowed, CPU_ONLY}
+        singles = [pair for pair in single_steps(base) if pair[1][0].name not in left_out]
         found = self._tried(singles)
         if self.before is None:
             for count in range(2, MOST_TOGETHER + 1):
@@ -123,7 +124,7 @@ class Advisor:
     def _together(self, count: int) -> Iterator[Combination]:
         """Sets of so many techniques, each as far as it goes."""
         base = self.question.prepared.workload
-        names = [n for n in figures() if n not in self.allowed and forms(n, base)]
+        names = [n for n in figures() if n not in self.allowed and n != CPU_ONLY and forms(n, base)]
         for chosen in sets_of(names, count):
             workload, steps = combine(base, [(name, FAR) for name in chosen])
             if len(steps) == count:

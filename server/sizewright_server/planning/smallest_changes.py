@@ -11,7 +11,7 @@ from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.advice_words import makes_it_fit
-from sizewright_server.planning.comparing import saved_bytes
+from sizewright_server.planning.comparing import CPU_ONLY, saved_bytes
 from sizewright_server.planning.machines import check_nodes
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.plan import Advice, Choice, Constraints, worst
@@ -40,9 +40,9 @@ class Fitting:
         self.prepared, self.prepare = prepared, prepare
         self.target, self.nodes, self.constraints = target, nodes, constraints
         workload = prepared.workload
-        #: Techniques that apply, with the number of their forms.
+        #: Techniques that apply, with the number of their forms. Leaving the GPU unused is none.
         self.forms = {name: len(forms(name, workload)) for name in figures()}
-        self.names = [name for name, count in self.forms.items() if count]
+        self.names = [name for name, count in self.forms.items() if count and name != CPU_ONLY]
 
     def smallest(self) -> Iterator[tuple[tuple[Applied, ...], Prepared, Choice]]:
         """Sets of as few techniques as make it fit, each in its mildest forms, best first."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sizewright.v1 import plan_pb2, sizing_service_pb2
 from sizewright_server.estimation.problems import Violation
+from sizewright_server.planning.comparing import CPU_ONLY
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.plan import FitLimit
 from sizewright_server.planning.techniques import Applied, figures
@@ -30,6 +31,9 @@ def read_techniques(
             allowed |= {
                 key for key, entry in known.items() if entry.searched and not entry.changes_results
             }
+        elif name == CPU_ONLY:
+            words = "is advice alone, as it is planned on other machines; state 'accelerator: cpu'"
+            problems.append(Violation(f"techniques.{i}", f"{name!r} {words}"))
         elif name in known:
             allowed.add(name)
         else:

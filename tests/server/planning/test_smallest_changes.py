@@ -55,7 +55,7 @@ def every_set(
     """The smallest sets of techniques that fit, of each set of names its mildest forms."""
     for count in range(1, most + 1):
         found: dict[tuple[str, ...], tuple[Applied, ...]] = {}
-        names = [name for name in figures() if forms(name, workload)]
+        names = [name for name in figures() if name != "cpu-only" and forms(name, workload)]
         for chosen in combinations(names, count):
             for numbers in product(*(range(1, len(forms(n, workload)) + 1) for n in chosen)):
                 made, steps = combine(workload, list(zip(chosen, numbers, strict=True)))

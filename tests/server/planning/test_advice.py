@@ -221,5 +221,5 @@ def test_offload_to_a_disk_is_priced_in_seconds_a_step() -> None:
     (words,) = details_of((step,), prepare_any(changed), layout, 1)
 
     # fp32 weights and two moments of 8.03e9 parameters, read and written at 1.5e9 to 6.5e9 B/s.
-    assert "89.7 GiB on a local NVMe drive" in words
+    assert "89.7 GiB of optimizer state on a local NVMe drive" in words
     assert "29.7 to 128.5 s on one drive" in words

@@ -23,6 +23,7 @@ from sizewright_client.export.forms import Form
 
 if TYPE_CHECKING:
     from sizewright.v1 import sizing_service_pb2
+    from sizewright_client.cli.overrides import Options
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +43,17 @@ def export(
             help="Take the plan from this saved answer of `recommend FILE -o json`.",
         ),
     ] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this provider; repeat it, or say a,b."),
+    ] = None,
+    purchase: Annotated[
+        list[str] | None, typer.Option(metavar="TERM", help="Only this term: on-demand, spot.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this GPU, such as H100-SXM.")
+    ] = None,
+    max_nodes: Annotated[str | None, typer.Option(metavar="N", help="Most nodes.")] = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     tls: TlsOption = False,
@@ -60,14 +72,25 @@ def export(
     Examples:
       sizewright export job.yaml --to skypilot > task.yaml
       sizewright export job.yaml --to terraform > job.auto.tfvars.json
+      sizewright export job.yaml --to gcloud --provider gcp --purchase spot
       sizewright recommend job.yaml -o json > answer.json
       sizewright export job.yaml --answer answer.json --rank 2 --to slurm
     """
+    from sizewright_client.cli.overrides import override
     from sizewright_client.export.forms import written
     from sizewright_client.export.selection import ExportError, select
     from sizewright_client.request_file import load_request
 
+    options: Options = {
+        "providers": provider,
+        "purchase": purchase,
+        "devices": device,
+        "max_nodes": max_nodes,
+    }
+    if answer is not None and any(options.values()):
+        raise UsageError("--answer is a plan already; ask anew for other constraints")
     request = load_request(file)
+    override(request, options)
     request.max_results = max(rank, request.max_results)
     if answer is not None:
         found = _saved(answer)

@@ -245,11 +245,14 @@ def _command(selection: Selection, said: Ledger, start: list[str], words: list[s
     left = said.left()
     if left:
         raise ExportError(f"{' '.join(start[:2])} has no option for {'; '.join(left)}")
-    lines = []
-    version = selection.engine_version
-    if version:
-        engine = selection.workload.inference.engine
-        lines.append(f"# sized with the rules of {engine} {version}")
+    stated = selection.engine_version
+    engine = selection.workload.inference.engine
+    lines = [f"# sized with the rules of {engine} {stated}"] if stated else []
+    lines += [
+        f"# {warning.message}"
+        for warning in selection.plan.estimate.warnings
+        if warning.code == "engine-version-not-stated"
+    ]
     weights = selection.workload.inference.weight_dtype
     if weights in STORED:
         lines.append(f"# the model must be a checkpoint that stores {weights} weights")

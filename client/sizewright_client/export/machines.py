@@ -80,7 +80,7 @@ def gcloud(selection: Selection) -> str:
     _only_on(selection, "gcp")
     names = [f"{selection.name}-{i}" for i in range(selection.plan.node_count)]
     zone = sorted(offer.zones)[0] if offer.zones else f"{offer.region}-a"
-    words = ["gcloud", "compute", "instances", "create", *names]
+    words = [" ".join(["gcloud compute instances create", *names])]
     machine, accelerator, attached = parts(offer.instance_type.type)
     words += [f"--machine-type={machine}", f"--zone={zone}"]
     if accelerator:
@@ -102,5 +102,5 @@ def _only_on(selection: Selection, provider: str) -> None:
 
 def _command(words: list[str]) -> str:
     """A shell command with one option on a line."""
-    quoted = [shlex.quote(word) for word in words]
+    quoted = [words[0], *(shlex.quote(word) for word in words[1:])]
     return " \\\n  ".join(quoted) + "\n"

@@ -41,10 +41,9 @@ SKYPILOT_CLOUDS = {
     "runpod": "runpod",
     "nebius": "nebius",
     "oci": "oci",
-    "vast": "vast",
-    "fluidstack": "fluidstack",
-    "cudo": "cudo",
-    "paperspace": "paperspace",
+    "vast-ai": "vast",
+    "verda": "verda",
+    "digitalocean": "do",
 }
 #: The resource a device plugin offers on Kubernetes.
 KUBERNETES_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
@@ -61,13 +60,17 @@ def skypilot(selection: Selection) -> str:
     offer = selection.offer
     if offer.provider not in SKYPILOT_CLOUDS:
         known = ", ".join(sorted(SKYPILOT_CLOUDS))
-        raise ExportError(f"SkyPilot does not launch on {offer.provider}; it does on {known}")
-    resources: dict[str, Any] = {
-        "infra": f"{SKYPILOT_CLOUDS[offer.provider]}/{offer.region}",
-        "instance_type": parts(offer.instance_type.type)[0],
-        "use_spot": selection.spot,
-    }
+        raise ExportError(
+            f"SkyPilot does not launch on {offer.provider}; it does on {known}: ask with --provider"
+        )
+    cloud = SKYPILOT_CLOUDS[offer.provider]
     found = selection.accelerators
+    if not selection.type_name and found is None:
+        raise ExportError(f"{offer.provider} has no name for {offer.instance_type.type}")
+    resources: dict[str, Any] = {"infra": f"{cloud}/{selection.region}".rstrip("/")}
+    if selection.type_name:
+        resources["instance_type"] = parts(selection.type_name)[0]
+    resources["use_spot"] = selection.spot
     if found is not None and found.slice >= 1:
         name = SKYPILOT_NAMES.get(found.device, found.device)
         resources["accelerators"] = f"{name}:{found.count}"
@@ -137,12 +140,17 @@ def _pod(selection: Selection) -> dict[str, Any]:
         "containers": [container],
         "volumes": [{"name": "shm", "emptyDir": shared}],
     }
-    if not selection.owned:
-        spec["nodeSelector"] = {
-            "node.kubernetes.io/instance-type": parts(selection.offer.instance_type.type)[0],
-            "topology.kubernetes.io/region": selection.offer.region,
-        }
-    return spec
+    labels = {} if selection.owned else _labels(selection)
+    return {**spec, "nodeSelector": labels} if labels else spec
+
+
+def _labels(selection: Selection) -> dict[str, str]:
+    """What nodes of the plan are labelled with, as far as the provider has names for it."""
+    labels = {
+        "node.kubernetes.io/instance-type": parts(selection.type_name)[0],
+        "topology.kubernetes.io/region": selection.region,
+    }
+    return {label: name for label, name in labels.items() if name}
 
 
 def _image(selection: Selection) -> str:

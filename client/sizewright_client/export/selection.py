@@ -39,6 +39,20 @@ class Selection:
         return self.plan.offer
 
     @property
+    def type_name(self) -> str:
+        """The provider's own name of the instance type; "" where it sells GPUs without one.
+
+        The catalog names what such a provider sells by the provider, the device and the term.
+        """
+        kind = self.offer.instance_type
+        return "" if kind.type.startswith(f"{self.offer.provider}-") else kind.type
+
+    @property
+    def region(self) -> str:
+        """The region; "" where the provider has none."""
+        return "" if self.offer.region == "global" else self.offer.region
+
+    @property
     def accelerators(self) -> catalog_pb2.Accelerators | None:
         """The node's accelerators; None without any, or where a fit leaves them alone."""
         source = self.plan.machine if self.owned else self.plan.offer.instance_type

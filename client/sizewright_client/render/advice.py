@@ -69,7 +69,7 @@ def put_limits(page: Page, limits: Sequence[plan_pb2.FitLimit]) -> None:
         most = "at least " if limit.at_least else ""
         grid.add_row(
             printable(limit.field.removeprefix("workload.")),
-            f"{most}{count(limit.largest)}",
+            f"{most}{count(limit.largest)}" if limit.largest else "not even 1",
             f"(stated: {count(limit.stated)})",
         )
     page.put(grid, indent=2)

@@ -103,7 +103,7 @@ def _cost(group: Sequence[plan_pb2.Recommendation]) -> Text:
     if dearest > plan.cost_per_hour_nanos_usd:
         text.append(f"\nto {amount(dearest)}", style="not bold")
     if plan.HasField("job_hours"):
-        text.append(f"\n{amount(plan.cost_per_job_nanos_usd)} a job", style="not bold")
+        text.append(f"\n{amount(plan.cost_per_job_nanos_usd)}/job", style="not bold")
     if not plan.HasField("offer"):
         return text.append("\nowned", style="not bold")
     price = plan.offer.price

@@ -16,6 +16,10 @@ from sizewright_client.render.page import Page, grid_of
 from sizewright_client.render.plan_words import POOLS, TERMS, VERDICTS, is_old, plan_name
 from sizewright_client.render.plans import put_plans
 
+HOURS_OF_A_DAY = 24
+#: A job that is longer is told in days.
+LONG_JOB_HOURS = 100
+
 
 def put_recommendations(
     page: Page,
@@ -117,11 +121,14 @@ def _job_words(plan: plan_pb2.Recommendation) -> list[str]:
     if not plan.HasField("job_hours"):
         return []
     hours = plan.job_hours
+    unit, each = ("days", HOURS_OF_A_DAY) if hours.best_hours > LONG_JOB_HOURS else ("hours", 1)
+    low, best, high = (
+        f"{one / each:,.3g}" if one / each < LONG_JOB_HOURS else f"{one / each:,.0f}"
+        for one in (hours.low_hours, hours.best_hours, hours.high_hours)
+    )
     cost = dollars(plan.cost_per_job_nanos_usd)
-    return [
-        f"The whole job takes {hours.best_hours:,.1f} hours, from {hours.low_hours:,.1f} to "
-        f"{hours.high_hours:,.1f}, and costs {cost} by the best estimate."
-    ]
+    words = f"The whole job takes {best} {unit}, from {low} to {high}"
+    return [f"{words}, and costs {cost} by the best estimate."]
 
 
 def _put_miss(page: Page, miss: plan_pb2.NearestMiss) -> None:

@@ -58,6 +58,40 @@ def test_skypilot_names_the_cloud_the_region_and_the_accelerators(tmp_path: Path
     assert task["resources"]["accelerators"].endswith(f":{count}")
 
 
+def test_a_provider_that_has_no_name_for_a_machine_is_asked_for_its_gpus(tmp_path: Path) -> None:
+    selection = plan_of(SFT, tmp_path)
+    offer = selection.plan.offer
+    offer.provider, offer.region = "runpod", "global"
+    offer.instance_type.provider = "runpod"
+    offer.instance_type.type = "runpod-a100-sxm-community"
+    offer.instance_type.accelerators.device = "A100-80GB-SXM"
+
+    resources = yaml.safe_load(written(selection, Form.SKYPILOT))["resources"]
+    job = yaml.safe_load(written(selection, Form.KUBERNETES))
+
+    assert resources["infra"] == "runpod"
+    assert "instance_type" not in resources
+    assert resources["accelerators"].startswith("A100-80GB:")
+    assert "nodeSelector" not in job["spec"]["template"]["spec"]
+
+
+def test_pods_of_several_nodes_meet_at_the_first_of_them(
+    tmp_path: Path,
+) -> None:
+    text = SFT.replace("auto\n", "{dp: 16, zero: 3, implementation: fsdp2}\n")
+
+    selection = plan_of(text, tmp_path)
+    service, job = yaml.safe_load_all(written(selection, Form.KUBERNETES))
+
+    pod = job["spec"]["template"]["spec"]
+    assert selection.plan.node_count == 2
+    assert job["spec"]["completions"] == 2
+    assert service["spec"]["clusterIP"] == "None"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    name = job["metadata"]["name"]
+    assert f"--rdzv-endpoint={name}-0.{name}:29500" in pod["containers"][0]["command"][-1]
+
+
 def test_terraform_variables_carry_the_exact_cost(tmp_path: Path) -> None:
     selection = plan_of(SFT, tmp_path)
 

@@ -15,6 +15,7 @@ from typing import Any
 from tests.bench.classical import classical_figures
 from tests.bench.command import catalog_figures, command_figures
 from tests.bench.figures import Figure, table
+from tests.bench.growth import growth_figures
 from tests.bench.in_process import recommend_figures, step_figures
 from tests.bench.peers import peer_figures
 from tests.bench.refreshes import refresh_figures
@@ -59,15 +60,14 @@ def measured(calls: int, seconds: float) -> tuple[list[Figure], list[str]]:
     asked = recommend_figures(app, calls)
     figures = [*asked, *step_figures(app, calls), *classical_figures()]
     figures += serving_figures()
+    figures += growth_figures(app, max(calls // 4, 1))
     figures += [*command_figures(), *catalog_figures()]
-    missing = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures += served_figures(app, folder, seconds)
         figures += refresh_figures(folder)
-        peers = peer_figures(app.catalog, {each.name: each.value for each in asked}, folder)
-        if not peers:
-            missing.append("gpuhunt's query over our rows: not installed (make peers)")
+        ours = {each.name: each.value for each in asked}
+        peers, missing = peer_figures(app.catalog, ours, folder)
     return [*figures, *peers], missing
 
 

@@ -1,7 +1,8 @@
 """A load generator: `python -m tests.bench.load TARGET METHOD FILE SECONDS IN_FLIGHT`.
 
 Sends the messages of FILE (written by `write_messages`) one after the other, round and round, with
-IN_FLIGHT calls open, as bytes: it neither builds nor reads messages while it measures. Prints JSON.
+IN_FLIGHT calls open over several connections, which the workers of a server share between them. All
+is bytes: it neither builds nor reads messages while it measures. Prints JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import grpc
 
 LENGTH_BYTES = 8
+CONNECTIONS = 4
 
 
 def write_messages(path: Path, messages: Iterable[bytes]) -> None:
@@ -41,8 +43,10 @@ class Load:
     """Keeps a number of calls open against one server and counts what comes back."""
 
     def __init__(self, target: str, method: str, messages: list[bytes], in_flight: int) -> None:
-        self.channel = grpc.insecure_channel(target)
-        self.call: Any = self.channel.unary_unary(method)
+        # Channels to one address share a connection unless they are told not to.
+        own = (("grpc.use_local_subchannel_pool", 1),)
+        self.channels = [grpc.insecure_channel(target, own) for _ in range(CONNECTIONS)]
+        self.calls: list[Any] = [channel.unary_unary(method) for channel in self.channels]
         self.messages = messages
         self.places = threading.Semaphore(in_flight)
         self.in_flight = in_flight
@@ -57,12 +61,14 @@ class Load:
         while time.perf_counter() - started < seconds:
             self.places.acquire()
             message = self.messages[self.sent % len(self.messages)]
+            call = self.calls[self.sent % len(self.calls)]
             self.sent += 1
-            self.call.future(message, timeout=30).add_done_callback(self._done)
+            call.future(message, timeout=30).add_done_callback(self._done)
         for _ in range(self.in_flight):
             self.places.acquire()
         took = time.perf_counter() - started
-        self.channel.close()
+        for channel in self.channels:
+            channel.close()
         return {
             "answered": self.answered,
             "failed": self.failed,

@@ -9,7 +9,8 @@ from pathlib import Path
 from sizewright.v1 import sizing_service_pb2
 from sizewright_client import load_request
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "llama3-8b-sft.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "llama3-8b-sft.yaml"
 #: Decoders of 1 B to 70 B parameters, whose layouts divide by 8.
 PRESETS = (
     "meta-llama/Meta-Llama-3-8B",
@@ -30,9 +31,9 @@ REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eastus", "westus3", "us-centr
 Request = sizing_service_pb2.RecommendRequest
 
 
-def example() -> Request:
-    """The demo's question."""
-    return load_request(str(EXAMPLE))
+def example(name: str = EXAMPLE.stem) -> Request:
+    """A question of the examples, the demo's unless told."""
+    return load_request(str(EXAMPLES / f"{name}.yaml"))
 
 
 def new_workloads(*, explicit: bool) -> Iterator[Request]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,25 +35,33 @@ class Server:
     port: int
 
     @property
+    def processes(self) -> list[psutil.Process]:
+        """The process that was started, and those it has started."""
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
+
+    @property
     def resident_mib(self) -> float:
-        """Its resident memory."""
-        return float(psutil.Process(self.process.pid).memory_info().rss / MIB)
+        """Resident memory of its largest process."""
+        return float(max(one.memory_info().rss for one in self.processes) / MIB)
 
     @property
     def cpu_seconds(self) -> float:
         """Processor time it has used so far."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
+        times = [one.cpu_times() for one in self.processes]
+        return float(sum(each.user + each.system for each in times))
 
 
 @contextmanager
-def service() -> Iterator[Server]:
+def service(workers: int) -> Iterator[Server]:
     """`sizewright serve` on a free port, its log of every call written away."""
     command = [sys.executable, "-m", "sizewright_client", "serve", "--listen", "127.0.0.1:0"]
+    command += ["--workers", str(workers)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            entry = next(json.loads(line) for line in process.stderr if '"serving"' in line)
+            serving = (json.loads(line) for line in process.stderr if '"serving"' in line)
+            *_, entry = islice(serving, workers)
             with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
                 yield Server(process, int(entry["port"]))
                 process.terminate()
@@ -62,16 +71,17 @@ def service() -> Iterator[Server]:
 
 
 @contextmanager
-def echo() -> Iterator[Server]:
-    """The echo server, with as many threads as the service has."""
+def echo(workers: int) -> Iterator[Server]:
+    """The echo server, with as many processes as the service has, and threads in each."""
     threads = ServerSettings().max_concurrency + 8
-    command = [sys.executable, "-m", "tests.bench.echo_server", str(threads)]
+    command = [sys.executable, "-m", "tests.bench.echo_server", str(threads), str(workers)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
             yield Server(process, int(process.stdout.readline()))
         finally:
-            process.kill()
+            process.stdin.close()
+            process.wait(60)
 
 
 @dataclass(frozen=True)
@@ -108,41 +118,57 @@ def drive(server: Server, method: str, files: Sequence[Path], seconds: float) ->
 
 
 def served_figures(app: Sizing, folder: Path, seconds: float) -> list[Figure]:
-    """Throughput of both kinds of question, and the server's memory before and after."""
+    """Throughput of both kinds of question with a worker per processor, and with one.
+
+    One worker has a processor to itself while the generators share the others, so that the echo is
+    theirs more than its own; with a worker on each, every call is paid for by all. And the server's
+    memory, before and after.
+    """
+    sets = {
+        # More than a run can use up, so that no workload comes twice.
+        "seen workload": _write(app, list(islice(seen_before(), 400)), folder, "seen"),
+        "new workloads": _write(
+            app, list(islice(new_workloads(explicit=True), int(1500 * seconds))), folder, "new"
+        ),
+    }
     made = []
-    with service() as ours, echo() as floor:
-        before = ours.resident_mib
-        for name, budget, questions in (
-            ("served: seen workload, share of an empty echo", 0.60, seen_before()),
-            ("served: new workloads, share of an empty echo", 0.35, new_workloads(explicit=True)),
-        ):
-            # More than a run can use up, so that no workload comes twice.
-            count = 400 if "seen" in name else int(1200 * seconds)
-            sets = _write(app, list(islice(questions, count)), folder)
-            made.append(_compared(name, budget, ours, floor, sets, seconds))
-        after = ours.resident_mib
-        made.append(
-            Figure(
-                "server resident memory, full catalog",
-                after,
-                "MiB",
-                250,
-                beside={"before_load_mib": before, "echo_mib": floor.resident_mib},
-                basis="RSS of the serving process after the load of this run",
-            )
-        )
+    for workers in sorted({os.cpu_count() or 1, 1}, reverse=True):
+        judged = workers == (os.cpu_count() or 1)
+        with service(workers) as ours, echo(workers) as floor:
+            before = ours.resident_mib
+            for kind, budget in (("seen workload", 0.60), ("new workloads", 0.35)):
+                name = f"served: {kind}, share of an empty echo"
+                if not judged:
+                    name += ", one worker"
+                rate = _compared(name, budget if judged else None, ours, floor, sets[kind], seconds)
+                made.append(rate)
+            if judged:
+                made.append(_memory(ours, floor, before))
     return made
 
 
-def _write(app: Sizing, requests: Sequence[Request], folder: Path) -> tuple[list[Path], list[Path]]:
+def _memory(ours: Server, floor: Server, before: float) -> Figure:
+    return Figure(
+        "server resident memory, full catalog",
+        ours.resident_mib,
+        "MiB",
+        250,
+        beside={"before_load_mib": before, "echo_mib": floor.resident_mib},
+        basis="RSS of the largest serving process after the load of this run",
+    )
+
+
+def _write(
+    app: Sizing, requests: Sequence[Request], folder: Path, name: str
+) -> tuple[list[Path], list[Path]]:
     """Files of requests for each generator, and of echoes of the same sizes."""
     sizes = [_answer_size(app, request) for request in requests[:: max(1, len(requests) // 40)]]
     typical = sorted(sizes)[len(sizes) // 2].to_bytes(echo_server.LENGTH_BYTES, "big")
     real, echoed = [], []
     for number in range(GENERATORS):
         sent = [request.SerializeToString() for request in requests[number::GENERATORS]]
-        real.append(folder / f"requests-{number}")
-        echoed.append(folder / f"echoes-{number}")
+        real.append(folder / f"{name}-requests-{number}")
+        echoed.append(folder / f"{name}-echoes-{number}")
         load.write_messages(real[-1], sent)
         pad = echo_server.LENGTH_BYTES
         load.write_messages(echoed[-1], [typical + message[pad:] for message in sent])
@@ -155,7 +181,7 @@ def _answer_size(app: Sizing, request: Request) -> int:
 
 def _compared(
     name: str,
-    budget: float,
+    budget: float | None,
     ours: Server,
     floor: Server,
     sets: tuple[list[Path], list[Path]],
@@ -182,5 +208,5 @@ def _compared(
             "served_cpu_ms": sum(rate.cpu_ms for rate in mine) / 2,
             "echo_cpu_ms": sum(rate.cpu_ms for rate in floors) / 2,
         },
-        basis=f"{GENERATORS} generators with {IN_FLIGHT} calls in flight each, one server process",
+        basis=f"{GENERATORS} generators with {IN_FLIGHT} calls in flight each, the same for both",
     )

@@ -90,13 +90,19 @@ class HuggingFace:
         total = 0.0
         for cache, count in self.setup.caches(stage).items():
             kept = expanded(cache)
-            held = held_tokens(kept, tokens, 0) if self._windows else tokens
-            if kept.kind == "cross":
-                held = kept.span
+            held = self._held(kept, tokens)
             late = min(held, recent)
             tokens_bytes = (held - late) * form.token_bytes(kept) + late * whole.token_bytes(kept)
             total += count * (tokens_bytes + form.state_bytes(kept))
         return int(total * self.run.batch)
+
+    def _held(self, cache: LayerCache, tokens: int) -> int:
+        """Tokens of a sequence of `tokens` a layer holds; a decoder's start after the prompt."""
+        if cache.kind == "cross":
+            return cache.span or self.run.input_tokens
+        if self.model.encoder_decoder and not self.model.source_tokens:
+            tokens = max(0, tokens - self.run.input_tokens) + 1
+        return held_tokens(cache, tokens, 0) if self._windows else tokens
 
     @property
     def plain_type(self) -> str:
@@ -119,8 +125,8 @@ class HuggingFace:
 
     def _prefill(self, stage: int) -> Moment:
         """The prompt in one pass, its cache being made."""
-        tokens = self.run.input_tokens
-        held = self._static_tokens() or tokens
+        tokens = max(self.run.input_tokens, self.model.source_tokens)
+        held = self._static_tokens() or self.run.input_tokens
         shown = self.rules.rule("prompt-activations")
         return self._moment(
             "prefill",
@@ -168,7 +174,11 @@ class HuggingFace:
         return self.run.cache_tokens or self.run.tokens
 
     def _concatenated(self, stage: int, tokens: int) -> int:
-        """Keys of one layer, old and new at once."""
+        """Keys of one layer, old and new at once; an encoder's stay as they are."""
+        if self.model.encoder_decoder:
+            width = self.model.heads * self.model.head_dim * self.setup.itemsize
+            own = LayerCache("full", self.model.heads)
+            return self.run.batch * self._held(own, tokens) * width // self.setup.layout.tp
         layers = max(1, self.setup.layer_count(stage))
         return self.cache_bytes(stage, tokens) // layers // 2
 
@@ -194,6 +204,8 @@ class HuggingFace:
     def _kept(self) -> int:
         """Positions that get logits in the prefill, over all sequences."""
         run = self.run
+        if self.model.encoder_decoder and not self.model.source_tokens:
+            return run.batch
         every = run.logits_to_keep == 0 or (self._every_logit and run.new_tokens > 0)
         return run.batch * (run.input_tokens if every else min(run.logits_to_keep, run.tokens))
 

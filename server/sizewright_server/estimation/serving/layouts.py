@@ -9,6 +9,8 @@ from sizewright_server.estimation.serving.model import ServedModel
 from sizewright_server.estimation.serving.run import POOLED, ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Layout
 
+#: Models with an encoder and a decoder that vLLM serves.
+WITH_ENCODER = ("whisper",)
 #: The version of vLLM that has decode context parallelism for latents and for heads.
 CONTEXT_PARALLEL_FROM = (0, 11)
 
@@ -76,6 +78,14 @@ def refuse_contradictions(
     """Raises UnsupportedWorkload for an explicit layout or length the model cannot take."""
     run, wrong = workload.run, []
     field = "workload.inference"
+    if model.encoder_decoder and run.engine in POOLED and model.model_type not in WITH_ENCODER:
+        text = (
+            f"{run.engine} serves no {model.model_type}: of models with an encoder and a decoder "
+            "vllm has whisper (model registry of 0.33; BART is a plugin's); use transformers"
+        )
+        wrong.append(Violation(f"{field}.engine", text))
+    if model.encoder_decoder and run.engine == "sglang":
+        wrong.append(Violation(f"{field}.engine", "sglang's encoder-decoder models are not known"))
     layout = run.layout
     if layout is not None and layout.tp not in legal:
         possible = ", ".join(map(str, legal))

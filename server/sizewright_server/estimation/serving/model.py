@@ -139,6 +139,10 @@ class ServedModel:
     tied: bool = False
     #: Booleans of causal masks that transformers keeps as buffers.
     mask_elements: int = 0
+    #: Whether an encoder reads the prompt and the decoder starts anew. `source_tokens` are those of
+    #: every source where they are fixed (Whisper's 30 seconds); 0: the prompt's.
+    encoder_decoder: bool = False
+    source_tokens: int = 0
     #: Stated in the configuration: quantisation method, and what its file says of it.
     quantisation: dict[str, object] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ from typing import Any
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.serving import mixers
 from sizewright_server.estimation.serving.config import Settings
+from sizewright_server.estimation.serving.encoder_decoder import READ, read_encoder_decoder
 from sizewright_server.estimation.serving.encoders import encoder_of
 from sizewright_server.estimation.serving.families import Family, family_or_refusal
 from sizewright_server.estimation.serving.feedforward import (
@@ -39,6 +40,8 @@ def read_served_model(config: dict[str, Any], field: str) -> ServedModel:
     Raises UnsupportedWorkload, naming `field`, for an unknown model_type, a missing size or sizes
     that contradict one another.
     """
+    if config.get("model_type") in READ:
+        return read_encoder_decoder(config, field)
     family = family_or_refusal(config.get("model_type"), field)
     settings = Settings(_flat(config), family.defaults)
     encoder = encoder_of(family.vision, config, settings) if family.vision else None

@@ -12,7 +12,10 @@ from sizewright_server.estimation.presets import Preset, find_preset, preset_nam
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.serving.reading import read_served_model
 
-LANGUAGE = ("text-generation", "image-text-to-text")
+LANGUAGE = (
+    *("text-generation", "image-text-to-text"),
+    *("text2text-generation", "automatic-speech-recognition"),
+)
 FIXTURES = Path(__file__).parents[4] / "tests" / "fixtures" / "serving"
 #: Layers of many widths, which no preset's configuration lists in full.
 NOT_READ = "nemotron-nas"

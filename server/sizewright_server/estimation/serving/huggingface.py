@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sizewright_server.estimation.memory import ByteRange
-from sizewright_server.estimation.serving.caches import CacheFormat, held_tokens
+from sizewright_server.estimation.serving.caches import CACHE_TYPES, CacheFormat, held_tokens
 from sizewright_server.estimation.serving.model import LayerCache
 from sizewright_server.estimation.serving.rules import Rule, Rules, rules_of
 from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
@@ -18,8 +18,10 @@ from sizewright_server.estimation.serving.stages import Setup
 from sizewright_server.estimation.serving.weights import Ranks
 
 #: Tokens a quantised cache keeps as they are before it converts them (QuantizedCache,
-#: `residual_length`).
+#: `residual_length`), and scale and zero of a group of 64 elements: 0.5625 B an element of 4 bits
+#: was measured with optimum-quanto.
 RECENT_TOKENS = 128
+GROUP_BYTES = 4 / 64
 #: cuBLAS workspace in PyTorch's allocator: 8,519,680 bytes, and 32 MiB on Hopper (its CUDA context
 #: file, `getChosenWorkspaceSize`); a second one for another stream at most.
 WORKSPACE, HOPPER_WORKSPACE = 8_519_680, 32 * 2**20
@@ -48,8 +50,21 @@ class Moment:
 class HuggingFace:
     """Peaks of a model split over `layout.pp` GPUs by layers (device_map) and `layout.tp` ranks."""
 
-    def __init__(self, setup: Setup, device: ServingDevice = ANY_DEVICE) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        device: ServingDevice = ANY_DEVICE,
+        asked: tuple[int, int] | None = None,
+    ) -> None:
+        """`asked` are a batch and a prompt's length other than the run's own."""
         self.setup, self.run, self.model = setup, setup.run, setup.model
+        self.batch, self.prompt = asked or (self.run.batch, self.run.input_tokens)
+        self.tokens = self.prompt + self.run.new_tokens
+        #: Tokens a cache allocated ahead has room for; None where the cache grows.
+        self.ahead: int | None = None
+        if self.run.cache == "static":
+            stated = self.run.cache_tokens if asked is None else None
+            self.ahead = stated or self.tokens
         # A version of plain PyTorch says nothing of transformers' code.
         named = self.run.version if self.run.engine == "transformers" else None
         self.rules: Rules = rules_of("transformers", named)
@@ -82,32 +97,37 @@ class HuggingFace:
     def cache_bytes(self, stage: int, tokens: int) -> int:
         """The cache of a stage's layers for every sequence at `tokens` tokens."""
         tp, size = self.setup.layout.tp, self.setup.itemsize
-        form, whole = (
-            CacheFormat(self.run.kv_type, size, tp),
-            CacheFormat(self.plain_type, size, tp),
-        )
-        recent = RECENT_TOKENS if self.run.cache == "quantised" else 0
+        form = CacheFormat(self.run.kv_type, size, tp)
         total = 0.0
         for cache, count in self.setup.caches(stage).items():
             kept = expanded(cache)
             held = self._held(kept, tokens)
-            late = min(held, recent)
-            tokens_bytes = (held - late) * form.token_bytes(kept) + late * whole.token_bytes(kept)
-            total += count * (tokens_bytes + form.state_bytes(kept))
-        return int(total * self.run.batch)
+            if self.run.cache == "quantised":
+                total += count * self._quantised(kept, held)
+            else:
+                total += count * held * form.token_bytes(kept)
+            total += count * form.state_bytes(kept)
+        return int(total * self.batch)
+
+    def _quantised(self, cache: LayerCache, held: int) -> float:
+        """A layer's quantised cache: the prompt at once, then what is written as it comes."""
+        plain = self._plain_format.token_bytes(cache)
+        late = min(max(0, held - self.prompt), RECENT_TOKENS - 1)
+        share = (CACHE_TYPES[self.run.kv_type][0] + GROUP_BYTES) / self.setup.itemsize
+        return plain * ((held - late) * share + late)
+
+    @property
+    def _plain_format(self) -> CacheFormat:
+        """Caches in the type of the computation."""
+        return CacheFormat(self.run.compute_type, self.setup.itemsize, self.setup.layout.tp)
 
     def _held(self, cache: LayerCache, tokens: int) -> int:
         """Tokens of a sequence of `tokens` a layer holds; a decoder's start after the prompt."""
         if cache.kind == "cross":
-            return cache.span or self.run.input_tokens
+            return cache.span or self.prompt
         if self.model.encoder_decoder and not self.model.source_tokens:
-            tokens = max(0, tokens - self.run.input_tokens) + 1
+            tokens = max(0, tokens - self.prompt) + 1
         return held_tokens(cache, tokens, 0) if self._windows else tokens
-
-    @property
-    def plain_type(self) -> str:
-        """The type of the computation, as caches name it."""
-        return self.run.compute_type
 
     @property
     def _windows(self) -> bool:
@@ -125,8 +145,8 @@ class HuggingFace:
 
     def _prefill(self, stage: int) -> Moment:
         """The prompt in one pass, its cache being made."""
-        tokens = max(self.run.input_tokens, self.model.source_tokens)
-        held = self._static_tokens() or self.run.input_tokens
+        tokens = max(self.prompt, self.model.source_tokens)
+        held = self.ahead or self.prompt
         shown = self.rules.rule("prompt-activations")
         return self._moment(
             "prefill",
@@ -138,14 +158,14 @@ class HuggingFace:
 
     def _decode(self, stage: int) -> Moment:
         """The last step: the whole cache, and one layer's keys twice while they grow."""
-        tokens, static = self.run.tokens, self._static_tokens()
+        tokens, static = self.tokens, self.ahead
         growing = 0 if static else self._concatenated(stage, tokens)
         return self._moment(
             "decode",
             self.cache_bytes(stage, static or tokens),
             concatenation=self.moving(max(growing, self.expanded_heads(static or tokens))),
             activations=self.moving(self.activations(1)),
-            logits=self.moving(self.logits(stage, self.run.batch)),
+            logits=self.moving(self.logits(stage, self.batch)),
             kernel_buffers=self.moving(self.kernel_buffers(1)),
         )
 
@@ -167,18 +187,17 @@ class HuggingFace:
     def _caches(self) -> bool:
         return self.run.cache != "none"
 
-    def _static_tokens(self) -> int | None:
-        """Tokens a cache allocated ahead has room for."""
-        if self.run.cache != "static":
-            return None
-        return self.run.cache_tokens or self.run.tokens
-
     def _concatenated(self, stage: int, tokens: int) -> int:
         """Keys of one layer, old and new at once; an encoder's stay as they are."""
         if self.model.encoder_decoder:
             width = self.model.heads * self.model.head_dim * self.setup.itemsize
             own = LayerCache("full", self.model.heads)
-            return self.run.batch * self._held(own, tokens) * width // self.setup.layout.tp
+            return self.batch * self._held(own, tokens) * width // self.setup.layout.tp
+        if self.run.cache == "quantised":
+            # Both are made anew from their quantised form, and again with the latest behind them.
+            caches = [expanded(cache) for cache in self.setup.caches(stage)]
+            widest = max(self._held(c, tokens) * self._plain_format.token_bytes(c) for c in caches)
+            return int(2 * widest * self.batch)
         layers = max(1, self.setup.layer_count(stage))
         return self.cache_bytes(stage, tokens) // layers // 2
 
@@ -195,7 +214,7 @@ class HuggingFace:
         if not repeats or model.kv_heads == model.heads or self._latent:
             return 0
         heads = -(-model.heads // self.setup.layout.tp)
-        return 2 * self.run.batch * tokens * heads * model.head_dim * self.setup.itemsize
+        return 2 * self.batch * tokens * heads * model.head_dim * self.setup.itemsize
 
     @property
     def _latent(self) -> bool:
@@ -205,15 +224,15 @@ class HuggingFace:
         """Positions that get logits in the prefill, over all sequences."""
         run = self.run
         if self.model.encoder_decoder and not self.model.source_tokens:
-            return run.batch
+            return self.batch
         every = run.logits_to_keep == 0 or (self._every_logit and run.new_tokens > 0)
-        return run.batch * (run.input_tokens if every else min(run.logits_to_keep, run.tokens))
+        return self.batch * (self.prompt if every else min(run.logits_to_keep, self.tokens))
 
     def logits(self, stage: int, rows: int) -> int:
         """Logits of the last stage; older versions copy them to fp32."""
         if stage != self.setup.layout.pp - 1:
             return 0
-        widens = self._every_logit or rows <= self.run.batch
+        widens = self._every_logit or rows <= self.batch
         each = self.setup.itemsize + (4 if widens else 0)
         return rows * self.model.vocab * each
 
@@ -224,7 +243,7 @@ class HuggingFace:
         the layer's input, the stream after attention, and the network's normed input.
         """
         model, size, tp = self.model, self.setup.itemsize, self.setup.layout.tp
-        rows = tokens * self.run.batch
+        rows = tokens * self.batch
         hidden, heads = model.hidden, -(-model.heads * model.head_dim // tp)
         network = (3 if model.gated else 2) * -(-model.ffn // tp) + 4 * hidden
         mixing = 3 * hidden + 5 * heads
@@ -240,7 +259,7 @@ class HuggingFace:
             return 0
         each = 2 * self.setup.itemsize
         heads = -(-self.model.heads // self.setup.layout.tp)
-        return self.run.batch * heads * tokens * max(tokens, 1) * each
+        return self.batch * heads * tokens * max(tokens, 1) * each
 
     def _expert_moment(self, rows: int) -> int:
         """Experts one after the other: their share of the tokens, beside the sum and the stream."""
@@ -257,7 +276,7 @@ class HuggingFace:
         """What quantised kernels keep beside their results, for a pass over `tokens`."""
         name, model, size = self.setup.scheme.name, self.model, self.setup.itemsize
         largest = model.hidden * max(model.ffn, model.hidden)
-        rows = tokens * self.run.batch
+        rows = tokens * self.batch
         if name.startswith(("gptq", "w4a16")):
             return largest * size
         if name.startswith(("bnb-nf4", "awq", "hqq", "torchao-int4")):

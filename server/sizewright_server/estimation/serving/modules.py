@@ -93,8 +93,8 @@ def reserved(engine: HuggingFace, stage: int) -> ByteRange:
     """What the caching allocator holds: more than is live by a share of what comes and goes."""
     live = allocated(engine, stage)
     held = engine.weight_bytes(stage)
-    if engine.run.cache == "static":
-        held += engine.cache_bytes(stage, engine.run.cache_tokens or engine.run.tokens)
+    if engine.ahead:
+        held += engine.cache_bytes(stage, engine.ahead)
     _, usual, most = reserved_shares()["inference"]
     moving = max(0, live.best_bytes - held)
     return ByteRange(
@@ -154,9 +154,7 @@ def _with_limits(
     top = device.total.best_bytes - context.best_bytes
 
     def size(batch: int, prompt: int) -> ByteRange:
-        turned = replace(run, batch=batch, input_tokens=prompt, cache_tokens=None)
-        engine = HuggingFace(replace(setup, run=turned), device)
-        return reserved(engine, stage)
+        return reserved(HuggingFace(setup, device, (batch, prompt)), stage)
 
     batches = _largest_each(lambda n: size(n, run.input_tokens), top, MOST_SEQUENCES)
     lengths = _largest_each(lambda n: size(run.batch, n), top, LONGEST)

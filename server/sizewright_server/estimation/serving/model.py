@@ -156,6 +156,14 @@ class ServedModel:
         return total + (self.encoder.parameters if self.encoder else 0)
 
     @property
+    def layer_words(self) -> str:
+        """How many layers there are, of each side where there are two."""
+        if not self.encoder_decoder:
+            return f"{len(self.order)} layers"
+        decoder = sum(cache.kind == "cross" for cache in self.caches)
+        return f"{len(self.order) - 2 * decoder} + {decoder} layers"
+
+    @property
     def caches(self) -> tuple[LayerCache, ...]:
         """The cache of every layer, in order."""
         return tuple(self.layers[kind].cache for kind in self.order)

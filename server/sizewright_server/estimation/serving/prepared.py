@@ -77,7 +77,7 @@ class PreparedServing:
         model = self.model
         experts = f", {model.experts.count} experts" if model.experts else ""
         return (
-            f"{model.model_type}, {len(model.order)} layers, hidden {model.hidden}, "
+            f"{model.model_type}, {model.layer_words}, hidden {model.hidden}, "
             f"{model.heads} heads ({model.kv_heads} key/value){experts}, vocabulary {model.vocab}"
         )
 

@@ -55,6 +55,7 @@ def test_whisper_in_vllm_pins_1500_tokens_of_sound_beside_its_text() -> None:
 
     seen = found.serving
     assert seen is not None
+    assert "32 + 32 layers" in found.architecture
     # 32 layers x keys and values x 20 heads of 64 x 2 B, in blocks of 16 tokens; text and sound are
     # two groups: 28 blocks of 448 tokens, and 94 of 1,500.
     assert seen.block_bytes == 32 * 2 * 20 * 64 * 2 * 16

@@ -94,3 +94,13 @@ def test_torchtitans_compiled_loss_is_told_by_what_only_later_versions_have(
         settings=settings,
     )
     assert run.kernels.loss == loss
+
+
+@pytest.mark.parametrize(
+    ("task", "method"), [("adapter", "adaption-prompt"), ("adapter_v2", "adapter-v2")]
+)
+def test_litgpts_adapters_are_read_from_the_task(task: str, method: str) -> None:
+    adapter = training(task=task, framework="litgpt").adapter
+
+    assert adapter is not None
+    assert (adapter.method, adapter.virtual_tokens) == (method, 10)

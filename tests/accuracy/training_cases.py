@@ -12,6 +12,7 @@ from tests.accuracy.parallel_cases import is_megatron, layout_of, megatron_workl
 from tests.accuracy.training_models import model_source
 from tests.accuracy.training_words import House
 
+from sizewright_server.estimation import gated_prompts
 from sizewright_server.estimation.adapter_targets import (
     PROMPT_METHODS,
     UnknownTarget,
@@ -31,6 +32,8 @@ from sizewright_server.estimation.techniques import (
 from sizewright_server.estimation.workload import Layout, Training, Workload
 
 VARIABLE = ("padded_to_longest", "truncated_at_max_length", "length_bucketed_padded_to_longest")
+#: Tokens of a prompt before the others, and of a block's own.
+VIRTUAL_TOKENS, BLOCK_PROMPT = 20, 10
 LOSSES: dict[str, LossKernel] = {
     "cut_cross_entropy": "cut",
     "fused_linear_ce": "fused-linear",
@@ -137,7 +140,8 @@ def _adapter(work: Case, settings: Case, house: House) -> Adapter | None:
     """The adapter, from its own fields or from the words of the task."""
     lora, task = work.get("lora") or {}, str(work.get("task") or "").lower()
     named = str(work.get("peft_method") or task.removeprefix("peft-"))
-    if not (lora or work.get("peft_method") or "lora" in task or task.startswith("peft-")):
+    named_so = task.startswith(("peft-", "adapter", "llama-adapter"))
+    if not (lora or work.get("peft_method") or "lora" in task or named_so):
         whole = ("full", "full-finetune", "pretrain", "sft", *words.METHODS_OF_PAIRS)
         if task.split()[:1] and task.split()[0] in whole:
             return None
@@ -153,7 +157,8 @@ def _adapter(work: Case, settings: Case, house: House) -> Adapter | None:
     rank = lora.get("rank") or _number(r"r(?:ank)?\s?(\d+)", task) or default_rank(method)
     dtype: FloatType = settings.get("adapter_dtype") or house.adapter_type
     dropout = settings.get("lora_dropout", house.adapter_dropout)
-    return Adapter(method, int(rank), targets, dropout, dtype, modules)
+    tokens = BLOCK_PROMPT if method in gated_prompts.METHODS else VIRTUAL_TOKENS
+    return Adapter(method, int(rank), targets, dropout, dtype, modules, tokens)
 
 
 def _method(named: str, settings: Case) -> AdapterMethod:
@@ -202,7 +207,7 @@ def _base(text: str, settings: Case, house: House) -> BaseWeights:
 def _with_stated_count(workload: Workload, run: Training, settings: Case) -> Training:
     """The rank, or the count of virtual tokens, that gives the stated trained parameters."""
     stated = settings.get("trainable_params")
-    if run.adapter is None or not stated:
+    if run.adapter is None or not stated or run.adapter.method in gated_prompts.METHODS:
         return run
     prepared = prepare(workload)
     adapter, own = run.adapter, prepared.trainable_parameter_count

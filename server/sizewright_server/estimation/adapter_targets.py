@@ -35,8 +35,10 @@ def adapter_targets(names: Iterable[str], method: str) -> frozenset[str]:
     """
     table, found = _table(), set[str]()
     stated = [name for name in names if name]
-    if method in PROMPT_METHODS or method == "layernorm-tuning":
+    if method in PROMPT_METHODS or method in ("layernorm-tuning", "adaption-prompt"):
         return frozenset()
+    if method == "adapter-v2":
+        return frozenset((*table["all_linear"], "head"))
     if not stated:
         return frozenset(table["default_targets"]["ia3" if method == "ia3" else "lora"])
     for name in stated:
@@ -56,7 +58,7 @@ def trained_modules(names: Iterable[str], method: str) -> frozenset[str]:
         if name not in modules:
             raise UnknownTarget(name, modules)
     found = {modules[name] for name in names}
-    return frozenset(found | ({"norms"} if method == "layernorm-tuning" else set()))
+    return frozenset(found | ({"norms"} if method in ("layernorm-tuning", "adapter-v2") else set()))
 
 
 def default_rank(method: str) -> int:

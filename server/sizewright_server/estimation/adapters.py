@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.gated_prompts import shifted_and_scaled
 from sizewright_server.estimation.tape import Shape, Value
 from sizewright_server.estimation.techniques import Adapter
 
@@ -92,10 +93,13 @@ def adapted_linear(
 ) -> Value:
     """The layer, and its adapter where `name` is among the targets."""
     style = ops.types.adapter
-    if style is not None and name == "qkv" and style.code == "litgpt":
-        return _joint(ops, x, width, w, bias)
-    if style is None or name not in style.targets:
+    joint = style is not None and name == "qkv" and style.code == "litgpt"
+    if style is None or (name not in style.targets and not joint):
         return ops.frozen_or_whole(x, width, w, bias, name)
+    if style.method == "adapter-v2":
+        return shifted_and_scaled(ops, ops.frozen_or_whole(x, width, w, bias, name))
+    if joint:
+        return _joint(ops, x, width, w, bias)
     if style.method in ("boft", "oft"):
         turned = _rotated(ops, x, butterfly=style.method == "boft")
         out = ops.frozen_or_whole(turned, width, w, bias, name)
@@ -138,8 +142,8 @@ def _joint(ops: Ops, x: Value, width: Dim, w: Value, bias: Value | None) -> Valu
     zeros of the whole width (LoRAQKVLinear)."""
     style = ops.types.adapter
     assert style is not None
-    parts = [(n, d) for n, d in (("q", "A"), ("k", "K"), ("v", "K")) if n in style.targets]
     base = ops.frozen_or_whole(x, width, w, bias, "qkv")
+    parts = [(n, d) for n, d in (("q", "A"), ("k", "K"), ("v", "K")) if n in style.targets]
     if not parts:
         return base
     with ops.tape.within("adapter"):

@@ -8,6 +8,7 @@ from sizewright_server.estimation.adapters import behind_prefix, has_prefix
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.disentangled import disentangled_attention
 from sizewright_server.estimation.feedforward import split
+from sizewright_server.estimation.gated_prompts import answer_prompt, has_gated_prompt
 from sizewright_server.estimation.kernels import Scores, attend
 from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
@@ -102,6 +103,8 @@ class Attention:
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
         mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
+        if has_gated_prompt(self.mode.types) and self.mode.prompted:
+            mixed = answer_prompt(ops, q, mixed)
         self.mixed = [mixed]
         inner: Dim = "VA" if style.latent else "A"
         # BERT's output projection is a module of its own, called when the queries are gone.

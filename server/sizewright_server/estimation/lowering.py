@@ -23,6 +23,7 @@ from sizewright_server.estimation.architecture import (
     Sizes,
     Style,
 )
+from sizewright_server.estimation.gated_prompts import BLOCKS_WITHOUT, has_gated_prompt
 from sizewright_server.estimation.heads import (
     lower_embedding,
     lower_head,
@@ -100,16 +101,20 @@ def _lowered(
 ) -> tuple[Segment, ...]:
     segments: list[Segment] = []
     learns = mode.types.trains("embeddings") or has_prompt(mode.types) or mode.learns_inputs
+    gated = has_gated_prompt(mode.types)
+    # The second version trains something of every block.
+    without = BLOCKS_WITHOUT if gated and not mode.types.trains("norms") else 1
     for run in _joined(runs, tokens):
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count
         name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"
         if run.role == "block" and not learns:
             # Nothing before the first block trains, so that its input takes no gradient.
-            first = replace(own, learns_inputs=False)
+            first = replace(own, learns_inputs=False, prompted=not gated)
             program = _compile(name, run.style, head, first)
-            segments.append(Segment(f"first-{run.name}", run.role, program, 1, run.sizes))
-            count, learns = count - 1, True
+            ahead = min(without, count)
+            segments.append(Segment(f"first-{run.name}", run.role, program, ahead, run.sizes))
+            count, learns = count - ahead, True
         if not count:
             continue
         program = _compile(name, run.style, head, own)

@@ -31,6 +31,8 @@ class Mode:
     embedding_dropout: bool = False
     #: The first block's input takes a gradient, although no embedding may train.
     learns_inputs: bool = False
+    #: The block attends a prompt, where the adapter gives blocks one.
+    prompted: bool = True
     checkpointed: bool = False
     #: What selective checkpointing keeps; empty where a block keeps its inputs alone.
     selective: str = ""

@@ -32,6 +32,8 @@ AdapterMethod: TypeAlias = Literal[
     "prompt-tuning",
     "prefix-tuning",
     "p-tuning",
+    "adaption-prompt",
+    "adapter-v2",
 ]
 
 

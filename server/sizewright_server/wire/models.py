@@ -67,6 +67,8 @@ class AdapterSection(Section):
         "prompt-tuning",
         "prefix-tuning",
         "p-tuning",
+        "adaption-prompt",
+        "adapter-v2",
     ]
     rank: Annotated[int, Field(ge=1, le=MAX_RANKS)]
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

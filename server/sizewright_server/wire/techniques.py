@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sizewright.v1 import workload_pb2 as pb
+from sizewright_server.estimation import gated_prompts
 from sizewright_server.estimation.adapter_targets import (
     UnknownTarget,
     adapter_targets,
@@ -31,6 +32,8 @@ from sizewright_server.wire.violations import from_pydantic, one_of
 STEPS: dict[int, StepKind] = {1: "foreach", 2: "fused", 3: "for-loop"}
 DEFAULT_RANK = 128
 DEFAULT_VIRTUAL_TOKENS = 20
+#: litgpt's adapter_prompt_length and PEFT's adapter_len in its examples.
+DEFAULT_BLOCK_PROMPT_TOKENS = 10
 MAX_RANK = 65_536
 #: Methods whose loss needs a reference's log-probabilities.
 COMPARING = ("dpo", "ipo", "kto")
@@ -81,6 +84,11 @@ class TechniquesReader:
         rank = message.rank or DEFAULT_RANK
         return Optimizer(name, step, rank=rank, in_backward=message.in_backward)
 
+    @staticmethod
+    def _default_tokens(method: str) -> int:
+        per_block = method in gated_prompts.METHODS
+        return DEFAULT_BLOCK_PROMPT_TOKENS if per_block else DEFAULT_VIRTUAL_TOKENS
+
     def _adapter(self, message: pb.Adapter) -> Adapter | None:
         section = self._section(
             "adapter",
@@ -90,7 +98,7 @@ class TechniquesReader:
                 "rank": message.rank or default_rank(message.method),
                 "dropout": message.dropout,
                 "dtype": message.dtype or "fp32",
-                "virtual_tokens": message.virtual_tokens or DEFAULT_VIRTUAL_TOKENS,
+                "virtual_tokens": message.virtual_tokens or self._default_tokens(message.method),
             },
         )
         targets = self._names("adapter.targets", adapter_targets, message.targets, message.method)

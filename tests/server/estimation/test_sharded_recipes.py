@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.estimator import prepare
 from sizewright_server.estimation.layout import FsdpSettings
 from sizewright_server.estimation.memory import GpuReadings
@@ -283,42 +282,3 @@ def test_compiled_blocks_drop_the_product_that_the_backward_pass_never_reads(
     assert gpu is not None
 
     assert gpu.reserved.best_bytes / GIB == pytest.approx(published_gib, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    ("preset", "tokens", "batch", "traced_gib"),
-    [
-        ("google/gemma-2b", 512, 2, 11.669),
-        ("microsoft/phi-1_5", 1044, 4, 9.924),
-        ("meta-llama/Llama-2-7b-hf", 512, 2, 18.316),
-    ],
-)
-def test_litgpts_own_code_allocates_what_its_trace_does(
-    preset: str, tokens: int, batch: int, traced_gib: float
-) -> None:
-    """litgpt 0.4.0 on fake CUDA tensors, PyTorch 2.13: two steps of LoRA, every layer of Gemma's
-    (whose head has a table of its own), query and value of the others'."""
-    every = adapter_targets(["query", "key", "value", "projection", "mlp", "head"], "lora")
-    gemma = preset == "google/gemma-2b"
-    run = Training(
-        "bf16",
-        Optimizer("adamw"),
-        batch,
-        tokens,
-        layout=Layout(),
-        modeling_code="litgpt",
-        adapter=Adapter(
-            "lora",
-            32 if preset == "meta-llama/Llama-2-7b-hf" else 8,
-            every if gemma else frozenset("qv"),
-            dropout=0.05,
-            dtype="bf16",
-        ),
-        base_weights=BaseWeights("bf16"),
-        longest_batch_first=not gemma,
-    )
-    prepared = prepare(Workload(ModelSource(find_preset(preset).config), run))
-    found = prepared.estimate(Layout(), 1, device_overhead(None, None)).pool("gpu").gpu
-    assert found is not None
-
-    assert found.allocated.best_bytes / GIB == pytest.approx(traced_gib, rel=0.012)

@@ -1080,7 +1080,8 @@ class Adapter(_message.Message):
     VIRTUAL_TOKENS_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """"lora", "rslora", "lora-fa", "dora", "adalora", "vera", "loha", "lokr", "boft", "oft", "ia3",
-    "layernorm-tuning", "prompt-tuning", "prefix-tuning" or "p-tuning". Required.
+    "layernorm-tuning", "prompt-tuning", "prefix-tuning", "p-tuning", "adaption-prompt" (LLaMA-Adapter)
+    or "adapter-v2" (its second version). Required.
     """
     rank: _builtins.int
     """Rank of the adapter matrices; block size of "boft" and "oft". 0 means PEFT's default."""
@@ -1089,7 +1090,9 @@ class Adapter(_message.Message):
     dtype: _builtins.str
     """Type of the adapter's weights: "fp32", "bf16" or "fp16". Empty means fp32, as PEFT does."""
     virtual_tokens: _builtins.int
-    """Tokens of "prompt-tuning", "prefix-tuning" and "p-tuning"; 0 means 20."""
+    """Tokens of "prompt-tuning", "prefix-tuning" and "p-tuning", 0 means 20, and of each block's prompt
+    in "adaption-prompt" and "adapter-v2", where it means 10.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the linear layers that get one, such as "q_proj", "c_attn" or "all-linear". Empty

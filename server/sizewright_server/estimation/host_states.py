@@ -84,6 +84,19 @@ def state_width(kind: OptimizerKind, width: int) -> float:
     return total
 
 
+def nvme_bytes(run: Training, layout: Layout, trainable: int) -> int:
+    """What a rank keeps on a local disk: fp32 weights and states, and the weights of the forward.
+
+    Nothing where the layout offloads nothing to NVMe. As `_offloaded` counts on the host; gradients
+    pass through buffers (deepspeed/runtime/swap_tensor).
+    """
+    if not layout.offload.startswith("nvme"):
+        return 0
+    each = FP32 + state_width(optimizers()[run.optimizer.name], FP32)
+    each += 2 * ("parameters" in layout.offload)
+    return int(trainable // (layout.shard_ranks * max(1, layout.tp * layout.pp)) * each)
+
+
 def _paged(kind: OptimizerKind, parameters: int) -> int:
     """States in unified memory, which has its home on the host."""
     return int(parameters * state_width(kind, FP32)) if kind.paged else 0

@@ -113,6 +113,6 @@ def _hours(plan: Plan, variant: Variant) -> Span | None:
 
 
 def _node(plan: Plan) -> NodeKind | None:
-    host = plan.variant.prepared.workload.host
-    kind = node_kind(target_of(plan), conditions_of(host))
+    workload = plan.variant.prepared.workload
+    kind = node_kind(target_of(plan), conditions_of(workload))
     return None if isinstance(kind, str) else kind

@@ -37,7 +37,7 @@ class Competitors:
         machines: Sequence[Machine],
     ) -> None:
         self._index, self._positions = index, positions
-        known, kind_of_offer = index.kinds(conditions_of(workload.host))
+        known, kind_of_offer = index.kinds(conditions_of(workload))
         owned = [(machine, _kind(machine, workload)) for machine in machines]
         self.machines = [machine for machine, kind in owned if kind is not None]
         mine = [kind for _, kind in owned if kind is not None]
@@ -96,7 +96,7 @@ class Competitors:
 
 def _kind(machine: Machine, workload: AnyWorkload) -> NodeKind | None:
     """The kind of an owned machine; None when the workload does not run on it at all."""
-    kind = node_kind(machine, conditions_of(workload.host), gpu=uses_gpu(workload))
+    kind = node_kind(machine, conditions_of(workload), gpu=uses_gpu(workload))
     if isinstance(kind, str):
         return None
     if kind.device is not None and lacks(kind.device, native_features(workload)):

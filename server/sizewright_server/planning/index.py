@@ -124,6 +124,7 @@ class OfferIndex:
             connected=bool(columns.fabric[index]),
             network_mbps=max(int(columns.network_mbps[index]), 0) or None,
             fabric=self.catalog.fabrics[int(columns.fabric[index])],
+            local_disk_bytes=int(columns.local_disk_bytes[index]) if conditions.disk else None,
         )
 
     def _type_reasons(self) -> list[str]:

@@ -28,6 +28,7 @@ COLUMNS = (
     "count",
     "unified",
     "connected",
+    "local_disk_bytes",
     "gpu_usable_bytes",
     "host_usable_bytes",
 )
@@ -41,6 +42,7 @@ class NodeKind:
     `device` None is a node whose GPUs, if it has any, are not used: one rank, host memory alone.
     With `unified` the GPUs take from the host's memory, so that they count there too. `connected`
     says whether it is known how nodes of the kind reach each other, `network_mbps` how fast.
+    `local_disk_bytes` is None where nobody says, and where the job needs none.
     """
 
     device: Device | None
@@ -53,6 +55,7 @@ class NodeKind:
     connected: bool = True
     network_mbps: int | None = None
     fabric: str = ""
+    local_disk_bytes: int | None = None
 
 
 class KindColumns:
@@ -65,6 +68,7 @@ class KindColumns:
         self.whole: NDArray[np.bool_] = np.array([k.slice >= 1 for k in kinds], dtype=np.bool_)
         self.count = _integers([kind.count or UNCOUNTED for kind in kinds])
         self.unified = _integers([int(kind.unified) for kind in kinds])
+        self.local_disk_bytes = _integers([kind.local_disk_bytes or 0 for kind in kinds])
         self.connected: NDArray[np.bool_] = np.array(
             [kind.connected for kind in kinds], dtype=np.bool_
         )
@@ -134,8 +138,11 @@ def node_kind(
         target.gpu_usable_bytes,
         host,
         unified=isinstance(target, Machine) and target.unified_memory,
+        # Machines of one owner are taken to stand together.
+        connected=isinstance(target, Machine) or bool(target.network and target.network.fabric),
         network_mbps=target.network.mbps if target.network else None,
         fabric=target.network.fabric if target.network else "",
+        local_disk_bytes=target.local_disk_bytes if conditions.disk else None,
     )
 
 

@@ -30,10 +30,14 @@ def rejections(
     lost = lost & ~alone
     lacks_bytes, on_gpu = search.near.score, search.near_on_gpu
     untried, short = lacks_bytes >= NOTHING_TRIED, lacks_bytes > 0
+    # What was looked at and is beyond any memory lacks disk.
+    no_disk = untried & search.near.found
+    nowhere = lost & untried & ~no_disk
     kinds = {
         "network-between-nodes": alone,
-        "gpu-count": lost & untried & _other_gpus(search, constraints),
-        "layout": lost & untried & ~_other_gpus(search, constraints),
+        "local-disk": lost & no_disk,
+        "gpu-count": nowhere & _other_gpus(search, constraints),
+        "layout": nowhere & ~_other_gpus(search, constraints),
         "gpu-memory": lost & ~untried & short & on_gpu,
         "host-memory": lost & ~untried & short & ~on_gpu,
         "speed-unknown": lost & ~short,

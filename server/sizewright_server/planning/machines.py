@@ -37,14 +37,14 @@ def check_nodes(
 ) -> Check:
     """The choice that fits with the fewest of `nodes`; else a tight one, else the nearest."""
     on_gpu = uses_gpu(prepared.workload)
-    kind = node_kind(target, conditions_of(prepared.workload.host), gpu=on_gpu)
+    kind = node_kind(target, conditions_of(prepared.workload), gpu=on_gpu)
     if isinstance(kind, str):
         return Check(None, kind)
     missing = lacks(kind.device, native_features(prepared.workload)) if kind.device else ""
     if missing:
         return Check(None, missing)
-    if isinstance(target, Machine):
-        kind = replace(kind, count=target.count)
+    # Whoever names the machine knows how several of it reach each other.
+    kind = replace(kind, connected=True, count=getattr(target, "count", None))
     columns = KindColumns([kind])
     search = Search(columns, constraints, np.ones(1, dtype=np.bool_))
     search.add(0, Variant(prepared), nodes)

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sizewright_server.estimation.estimator import LayoutColumns
+from sizewright_server.estimation.estimator import LayoutColumns, PreparedWorkload
+from sizewright_server.estimation.host_states import nvme_bytes
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
@@ -63,6 +64,7 @@ class Needs:
     """Columns over all candidates' layouts together, each distinct layout estimated once."""
 
     def __init__(self, prepared: Prepared, sizes: Iterable[tuple[int, int]]) -> None:
+        self._prepared = prepared
         self.candidates: list[Candidates] = []
         self.layouts: list[Layout] = []
         for per_node, nodes in sizes:
@@ -76,16 +78,41 @@ class Needs:
         self._columns = prepared.columns(self.layouts) if self.layouts else None
 
     def cut_off(
-        self, candidates: Candidates, connected: NDArray[np.bool_]
+        self, candidates: Candidates, places: tuple[NDArray[np.bool_], Column], which: Column
     ) -> NDArray[np.bool_] | None:
-        """Which layouts (rows) cannot run on which kinds (columns) for want of a known network.
+        """Which layouts (rows) cannot run on which kinds (columns), however much memory they have.
 
-        None where all can. Between nodes the ranks of training talk, and in inference those of
-        one replica; replicas do not.
+        For want of a network, or of local disk for what is offloaded to it: `places` says of each
+        kind whether its network is known, and its disk. None where all can.
+        """
+        connected, disk_bytes = places[0][which], places[1][which]
+        layouts = self.layouts[candidates.rows]
+        apart = self._apart(candidates, connected, layouts)
+        if not layouts[0].offload.startswith("nvme"):
+            return apart
+        needed = [candidates.per_node * self._on_disk(layout) for layout in layouts]
+        full: NDArray[np.bool_] = np.array(needed)[:, None] > disk_bytes
+        return full if apart is None else full | apart
+
+    def _on_disk(self, layout: Layout) -> int:
+        """Bytes that a rank keeps on a local disk."""
+        prepared = self._prepared
+        if not isinstance(prepared, PreparedWorkload):
+            return 0
+        run = prepared.workload.run
+        trained = prepared.trainable_parameter_count
+        return nvme_bytes(run, layout, trained) if isinstance(run, Training) else 0
+
+    def _apart(
+        self, candidates: Candidates, connected: NDArray[np.bool_], layouts: Sequence[Layout]
+    ) -> NDArray[np.bool_] | None:
+        """Which layouts need a network that is not known.
+
+        Between nodes the ranks of training talk, and in inference those of one replica; replicas
+        do not.
         """
         if candidates.nodes == 1 or connected.all():
             return None
-        layouts = self.layouts[candidates.rows]
         replicas = [max(one.gpus // one.dp, one.ep) for one in layouts]
         talking = [self._trains or size > candidates.per_node for size in replicas]
         return np.array(talking, dtype=np.bool_)[:, None] & ~connected

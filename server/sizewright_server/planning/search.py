@@ -67,7 +67,7 @@ class Search:
         self.kinds, self.constraints, self.wanted = kinds, constraints, wanted
         usable, keep = (kinds.gpu_usable_bytes, kinds.host_usable_bytes), 1 - constraints.headroom
         self._gpu_limit, self._host_limit = ((size * keep).astype(np.int64) for size in usable)
-        self._connected = kinds.connected | constraints.allow_unknown_network
+        self._places = kinds.connected | constraints.allow_unknown_network, kinds.local_disk_bytes
         count = len(kinds.kinds)
         self.fits: dict[int, Picks] = {}
         self.free: dict[int, Picks] = {}
@@ -155,7 +155,7 @@ class Search:
         if speed is None:
             return row
         which = np.array([kind])
-        cut_off = needs.cut_off(candidates, self._connected[which])
+        cut_off = needs.cut_off(candidates, self._places, which)
         lack, _ = self._lack(self._peaks(needs, candidates, which, HIGH), which, cut_off)
         first: int = candidates.rows.start
         fitting = [int(at) for at in np.nonzero(lack[:, 0] <= 0)[0]]
@@ -202,7 +202,7 @@ class Search:
         nearest: Picks,
     ) -> None:
         peaks = self._peaks(needs, candidates, which, HIGH)
-        cut_off = needs.cut_off(candidates, self._connected[which])
+        cut_off = needs.cut_off(candidates, self._places, which)
         lack, gpu_lack = self._lack(peaks, which, cut_off)
         tight_lack, _ = self._lack(self._peaks(needs, candidates, which, BEST), which, cut_off)
         self._note_nearest(number, candidates, which, lack, gpu_lack, nearest)

@@ -128,6 +128,7 @@ def memory_rejection(
     words = {
         "network-between-nodes": "fit on no single node, and do not say how their nodes reach "
         "each other (allow_unknown_network lets them)",
+        "local-disk": "do not state as much local disk as the workload offloads to it",
         "layout": f"have no layout of the workload on {within}"
         if layout is None
         else f"do not come to the {layout.gpus:,} GPUs of the stated layout on {within}",

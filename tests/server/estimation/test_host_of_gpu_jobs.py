@@ -21,7 +21,7 @@ from sizewright_server.estimation.workload import (
     Training,
     Workload,
 )
-from sizewright_server.planning.conditions import NodeConditions, conditions_of
+from sizewright_server.planning.conditions import NodeConditions, host_conditions
 
 GIB = 2**30
 PRESET = "meta-llama/Llama-3.2-1B"
@@ -164,11 +164,11 @@ def test_batches_too_large_for_shared_memory_are_called_out() -> None:
 
 def test_neighbours_a_notebook_and_a_container_are_taken_off_the_node() -> None:
     bare = NodeConditions().left_bytes(64 * GIB, 64 * GIB)
-    beside = conditions_of(HostConditions(other_processes_bytes=4 * GIB, notebook=True))
-    limited = conditions_of(HostConditions(container_limit_bytes=16 * GIB))
+    beside = host_conditions(HostConditions(other_processes_bytes=4 * GIB, notebook=True))
+    limited = host_conditions(HostConditions(container_limit_bytes=16 * GIB))
 
     assert bare == 64 * GIB
     assert 59 * GIB < beside.left_bytes(64 * GIB, 64 * GIB) < 60 * GIB
     assert limited.left_bytes(64 * GIB, 64 * GIB) == 16 * GIB
     assert limited.left_bytes(8 * GIB, 8 * GIB) == 8 * GIB
-    assert conditions_of(HostConditions(other_processes_bytes=GIB)).left_bytes(0, GIB) == 0
+    assert host_conditions(HostConditions(other_processes_bytes=GIB)).left_bytes(0, GIB) == 0

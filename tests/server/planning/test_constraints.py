@@ -11,9 +11,16 @@ import pytest
 from sizewright_catalog.devices import devices
 from sizewright_catalog.values import GIB, Machine, Network
 from sizewright_server.engines import bundled_sizing
+from sizewright_server.estimation.layout import OffloadTarget
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
-from sizewright_server.estimation.workload import ModelSource, Optimizer, Training, Workload
+from sizewright_server.estimation.workload import (
+    Layout,
+    ModelSource,
+    Optimizer,
+    Training,
+    Workload,
+)
 from sizewright_server.planning.job import Job
 from sizewright_server.planning.objectives import value_of
 from sizewright_server.planning.own_machines import own_machines
@@ -146,6 +153,48 @@ def test_a_plan_that_mostly_waits_for_its_network_says_so() -> None:
 
     assert "network-binds" in {notice.code for notice in fitting(slow)[0].notices}
     assert "network-binds" not in {notice.code for notice in fitting(fast)[0].notices}
+
+
+def on_nvme(offload: OffloadTarget) -> Workload:
+    made = workload()
+    run = made.run
+    assert isinstance(run, Training)
+    layout = Layout(dp=4, zero=3, sharding="deepspeed", offload=offload)
+    return replace(made, run=replace(run, layout=layout))
+
+
+@pytest.mark.parametrize(("offload", "per_parameter"), [("nvme", 12), ("nvme-with-parameters", 14)])
+def test_what_is_offloaded_to_nvme_needs_a_disk_that_holds_it(
+    offload: OffloadTarget, per_parameter: int
+) -> None:
+    types = ("g5.12xlarge", "p4d.24xlarge", "g5g.16xlarge", "a2-highgpu-4g", "g4dn.12xlarge")
+    constraints = Constraints(instance_types=types)
+    prepared = prepare_any(on_nvme(offload))
+    result = recommend(Question(prepared, constraints, 100, TODAY), bundled_sizing().index)
+    # Adam's fp32 weights and two states, and the bf16 weights with the parameters.
+    needed = 8_030_261_248 * per_parameter
+
+    disks = {
+        p.offer.instance_type.type: p.offer.instance_type.local_disk_bytes
+        for p in fitting(result)
+        if p.offer
+    }
+    assert disks
+    assert all(disk is not None and disk >= needed for disk in disks.values())
+    assert "a2-highgpu-4g" not in disks, "its disk is not known"
+    assert lost(result)["local-disk"] > 0
+
+
+def test_without_that_offload_no_disk_is_asked_for() -> None:
+    made = workload()
+    assert isinstance(made.run, Training)
+    layout = Layout(dp=4, zero=3, sharding="deepspeed", offload="optimizer")
+    prepared = prepare_any(replace(made, run=replace(made.run, layout=layout)))
+    constraints = Constraints(instance_types=("a2-highgpu-4g",))
+    result = recommend(Question(prepared, constraints, 10, TODAY), bundled_sizing().index)
+
+    assert fitting(result)
+    assert "local-disk" not in lost(result)
 
 
 def hours_question(constraints: Constraints, objective: Objective) -> Question:

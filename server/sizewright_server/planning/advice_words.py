@@ -75,9 +75,15 @@ def time_words(before: Plan, after: Plan, factor: Span | None, cost: float | Non
     if cost is not None and cost > 1 + ALIKE:
         made.append(f"So the whole job costs {100 * (cost - 1):,.0f} % more, though the hour less.")
     old, new = _vcpus(before), _vcpus(after)
-    if factor is None and moved and new < old:
+    if factor is None and moved and after.variant.prepared.workload.on_gpu:
+        devices = [_device(before), _device(after)]
+        if devices[0] != devices[1]:
+            made.append(
+                f"The machine has {devices[1]} in place of {devices[0]}, a speed nobody modelled."
+            )
+    elif factor is None and moved and new < old:
         slower = f"{old / max(new, 1):,.2g}"
-        made.append(f"It has {new} vCPUs in place of {old}: up to {slower} times as long.")
+        made.append(f"The machine has {new} vCPUs in place of {old}: up to {slower} times as long.")
     return made
 
 
@@ -98,6 +104,13 @@ def dropped(before: Plan, after: Plan, steps: Sequence[Applied]) -> list[str]:
     kept = {step.name for step in (*after.variant.steps, *steps)}
     gone = [step.title for step in before.variant.steps if step.name not in kept]
     return [f"It no longer needs {' or '.join(gone)}."] if gone else []
+
+
+def _device(plan: Plan) -> str:
+    target = plan.placement.target
+    if target.device and target.slice < 1:
+        return f"{target.slice:.0%} of a {target.device.name}"
+    return f"{target.device_count} x {target.device.name}" if target.device else "no GPU"
 
 
 def _vcpus(plan: Plan) -> int:

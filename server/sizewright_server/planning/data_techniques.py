@@ -8,6 +8,7 @@ from typing import Any
 
 from sizewright_server.estimation.classical.cpu_network import CpuWorkload
 from sizewright_server.estimation.classical.prepared import FitWorkload
+from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.workload import DatasetContainer, Workload
 from sizewright_server.planning.changes import Change, Form, Rule
@@ -40,6 +41,9 @@ def _memory_mapped(workload: AnyWorkload) -> Iterator[Form]:
 
 def _streaming(workload: AnyWorkload) -> Iterator[Form]:
     """An iterator over files, with a shuffle buffer."""
+    if isinstance(workload, KerasWorkload):
+        yield from _keras_stream(workload)
+        return
     if _is_held(workload):
         made, changes = _in_container(workload, "streaming")
         assert isinstance(made, Workload | CpuWorkload)
@@ -47,6 +51,14 @@ def _streaming(workload: AnyWorkload) -> Iterator[Form]:
         rows = min(BUFFER_ROWS, made.dataset.rows)
         change = Change("workload.dataset.shuffle_buffer", "0", str(rows))
         yield replace(made, dataset=replace(made.dataset, shuffle_buffer=rows)), (*changes, change)
+
+
+def _keras_stream(workload: KerasWorkload) -> Iterator[Form]:
+    """A tf.data pipeline or generator over files in place of arrays."""
+    data = workload.dataset
+    if data is not None and data.container in ("in-memory", "objects", "tf-data"):
+        change = Change("workload.dataset.container", data.container, "streaming")
+        yield replace(workload, dataset=replace(data, container="streaming")), (change,)
 
 
 def _is_held(workload: AnyWorkload) -> bool:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sizewright_server.estimation.adapter_targets import adapter_targets
+from sizewright_server.estimation.classical.cpu_network import CpuWorkload
+from sizewright_server.estimation.keras.workload import KerasWorkload
+from sizewright_server.estimation.modeling import training_loop
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.estimation.techniques import Adapter, BaseWeights
+from sizewright_server.estimation.techniques import Adapter, BaseWeights, TrainingLoop
 from sizewright_server.estimation.workload import Training, Workload
 from sizewright_server.planning.changes import Change, Form, Rule, with_run
 
@@ -47,8 +50,8 @@ def _attention(workload: AnyWorkload) -> Iterator[Form]:
 
 def _accumulation(workload: AnyWorkload) -> Iterator[Form]:
     """Smaller micro-batches, the global batch kept: every divisor, largest first."""
-    run = _training(workload)
-    if run is None:
+    run = workload.run if isinstance(workload, Workload | CpuWorkload) else None
+    if not isinstance(run, Training):
         return
     for size in range(run.micro_batch // 2, 0, -1):
         if run.micro_batch % size:
@@ -88,6 +91,17 @@ def _expandable(workload: AnyWorkload) -> Iterator[Form]:
     run = _training(workload)
     if run is not None and not run.expandable_segments:
         yield with_run(workload, "expandable_segments", "false", "true", expandable_segments=True)
+
+
+def _release(workload: AnyWorkload) -> Iterator[Form]:
+    """References to a step's output dropped before the next: the loss alone is kept."""
+    run = _training(workload)
+    if run is None:
+        return
+    before = training_loop(run)
+    after: TrainingLoop = "trainer" if run.modeling_code == "transformers" else "plain"
+    if before not in ("trainer", after):
+        yield with_run(workload, "training_loop", before, after, loop=after)
 
 
 def _selective(workload: AnyWorkload) -> Iterator[Form]:
@@ -157,6 +171,11 @@ def _adapted(workload: AnyWorkload, base: BaseWeights | None) -> Iterator[Form]:
 
 
 def _mixed_precision(workload: AnyWorkload) -> Iterator[Form]:
+    if isinstance(workload, KerasWorkload) and workload.training and workload.on_gpu:
+        change = Change("workload.training.precision", "fp32", "bf16-mixed")
+        if not workload.mixed:
+            yield replace(workload, mixed=True), (change,)
+        return
     run = _training(workload)
     if run is not None and run.precision == "fp32":
         yield with_run(workload, "precision", "fp32", "bf16-mixed", precision="bf16-mixed")
@@ -166,6 +185,14 @@ def _pure_bf16(workload: AnyWorkload) -> Iterator[Form]:
     run = _training(workload)
     if run is not None and run.precision in ("fp32", "bf16-mixed"):
         yield with_run(workload, "precision", run.precision, "bf16", precision="bf16")
+
+
+def _smaller_batch(workload: AnyWorkload) -> Iterator[Form]:
+    """Half the batch of a Keras model, whose optimizer is not told to accumulate."""
+    if isinstance(workload, KerasWorkload) and workload.training and workload.batch > 1:
+        before = workload.batch
+        change = Change("workload.training.micro_batch", str(before), str(before // 2))
+        yield replace(workload, batch=before // 2), (change,)
 
 
 def _shorter(workload: AnyWorkload) -> Iterator[Form]:
@@ -181,12 +208,14 @@ TRAINING: dict[str, Rule] = {
     "gradient-accumulation": _accumulation,
     "expandable-segments": _expandable,
     "fused-linear-loss": _loss_kernel,
+    "release-the-output": _release,
     "selective-checkpointing": _selective,
     "activation-checkpointing": _checkpointing,
     "step-in-backward": _step_in_backward,
     "mixed-precision": _mixed_precision,
     "8-bit-optimizer": _eight_bit,
     "pure-bf16": _pure_bf16,
+    "smaller-training-batch": _smaller_batch,
     "lora": _lora,
     "qlora": _qlora,
     "shorter-sequences": _shorter,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sizewright_server.estimation.classical.job import FitJob, Strings, Table, TableFile
 from sizewright_server.estimation.classical.prepared import FitWorkload
+from sizewright_server.estimation.keras.graph import network_from_json
+from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
@@ -73,6 +76,12 @@ def held(container: Any, dtype: str = "int64") -> Dataset:
     return Dataset(rows=1_000_000, tokens_per_row=1024, dtype=dtype, container=container)
 
 
+def keras(batch: int) -> KerasWorkload:
+    """A convolutional network on one GPU."""
+    text = (Path(__file__).parents[3] / "examples" / "keras-cnn.json").read_text(encoding="utf-8")
+    return KerasWorkload(network_from_json(text), training=True, batch=batch, states_width=8.0)
+
+
 def read(csv: str = "csv", **given: Any) -> TableFile:
     """A file of 40 GB."""
     return TableFile(csv, size_bytes=40 * 10**9, **given)  # type: ignore[arg-type]
@@ -80,6 +89,8 @@ def read(csv: str = "csv", **given: Any) -> TableFile:
 
 #: Of each technique: a workload it helps, the pool it frees, a workload it does not apply to.
 CASES: dict[str, tuple[AnyWorkload, str, AnyWorkload]] = {
+    "release-the-output": (training(layout=Layout()), "gpu", training(loop="trainer")),
+    "smaller-training-batch": (keras(64), "gpu", training()),
     "sharding": (training(layout=DDP), "gpu", training(layout=Layout())),
     "optimizer-offload": (
         training(layout=DDP),

@@ -15,7 +15,7 @@ from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.relative_bias import cross_bias, own_bias
-from sizewright_server.estimation.rotary import rotate
+from sizewright_server.estimation.rotary import rotate_both
 from sizewright_server.estimation.tape import Dim, Value
 
 
@@ -97,8 +97,15 @@ class Attention:
         masked = mode.padded or (style.sliding and mode.windowed and style.causal)
         # Keys that are more than the queries need a mask, where a prefix is before them.
         masked = masked or style.always_masked or has_prefix(mode.types)
-        masked = masked or mode.cache in ("new", "static")
-        return Scores("C", masked=masked, causal=style.causal, bias=own_bias(self.ops, style, mode))
+        masked = masked or mode.cache == "static"
+        # A static cache's first pass has no mask to hide its empty rows: they are cut off.
+        cut = mode.cache == "new" and not (masked or mode.attention == "eager" or style.eager_only)
+        return Scores(
+            "S" if cut else "C",
+            masked=masked,
+            causal=style.causal,
+            bias=own_bias(self.ops, style, mode),
+        )
 
     def _mix(self, x: Value, q: Value, k: Value, v: Value, scores: Scores) -> Value:
         ops, style = self.ops, self.style
@@ -160,8 +167,10 @@ class Attention:
             cos, sin = (
                 self.tape.external(("one", "S", width), mode.types.weight) for _ in range(2)
             )
-            q = rotate(self.ops, style, q, "NH", cos, sin)
-            k = rotate(self.ops, style, k, keys, cos, sin)
+            q, k = rotate_both(self.ops, style, (q, "NH"), (k, keys), cos, sin)
+            if style.names_rotary_parts:
+                # The attention itself has a name for the part of each head that is not turned.
+                self.names += [*raw]
         self.tape.hold(*raw)
         return q, k
 

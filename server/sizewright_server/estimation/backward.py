@@ -13,12 +13,13 @@ from collections.abc import Iterable
 from sizewright_server.estimation.tape import Event, Op, Shape, Storage, Tape, Value
 
 
-def run_backward(tape: Tape, *, accumulating: bool = False) -> Backward:
+def run_backward(tape: Tape, *, accumulating: bool = False, recomputed: bool = False) -> Backward:
     """The backward pass; the storages it makes are numbered after the forward's.
 
     `accumulating`: every parameter has a gradient already, and new ones are added into it.
+    `recomputed`: what is saved was made again by a checkpoint, which hands it to a node once.
     """
-    run = Backward(tape, accumulating=accumulating)
+    run = Backward(tape, accumulating=accumulating, recomputed=recomputed)
     run.walk()
     return run
 
@@ -26,9 +27,9 @@ def run_backward(tape: Tape, *, accumulating: bool = False) -> Backward:
 class Backward:
     """One backward pass over a tape. Rules call `take`, `new`, `free` and `give`."""
 
-    def __init__(self, tape: Tape, *, accumulating: bool = False) -> None:
+    def __init__(self, tape: Tape, *, accumulating: bool = False, recomputed: bool = False) -> None:
         self.tape = tape
-        self.accumulating = accumulating
+        self.accumulating, self.recomputed = accumulating, recomputed
         self.events: list[Event] = []
         self.made: list[Storage] = []
         self.output_grads: list[int] = []
@@ -40,8 +41,10 @@ class Backward:
         self._count = len(tape.storages)
         self._holders: dict[int, int] = {}
         self._grads: dict[int, int] = {}
+        self._taken: list[int] = []
         self._owned: list[int] = []
-        self._gifts: list[tuple[Value, int]] = []
+        #: Targets, their gradients, and whether these are yet to be cast or added up.
+        self._gifts: list[tuple[Value, int, bool]] = []
         self._saved = {i: s.saves for i, s in enumerate(tape.storages) if s.saves}
 
     def walk(self) -> None:
@@ -70,7 +73,7 @@ class Backward:
         """The gradient that has arrived for an output, now held by the running node."""
         grad = self._grads.pop(id(out), None)
         if grad is not None:
-            self._owned.append(grad)
+            self._taken.append(grad)
         return grad
 
     def new(self, shape: Shape, itemsize: int, part: str = "backward temporaries") -> int:
@@ -107,22 +110,56 @@ class Backward:
         """Delivers a gradient when the node has ended."""
         if target.needs_grad:
             self._holders[grad] += 1
-            self._gifts.append((target, grad))
+            self._gifts.append((target, grad, False))
+
+    def give_as(self, target: Value, of: Value, grad: int) -> None:
+        """Delivers a gradient of `of`'s shape and type as one of the target's.
+
+        Where they differ the engine casts it, or adds it up over what was broadcast, when all of
+        the node's gradients are made (engine.cpp, validate_outputs).
+        """
+        if target.needs_grad:
+            self._holders[grad] += 1
+            differs = (target.shape, target.itemsize) != (of.shape, of.itemsize)
+            self._gifts.append((target, grad, differs))
 
     def _run(self, op: Op) -> None:
         assert op.backward is not None
         op.backward(self)
-        for storage in self._owned:
-            self._release(storage)
-        self._owned.clear()
+        self._drop(self._owned)
+        if self.recomputed:
+            self._give_up(op)
+        gifts = [(gift[0], self._fitted(*gift)) for gift in self._gifts]
+        self._gifts = []
+        if not self.recomputed:
+            # torch frees what a node saved only when its results have been checked and cast.
+            self._give_up(op)
+        self._drop(self._taken)
+        for target, grad in gifts:
+            self._accumulate(target, grad)
+
+    def _give_up(self, op: Op) -> None:
+        """Frees what the node saved and no other node has saved."""
         for storage in op.saves:
             self._saved[storage] -= 1
             held = self.tape.storages[storage]
             if self._saved[storage] == 0 and not (held.external or held.stays):
                 self.events.append(Event(-1, storage))
-        gifts, self._gifts = self._gifts, []
-        for target, grad in gifts:
-            self._accumulate(target, grad)
+
+    def _drop(self, storages: list[int]) -> None:
+        for storage in storages:
+            self._release(storage)
+        storages.clear()
+
+    def _fitted(self, target: Value, grad: int, differs: bool) -> int:
+        """The gradient as the target's own, made of one that differs."""
+        if not differs:
+            return grad
+        part = "gradients" if target.parameter else "gradient of activations"
+        made = self._make(target.shape, target.itemsize, part)
+        self.events.append(Event(+1, made))
+        self._release(grad)
+        return made
 
     def _accumulate(self, target: Value, grad: int) -> None:
         if target.use in ("more", "last"):

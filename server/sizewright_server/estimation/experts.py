@@ -158,7 +158,9 @@ def clamped_gate(ops: Ops, both: Value) -> Value:
     gate, up = (ops.slice(both, (*ROWS, "FX")) for _ in range(2))
     gate, up = ops.unary(gate, saves="input"), ops.unary(up, saves="input")
     glu = ops.multiply(gate, ops.unary(ops.scale(gate), saves="output"))
-    return ops.multiply(ops.scale(up), glu)
+    out = ops.multiply(ops.scale(up), glu)
+    ops.tape.hold(both, gate, up, glu)
+    return out
 
 
 def grouped(ops: Ops, x: Value, width: str, w: Value) -> Value:

@@ -37,7 +37,10 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
     if style.positions != "none":
         held.append(Held("position ids", (rows, "S"), INT64, mode.checkpointed))
     if style.holds_embeddings == "own":
-        held.append(Held("embeddings", ("B", "S", "E"), width, until_backward=False))
+        # T5's dropout hands them on as they are where nothing trains.
+        whole = style.position_bias == "t5" and not mode.training
+        shape: Shape = ("B", "S", "E")
+        held.append(Held("embeddings", shape, width, until_backward=False, of_block=whole))
     elif style.holds_embeddings == "same" and not mode.training:
         # In training the first block's norm or projections save them.
         held.append(Held("embeddings", ("B", "S", "H"), width, until_backward=False))

@@ -35,7 +35,7 @@ def attend(
     """The mixed values, and the attention probabilities where Python sees them."""
     if mode.attention == "eager" or style.eager_only:
         return eager_attention(ops, style, mode, q, k, v, scores)
-    grouped = mode.grouped_queries and scores.keys == "C" and not style.repeats_first
+    grouped = mode.grouped_queries and scores.keys != "X" and not style.repeats_first
     if grouped and style.broadcasts_heads:
         return broadcast_attention(ops, mode, q, k, v, scores), None
     mask: tuple[Value, ...] = ()
@@ -131,7 +131,7 @@ def eager_attention(
     """Scores, softmax and mixing as separate operators over a (B, NH, S, C) matrix."""
     tape = ops.tape
     square = ("B", "NH", "S", scores.keys)
-    if mode.grouped_queries and scores.keys == "C" and not style.repeats_first:
+    if mode.grouped_queries and scores.keys != "X" and not style.repeats_first:
         k, v = (ops.reduce_copy(value, ("B", "C", "A")) for value in (k, v))
     else:
         k = ops.contiguous(k)
@@ -151,10 +151,13 @@ def eager_attention(
     if style.names_scores == "softmax":
         tape.hold(product)
     if style.eager_fp32_scores:
+        # Scores, masked scores and probabilities have one name in turn (GPT-J, GPT-Neo).
         weights = ops.cast(weights, v.itemsize)
-    tape.hold(logits)
+        tape.hold(q, k)
+    else:
+        tape.hold(logits)
     weights = ops.dropout(weights, float(mode.attention_dropout))
-    v = v if mode.grouped_queries and scores.keys == "C" else ops.contiguous(v)
+    v = v if mode.grouped_queries and scores.keys != "X" else ops.contiguous(v)
     mixed = ops.matmul(weights, v, ("B", "S", scores.mixed))
     out = ops.copy(mixed, ("B", "S", scores.mixed))
     if mode.grouped_queries:

@@ -160,7 +160,8 @@ def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:
 
 @lru_cache(maxsize=2048)
 def _compile(lowering: str, style: Style, head: HeadStyle, mode: Mode) -> Program:
-    return compile_program(LOWERINGS[lowering](style, head, mode), mode.selective)
+    tape = LOWERINGS[lowering](style, head, mode)
+    return compile_program(tape, mode.selective, checkpointed=mode.checkpointed)
 
 
 def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[str, Column]:

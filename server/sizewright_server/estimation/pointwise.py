@@ -139,12 +139,7 @@ class Pointwise:
             if grad is None:
                 return
             for value in (a, b):
-                if not value.needs_grad:
-                    continue
-                if value.itemsize == out.itemsize and value.shape == out.shape:
-                    run.give(value, grad)
-                else:
-                    run.give(value, run.like(value))
+                run.give_as(value, out, grad)
 
         self.tape.record((a, b), (out,), backward=backward)
         return out
@@ -172,14 +167,9 @@ class Pointwise:
             if run.take(out) is None:
                 return
             wanted = [value for value in (a, b) if value.needs_grad]
-            # Both are made before the engine casts them, or adds them up to what was broadcast.
-            whole = [run.new(out.shape, out.itemsize, "gradient of activations") for _ in wanted]
-            for value, full in zip(wanted, whole, strict=True):
-                if value.shape == out.shape and value.itemsize == out.itemsize:
-                    run.give(value, full)
-                else:
-                    run.give(value, run.like(value))
-                    run.free(full)
+            for value in wanted:
+                full = run.new(out.shape, out.itemsize, "gradient of activations")
+                run.give_as(value, out, full)
 
         self.tape.record((a, b), (out,), saves=saves, backward=backward)
         return out

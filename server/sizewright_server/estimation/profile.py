@@ -121,8 +121,11 @@ class Walk:
     delta_bytes: Column
 
 
-def compile_program(tape: Tape, policy: str = "") -> Program:
-    """Compiles every pass of a tape; `policy` says what selective checkpointing keeps."""
+def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) -> Program:
+    """Compiles every pass of a tape; `policy` says what selective checkpointing keeps.
+
+    Without `checkpointed` the passes of a block that is recomputed are left empty.
+    """
     run = run_backward(tape)
     backward, made = run.events, run.made
     adding = run_backward(tape, accumulating=True).events
@@ -140,6 +143,15 @@ def compile_program(tape: Tape, policy: str = "") -> Program:
     parameters = tuple(
         Parameter(p.shape, p.itemsize, p.needs_grad, p.stored) for p in tape.parameters
     )
+    again = [EMPTY_PASS, EMPTY_PASS]
+    if checkpointed:
+        again = [
+            _pass([*recompute_events(tape, policy), *events, *released])
+            for events in (
+                run_backward(tape, recomputed=True).events,
+                run_backward(tape, recomputed=True, accumulating=True).events,
+            )
+        ]
     return Program(
         kinds=Kinds.of(tuple(kinds)),
         kind_of_storage=np.array(kind_of, dtype=np.int64),
@@ -147,10 +159,10 @@ def compile_program(tape: Tape, policy: str = "") -> Program:
         forward=_pass(tape.forward_events(keep_saved=True)),
         forward_without_grad=_pass(tape.forward_events(keep_saved=False)),
         checkpointed=_pass(checkpointed_events(tape, policy)),
-        recompute=_pass([*recompute_events(tape, policy), *backward, *released]),
+        recompute=again[0],
         backward=_pass(backward),
         backward_accumulating=_pass(adding),
-        recompute_accumulating=_pass([*recompute_events(tape, policy), *adding, *released]),
+        recompute_accumulating=again[1],
         parameters=parameters,
         buffers=tuple(tape.buffers),
         parameter_groups=_groups(parameters),

@@ -53,6 +53,8 @@ class Style:
     rotary: Literal["full", "partial"] = "full"
     #: Turned in fp32: the vectors are copied before, or each time they are read.
     rotary_fp32: Literal["no", "before", "each"] = "no"
+    #: Its attention has names for the parts of queries and keys that are turned and that are not.
+    names_rotary_parts: bool = False
     activation: Activation = "fused"
     activation_saves: Literal["input", "output"] = "input"
     #: Attention probabilities in fp32 whatever the activations are (`softmax(dtype=float32)`).

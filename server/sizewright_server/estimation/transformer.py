@@ -51,6 +51,9 @@ class Block:
         if self.style.convolution and self.style.first:
             out = convolved(self.ops, self.style, self.mode, x, out)
         self.tape.hold(x, *self.attention.held, *before)
+        if self.style.position_bias == "t5" and self.style.first and not self.mode.training:
+            stack = "decoder" if self.style.causal else "encoder"
+            self.tape.lend(f"{stack} embeddings", x)
         self.tape.inputs_stay = self.style.keeps_states and not self.mode.training
         self.tape.finish(out, *self.attention.cached)
         return self.tape

@@ -12,7 +12,7 @@ from sizewright_server.estimation.gated_prompts import answer_prompt, has_gated_
 from sizewright_server.estimation.kernels import Scores, attend
 from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
-from sizewright_server.estimation.norms import norm
+from sizewright_server.estimation.norms import norm, plain_rms_norm
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.relative_bias import cross_bias, own_bias
 from sizewright_server.estimation.rotary import rotate_both
@@ -157,7 +157,7 @@ class Attention:
     def _position(self, q: Value, k: Value) -> tuple[Value, Value]:
         style, mode = self.style, self.mode
         keys = "NH" if style.repeats_first else "NK"
-        if style.qk_norm != "none" and not style.qk_norm_early:
+        if style.qk_norm not in ("none", "plain") and not style.qk_norm_early:
             q, k = self._qk_norm(q, "NH"), self._qk_norm(k, "NK")
         raw = (q, k)
         if style.scale_query_first:
@@ -171,6 +171,8 @@ class Attention:
             if style.names_rotary_parts:
                 # The attention itself has a name for the part of each head that is not turned.
                 self.names += [*raw]
+            if style.qk_norm == "plain":
+                q, k = plain_rms_norm(self.ops, q), plain_rms_norm(self.ops, k)
         self.tape.hold(*raw)
         return q, k
 

@@ -40,7 +40,7 @@ def sparse_feed_forward(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
 
 def _route(ops: Ops, style: Style, x: Value) -> Value:
     """Scores of the chosen experts, one row per token; their indices are saved as int64."""
-    tape = ops.tape
+    tape, width = ops.tape, x.itemsize
     if style.router_fp32:
         x = ops.cast(x, FP32)
     logits = ops.linear(x, "N", ops.weight(("N", "H")), _router_bias(ops, style))
@@ -60,7 +60,7 @@ def _route(ops: Ops, style: Style, x: Value) -> Value:
     tape.record((likely,), (chosen, index), saves=(index,), backward=backward)
     if style.router_normalises:
         chosen = ops.unary(chosen, saves="input")
-    return ops.cast(chosen, x.itemsize) if style.router_casts else chosen
+    return ops.cast(chosen, width) if style.router_casts else chosen
 
 
 def _every_expert(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:

@@ -42,7 +42,8 @@ def attend(
     if scores.masked or scores.bias is not None:
         mask = (_additive_mask(ops, q, scores, mode),)
         if grouped and not mode.one_query:
-            k, v = (ops.copy(value, ("B", scores.keys, "A")) for value in (k, v))
+            repeat = ops.expand if mode.one_key_head else ops.copy
+            k, v = (repeat(value, ("B", scores.keys, "A")) for value in (k, v))
             grouped = False
     half = (mode.types.compute if mode.types.autocast else q.itemsize) != FP32
     if grouped and not half and not mask:
@@ -110,15 +111,19 @@ def broadcast_attention(
     if mode.types.autocast:
         q, k, v = (ops.cast(value, half) for value in (q, k, v))
     narrow = q.itemsize
+    # Traced, autocast takes part inside the decomposition, which on a GPU it does not.
+    wide = narrow if mode.types.traced and mode.types.autocast else FP32
     mask = _additive_mask(ops, q, scores, mode)
-    wide_q, wide_k, wide_v = (ops.cast(value, FP32) for value in (q, k, v))
+    wide_q, wide_k, wide_v = (ops.cast(value, wide) for value in (q, k, v))
     scaled_q, scaled_k = ops.scale(wide_q), ops.scale(wide_k)
     rows = ops.copy(scaled_q)
     keys = ops.reduce_copy(scaled_k, ("B", scores.keys, "A"))
     logits = ops.product_of(rows, keys, ("B", "NH", "S", scores.keys))
-    likely = ops.softmax(ops.add(logits, mask), FP32)
-    answer = tape.value(likely.shape, narrow, needs_grad=False)
-    tape.record((likely,), (answer,))
+    likely = ops.softmax(ops.add(logits, mask), wide)
+    answer = likely
+    if wide != narrow:
+        answer = tape.value(likely.shape, narrow, needs_grad=False)
+        tape.record((likely,), (answer,))
     values = ops.reduce_copy(wide_v, ("B", scores.keys, "A"))
     mixed = ops.cast(ops.product_of(likely, values, ("B", "S", "A")), narrow)
     tape.hold(wide_q, wide_k, wide_v, scaled_q, answer, mask)
@@ -164,6 +169,8 @@ def eager_attention(
         tape.hold(k, v)
     if style.names_scores == "whole":
         tape.hold(product, logits)
+    if style.alibi_widens:
+        tape.hold(logits)
     return out, weights
 
 
@@ -180,7 +187,8 @@ def _masked_scores(ops: Ops, style: Style, mode: Mode, logits: Value, scores: Sc
         return ops.unary(logits, saves="none")
     if scores.causal or scores.masked:
         rows: Dim = "B" if scores.masked else 1
-        mask = ops.tape.external((rows, 1, "S", scores.keys), mode.types.compute)
+        # Made in the weights' type: under autocast fp32, which the scores then are too.
+        mask = ops.tape.external((rows, 1, "S", scores.keys), mode.types.weight)
         logits = ops.add(logits, mask)
     return logits
 

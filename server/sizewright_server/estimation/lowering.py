@@ -151,6 +151,7 @@ def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:
     return replace(
         mode,
         grouped_queries=sizes.heads != sizes.kv_heads,
+        one_key_head=sizes.kv_heads == 1 < sizes.heads,
         attention_dropout=sizes.attention_dropout > 0,
         hidden_dropout=sizes.hidden_dropout > 0,
         embedding_dropout=sizes.embedding_dropout > 0,

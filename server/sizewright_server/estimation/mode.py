@@ -26,6 +26,8 @@ class Mode:
     #: "dynamic" copies keys and values in every call; "new" makes a static cache, "static" has one.
     cache: Literal["none", "dynamic", "new", "static"] = "none"
     grouped_queries: bool = False
+    #: One key/value head serves every query head: repeated, it is a view.
+    one_key_head: bool = False
     attention_dropout: bool = False
     hidden_dropout: bool = False
     embedding_dropout: bool = False

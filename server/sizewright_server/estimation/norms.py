@@ -67,6 +67,12 @@ def rms_norm(ops: Ops, x: Value, width: Shape, kind: str) -> Value:
     return out
 
 
+def plain_rms_norm(ops: Ops, x: Value) -> Value:
+    """Root-mean-square norm in fp32 without a weight."""
+    wide = ops.cast(x, FP32)
+    return ops.cast(ops.multiply(wide, _rate(ops, wide)), x.itemsize)
+
+
 def promoting_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:
     """T5's: only the variance is computed on an fp32 copy; the product is promoted to fp32."""
     rate = _rate(ops, ops.cast(x, FP32))

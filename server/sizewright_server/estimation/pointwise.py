@@ -81,13 +81,13 @@ class Pointwise:
         return out
 
     def power(self, x: Value) -> Value:
-        """`x.pow(n)`: saves its input; backward holds `x.pow(n - 1)` beside the product.
+        """`x.pow(n)`: saves its input; backward holds `x.pow(n - 1)`, n times it, and the product.
 
         Autocast runs it in fp32.
         """
         if self.types.autocast:
             x = self.cast(x, FP32)
-        return self.unary(x, saves="input", scratch=1)
+        return self.unary(x, saves="input", scratch=2)
 
     def mean(self, x: Value, shape: Shape) -> Value:
         """A mean over one dimension; its gradient is expanded to the full shape."""
@@ -182,6 +182,17 @@ class Pointwise:
             grad = run.take(out)
             if grad is not None:
                 run.give(x, grad)
+
+        self.tape.record((x,), (out,), backward=backward)
+        return out
+
+    def expand(self, x: Value, shape: Shape) -> Value:
+        """A view that repeats a dimension of one; the gradient is added up over it."""
+        out = Value(x.storage, shape, x.itemsize, x.needs_grad)
+
+        def backward(run: Backward) -> None:
+            if run.take(out) is not None:
+                run.give(x, run.like(x))
 
         self.tape.record((x,), (out,), backward=backward)
         return out

@@ -45,8 +45,9 @@ class Style:
     key_bias: bool = True
     out_bias: bool = False
     mlp_bias: bool = False
-    #: Over one head with shared weights, over all heads at once, or with weights of each head.
-    qk_norm: Literal["none", "head", "full", "heads"] = "none"
+    #: Over one head with shared weights, over all heads at once, with weights of each head, or
+    #: without weights on what was turned (Llama 4).
+    qk_norm: Literal["none", "head", "full", "heads", "plain"] = "none"
     #: Normed as soon as projected, before the next projection.
     qk_norm_early: bool = False
     #: "partial" rotates a slice of each head and concatenates the rest.
@@ -134,8 +135,6 @@ class Style:
     latent_queries: bool = False
     #: Dropout on what attention gives (DistilBERT has none).
     attention_out_dropout: bool = True
-    #: Queries and keys are normed without weights after they are turned (Llama 4).
-    qk_plain_norm: bool = False
     #: Where embeddings of another width than the hidden states are projected.
     embedding_projection: Literal["none", "lookup", "before-norm", "after-norm"] = "none"
     #: Every sample looks up positions of its own (RoBERTa counts from its padding).

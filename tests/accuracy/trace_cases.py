@@ -104,5 +104,6 @@ def _trace_inference(work: Case) -> Inference:
         padded_batches=bool(work.get("padded_mask")),
         image_size=work.get("image"),
         target_tokens=work.get("target_seq") or 1,
+        traced=True,
         layout=Layout(),
     )

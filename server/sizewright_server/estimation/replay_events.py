@@ -51,6 +51,9 @@ class Expansion:
         """Weights, then two training steps or one prefill and decode."""
         weights = self._tensor_bytes()
         yield from (((PARAMETERS, 0, i), size) for i, size in enumerate(weights))
+        copies = [((PARAMETERS, 1, i), size) for i, size in enumerate(self._dropped_tables())]
+        yield from copies
+        yield from ((handle, RELEASE) for handle, _ in copies)
         tied = self._tied_bytes()
         if tied:
             # The head is made with a table of its own, which tying then drops.
@@ -228,6 +231,18 @@ class Expansion:
             del sizes[len(sizes) - 1 - sizes[::-1].index(tied)]
             sizes.append(tied)
         return sizes
+
+    def _dropped_tables(self) -> list[int]:
+        """Two stacks made in place each have a table before both share the model's own."""
+        group = self.group
+        run = group.training if isinstance(group, TrainingGroup) else group.inference
+        first = group.segments[0]
+        if not run.traced or first.name != "encoder-embedding" or first.sizes.patches:
+            return []
+        # An embedding's first storage is its table.
+        _, width = first.program.kinds[first.program.kind_of_storage[0]]
+        table = elements(("V", "E"), group.dims_of.of(first.sizes)) * width
+        return 2 * [int(round_up(table)[0])]
 
     def _tied_bytes(self) -> int:
         head = self.group.architecture.head

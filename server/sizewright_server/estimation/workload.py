@@ -144,6 +144,8 @@ class Inference:
     image_size: int | None = None
     #: Tokens the decoder starts with, where the model has an encoder too.
     target_tokens: int = 1
+    #: Runs on fake tensors, whose model is made in place and not loaded.
+    traced: bool = False
     layout: Layout | None = None
 
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.optimizers import optimizers
-from sizewright_server.estimation.profile import EMPTY_PASS, Column, elements, round_up, storage_bytes
+from sizewright_server.estimation.profile import (
+    EMPTY_PASS,
+    Column,
+    elements,
+    round_up,
+    storage_bytes,
+)
 from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
@@ -240,7 +246,7 @@ class Expansion:
         if not run.traced or first.name != "encoder-embedding" or first.sizes.patches:
             return []
         # An embedding's first storage is its table.
-        table = storage_bytes(first.program, group.dims_of.of(first.sizes), 1)[0]
+        table = storage_bytes(first.program, group.dims_of.of(first.sizes))[0]
         return 2 * [int(table[0])]
 
     def _tied_bytes(self) -> int:

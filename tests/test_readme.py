@@ -27,6 +27,25 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
+def test_the_job_of_the_readme_fits_and_is_exported(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "README.md", "yaml")
+    job = tmp_path / "job.yaml"
+    job.write_text(text, encoding="utf-8")
+
+    for words in (["recommend", "--advise"], ["export", "--to", "skypilot"], ["estimate"]):
+        command = [sys.executable, "-m", "sizewright_client", words[0], str(job), *words[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == ExitCode.OK, done.stderr
+
+
+def test_the_answers_to_the_twenty_questions_name_every_file() -> None:
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+
+    files = sorted(file.name for file in (ROOT / "examples" / "questions").glob("*.yaml"))
+    assert len(files) == 20
+    assert [name for name in files if f"(questions/{name})" not in text] == []
+
+
 def test_the_python_of_the_readme_runs_and_prints_three_plans() -> None:
     (code,) = blocks(ROOT / "README.md", "python")
 

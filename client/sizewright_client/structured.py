@@ -43,6 +43,16 @@ _PLAN_COLUMNS = (
     "price_day",
     "price_age_days",
     "price_source",
+    "pp",
+    "cp",
+    "ep",
+    "sharding",
+    "sequence_parallel",
+    "techniques",
+    "job_low_hours",
+    "job_best_hours",
+    "job_high_hours",
+    "cost_per_job_usd",
 )
 _PART_COLUMNS = (
     "pool",
@@ -139,10 +149,22 @@ def _plan_row(plan: plan_pb2.Recommendation) -> list[Any]:
         row += _pool_cells(plan, wanted)
     row.append(exact(plan.cost_per_hour_nanos_usd))
     if owned:
-        return [*row, "", "", "", ""]
-    row.append(_short(catalog_pb2.PriceKind, price.kind))
-    row.append(price.effective_time.ToDatetime().date().isoformat())
-    return [*row, price.age.seconds // _SECONDS_PER_DAY, price.source]
+        row += ["", "", "", ""]
+    else:
+        row.append(_short(catalog_pb2.PriceKind, price.kind))
+        row.append(price.effective_time.ToDatetime().date().isoformat())
+        row += [price.age.seconds // _SECONDS_PER_DAY, price.source]
+    row += [layout.pp, layout.cp, layout.ep, layout.implementation, layout.sequence_parallel]
+    row.append(" ".join(technique.name for technique in plan.techniques))
+    return [*row, *_job_cells(plan)]
+
+
+def _job_cells(plan: plan_pb2.Recommendation) -> list[Any]:
+    if not plan.HasField("job_hours"):
+        return ["", "", "", ""]
+    hours = plan.job_hours
+    cost = exact(plan.cost_per_job_nanos_usd)
+    return [hours.low_hours, hours.best_hours, hours.high_hours, cost]
 
 
 def _pool_cells(plan: plan_pb2.Recommendation, wanted: estimate_pb2.Pool.ValueType) -> list[Any]:

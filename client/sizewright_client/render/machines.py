@@ -42,9 +42,9 @@ def put_machines(page: Page, machines: Sequence[catalog_pb2.Machine]) -> None:
 def put_models(page: Page, models: Iterable[catalog_service_pb2.MachineModel]) -> None:
     """Add models of the library, one to a line."""
     grid = grid_of(
-        ("name", "left"),
+        ("model", "left"),
         ("host", "right"),
-        ("gpu", "left"),
+        ("sentence", "left"),
         ("power", "right"),
     )
     heads = ("model", "host GiB", "GPUs", "watts")

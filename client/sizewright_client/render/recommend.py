@@ -16,6 +16,8 @@ from sizewright_client.render.page import Page, grid_of
 from sizewright_client.render.plan_words import POOLS, TERMS, VERDICTS, is_old, plan_name
 from sizewright_client.render.plans import put_plans
 
+#: Columns of a bar on a page of the usual width, which its numbers leave room for.
+BAR_WIDTH, WIDE_ENOUGH = 24, 78
 HOURS_OF_A_DAY = 24
 #: A job that is longer is told in days.
 LONG_JOB_HOURS = 100
@@ -49,11 +51,12 @@ def put_recommendations(
 def put_pool_fits(page: Page, pools: Iterable[plan_pb2.PoolFit]) -> None:
     """Add a bar per pool: how much of what is usable the peak takes."""
     grid = grid_of(("pool", "left"), ("bar", "left"), ("numbers", "left"), ("verdict", "left"))
+    width = BAR_WIDTH if page.width >= WIDE_ENOUGH else BAR_WIDTH // 4
     for pool in pools:
         words, style = VERDICTS.get(pool.verdict, ("", ""))
         share = pool.peak.best_bytes / pool.usable_bytes if pool.usable_bytes else 1.0
         blank = "·" if page.glyphs.unicode else "."
-        bar = page.glyphs.bar(share, 24).ljust(24, blank)
+        bar = page.glyphs.bar(share, width).ljust(width, blank)
         numbers = f"{gib(pool.peak.best_bytes)} of {gib(pool.usable_bytes)} GiB"
         if pool.peak.high_bytes != pool.peak.best_bytes:
             numbers += f", {gib(pool.peak.high_bytes)} at most"

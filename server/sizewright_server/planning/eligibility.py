@@ -155,4 +155,5 @@ def _positions(names: list[str], asked: tuple[str, ...]) -> list[int]:
 
 
 def _any(names: tuple[str, ...]) -> str:
-    return " or ".join(names)
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

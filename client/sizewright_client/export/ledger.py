@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -58,6 +58,8 @@ def _leaves(message: Message, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _plain(field: Any, value: Any) -> Any:
     if field.enum_type is None:
+        if isinstance(value, Mapping):
+            return dict(value)
         return list(value) if field.is_repeated else value
     shared = f"{_screaming(field.enum_type.name)}_"
     name = field.enum_type.values_by_number[value].name.removeprefix(shared)
@@ -72,6 +74,8 @@ def _screaming(name: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={one}" for name, one in sorted(value.items()))
     if isinstance(value, list):
         return "[" + ", ".join(map(str, value)) + "]"
     return str(value)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from sizewright_client.export.engines import sglang, vllm
 from sizewright_client.export.launchers import HEAD_NODE, torchrun
+from sizewright_client.export.ledger import Ledger
 from sizewright_client.export.megatron import megatron
 from sizewright_client.export.selection import ExportError, Selection
 
 ENGINES = {"vllm": vllm, "sglang": sglang}
+#: In front of a setting that a script of the asker's own makes.
+SIZED = "# sized with"
+#: What makes glibc give freed memory back.
+GIVES_BACK = ("MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=65536")
 
 
 def start(selection: Selection, head: str = HEAD_NODE) -> str:
     """The command, with its remarks; `head` is where several nodes find the first one.
 
-    A run that no launcher can express starts a script of the asker's own, and the reason stands
-    beside it.
+    A run that no launcher can express starts a script of the asker's own; the reason stands above
+    it, and every setting the script must make.
     """
     try:
         text = _launched(selection)
     except ExportError as error:
-        text = f"# {error}\npython train.py\n"
+        text = _own_script(selection, "train.py", f"# {error}")
     return text.replace(HEAD_NODE, head)
 
 
@@ -27,12 +32,39 @@ def _launched(selection: Selection) -> str:
     work = selection.workload
     run = work.WhichOneof("run")
     if run == "fit":
-        return "python fit.py\n"
+        return _own_script(selection, "fit.py")
     if run == "inference":
         engine = ENGINES.get(work.inference.engine)
-        return engine(selection) if engine else "python infer.py\n"
+        return engine(selection) if engine else _own_script(selection, "infer.py")
     if work.framework not in ("", "pytorch"):
-        return "python train.py\n"
+        return _own_script(selection, "train.py")
     if selection.plan.layout.implementation == "megatron":
         return megatron(selection)
     return torchrun(selection)
+
+
+def _own_script(selection: Selection, script: str, *remarks: str) -> str:
+    """A script under every setting that was sized, and in the environment that it needs."""
+    work = selection.workload
+    run = work.WhichOneof("run") or ""
+    said = Ledger(run, getattr(work, run))
+    environment = []
+    if run == "fit":
+        if said.peek("threads"):
+            environment.append(f"OMP_NUM_THREADS={said.take('threads')}")
+        if said.take("returns_freed_memory"):
+            environment += GIVES_BACK
+    settings = [*said.left(), *_layout(selection)]
+    settings += Ledger("model.estimator", work.model.estimator).left()
+    settings += [*Ledger("dataset", work.dataset).left(), *Ledger("host", work.host).left()]
+    lines = [*remarks, *(f"{SIZED} {one}" for one in settings)]
+    return "\n".join([*lines, " ".join([*environment, "python", script]), ""])
+
+
+def _layout(selection: Selection) -> list[str]:
+    """The sizes of a layout of several GPUs, which the script sets up itself."""
+    layout = selection.plan.layout
+    sizes = {name: getattr(layout, name) for name in ("dp", "zero", "tp", "pp", "cp", "ep")}
+    if layout.gpus == 1:
+        return []
+    return [f"layout.{name}: {size}" for name, size in sizes.items() if size > 1 or name == "dp"]

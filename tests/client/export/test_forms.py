@@ -123,6 +123,21 @@ def test_a_fit_asks_kubernetes_for_memory_alone(tmp_path: Path) -> None:
     assert list(limits) == ["memory"]
 
 
+def test_a_fit_starts_in_its_environment_under_every_setting_that_was_sized(
+    tmp_path: Path,
+) -> None:
+    text = FOREST.replace("threads: 8", "threads: 8, returns_freed_memory: true")
+
+    script = written(plan_of(text, tmp_path), Form.SLURM)
+
+    (step,) = (line for line in script.splitlines() if line.startswith("srun "))
+    assert step.startswith("srun env OMP_NUM_THREADS=8 MALLOC_MMAP_THRESHOLD_=65536 ")
+    assert step.endswith("python fit.py")
+    assert "# sized with model.estimator.class_name: RandomForestClassifier" in script
+    assert "min_samples_leaf=2" in script
+    assert "# sized with dataset.rows: 5000000" in script
+
+
 def test_gcloud_creates_one_instance_a_node(tmp_path: Path) -> None:
     selection = plan_of(on(SFT, "gcp", "spot"), tmp_path)
 

@@ -159,7 +159,8 @@ class PreparedWorkload:
         if isinstance(self.workload.run, Inference) or len(stages) == 1:
             group = self.group(layouts)
             return group, gpu_columns(group)
-        groups = [TrainingGroup(self.model, self.workload.run, layouts, at) for at in stages]
+        first_stage = TrainingGroup(self.model, self.workload.run, layouts, stages[0])
+        groups = [first_stage, *(first_stage.at(position) for position in stages[1:])]
         made = [gpu_columns(group) for group in groups]
         first = max(range(len(made)), key=lambda i: int(made[i].reserved_best[0]))
         numbers = [stage_index(group.position, group.parallel.pp) for group in groups]

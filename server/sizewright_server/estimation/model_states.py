@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,12 @@ class ModelStates:
         self._tied_trained = self._tied if trains_table else np.zeros_like(table)
         self._buffers = [buffer_bytes(s.program, dims.of(s.sizes)) for s in segments]
         self._made: dict[tuple[int, int], list[Column]] = {}
+
+    def at(self, counts: Sequence[Column]) -> ModelStates:
+        """The states of other counts of the same segments."""
+        other = copy(self)
+        other.counts = tuple(counts)
+        return other
 
     def here(self, index: int) -> Column:
         """1 where the pipeline stage has the segment, else 0."""

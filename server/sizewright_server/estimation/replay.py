@@ -50,50 +50,48 @@ class CachingAllocator:
         if at < len(free):
             held, address = free.pop(at)
             self._free_at.discard(address)
+            if held == size:
+                return address
         else:
             held, address = self._segment(size)
         rest = held - size
         if rest >= 512 if small else rest > SMALL_REQUEST:
-            self._split(address, size, rest, free)
+            tail, end, before = address + size, address + held, self._before
+            self._size_at[address] = size
+            self._size_at[tail] = rest
+            before[tail] = address
+            if end in before:
+                before[end] = tail
+            self._free_at.add(tail)
+            insort(free, (rest, tail))
         return address
 
     def free(self, address: int, small: bool) -> None:
         """Gives a block back and joins it with free neighbours."""
-        free = self._free[small]
-        size = self._size_at[address]
+        free, sizes = self._free[small], self._size_at
+        free_at, before_at = self._free_at, self._before
+        size = sizes[address]
         after = address + size
-        if after in self._free_at:
-            size += self._join(after, free)
-        before = self._before.get(address)
-        if before is not None and before in self._free_at:
-            self._before.pop(address)
-            del self._size_at[address]
-            size += self._size_at[before]
-            free.pop(bisect_left(free, (self._size_at[before], before)))
-            self._free_at.discard(before)
-            address = before
-        self._size_at[address] = size
-        if address + size in self._before:
-            self._before[address + size] = address
-        self._free_at.add(address)
+        joined = False
+        if after in free_at:
+            more = sizes.pop(after)
+            free.pop(bisect_left(free, (more, after)))
+            free_at.discard(after)
+            del before_at[after]
+            size, joined = size + more, True
+        before = before_at.get(address)
+        if before in free_at:
+            del before_at[address], sizes[address]
+            own = sizes[before]
+            free.pop(bisect_left(free, (own, before)))
+            size, address, joined = size + own, before, True
+        else:
+            free_at.add(address)
+        if joined:
+            sizes[address] = size
+            if address + size in before_at:
+                before_at[address + size] = address
         insort(free, (size, address))
-
-    def _join(self, after: int, free: list[tuple[int, int]]) -> int:
-        size = self._size_at.pop(after)
-        free.pop(bisect_left(free, (size, after)))
-        self._free_at.discard(after)
-        self._before.pop(after)
-        return size
-
-    def _split(self, address: int, size: int, rest: int, free: list[tuple[int, int]]) -> None:
-        tail = address + size
-        self._size_at[address] = size
-        self._size_at[tail] = rest
-        self._before[tail] = address
-        if tail + rest in self._before:
-            self._before[tail + rest] = tail
-        self._free_at.add(tail)
-        insort(free, (rest, tail))
 
     def _segment(self, size: int) -> tuple[int, int]:
         if size <= SMALL_REQUEST:
@@ -118,21 +116,21 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
     taken by the next one: the slack is then added to `allocated_bytes`, the whole model's peak.
     """
     streams = {stream: CachingAllocator() for stream in (0, GATHERED, STAGED)}
-    live: dict[Handle, tuple[int, bool, int]] = {}
+    live: dict[Handle, tuple[int, int]] = {}
     allocated = peak = 0
-    expansion = _expansion(group)
+    expansion, usual = _expansion(group), streams[0]
     for handle, size in expansion.requests():
-        allocator = streams.get(handle[0], streams[0])
+        allocator = streams.get(handle[0], usual)
         held = live.pop(handle, None)
         if size > 0:
-            live[handle] = (allocator.allocate(size), size <= SMALL_REQUEST, size)
+            live[handle] = allocator.allocate(size), size
             allocated += size
         if held is not None:
             # Released, or made anew while it was there, as torch.cat does with a cache.
-            allocator.free(held[0], held[1])
-            allocated -= held[2]
-        if expansion.running:
-            peak = max(peak, allocated)
+            allocator.free(held[0], held[1] <= SMALL_REQUEST)
+            allocated -= held[1]
+        if allocated > peak and expansion.running:
+            peak = allocated
     reserved = sum(allocator.reserved_bytes for allocator in streams.values())
     # Copies of the weights, projected states and offloaded inputs are not in the requests.
     complete = abs(peak - allocated_bytes) <= SAME * allocated_bytes

@@ -55,6 +55,18 @@ class Unit:
         return self.whole, self.kept, self.unsharded
 
 
+#: What is resident beside weights, states and inputs.
+THROUGHOUT = (
+    "gradients_kept",
+    "buckets",
+    "persisted",
+    "narrow_weights",
+    "stand_ins",
+    "waiting",
+    "workspaces",
+)
+
+
 class ShardedExpansion(Expansion):
     """The run of one layout as requests and releases, with its library's working set."""
 
@@ -84,7 +96,7 @@ class ShardedExpansion(Expansion):
         for number, unit in enumerate(units):
             yield from self._load(number, unit)
         self.running = True
-        for i, name in enumerate(("gradients_kept", "buckets", "waiting", "workspaces")):
+        for i, name in enumerate(THROUGHOUT):
             yield from _made((BUFFERS, 0, i), int(getattr(resident, name)[0]))
         yield from self._run(weights, first=True)
         yield from self._run(weights, first=False)

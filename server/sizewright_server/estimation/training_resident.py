@@ -9,6 +9,7 @@ import numpy as np
 
 from sizewright_server.estimation.exchanges import expert_bytes, imbalance
 from sizewright_server.estimation.inputs import input_bytes
+from sizewright_server.estimation.mode import SHARDED, WHOLE
 from sizewright_server.estimation.ops import BYTE, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.pipeline import chunks_in_flight, stage_index
@@ -152,7 +153,7 @@ class ResidentGroup(TrainingPasses):
         virtual = self.parallel.virtual
         chunks = self._chunks()
         batches = -(-chunks // virtual)
-        shape = self._mode().stream
+        shape = SHARDED if self.layout.sequence_parallel else WHOLE
         hidden = round_up(elements(shape, self.dims) * self.widths.types.compute)
         # The embedding makes the input of the first stage's first chunk; others are sent.
         sent = np.where(self.states.here(0) > 0, chunks - batches, chunks)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import Self
 
 from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
@@ -63,14 +65,32 @@ class TrainingSetup:
         self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
-        self.counts = stage_counts(self.segments, self.parallel.pp, self.parallel.virtual, position)
+        self.counts = self._counts()
         self.states = ModelStates(
             architecture, self.segments, self.counts, self.dims_of, self.parallel, self.widths
         )
-        self.working: WorkingSet = WORKING_SETS[self.sharding](
-            self.states, self.layout, accumulates=training.gradient_accumulation_steps > 1
-        )
+        self.working: WorkingSet = self._working()
         self._sizes_of: dict[str, Column] = {}
+
+    def at(self, position: Position) -> Self:
+        """The same layouts as another stage of their pipelines holds them."""
+        other = object.__new__(type(self))
+        for name, value in vars(self).items():
+            if not isinstance(getattr(type(self), name, None), cached_property):
+                setattr(other, name, value)
+        other.position = position
+        other.counts = other._counts()
+        other.states = self.states.at(other.counts)
+        other.working = other._working()
+        return other
+
+    def _counts(self) -> list[Column]:
+        parallel = self.parallel
+        return stage_counts(self.segments, parallel.pp, parallel.virtual, self.position)
+
+    def _working(self) -> WorkingSet:
+        accumulates = self.training.gradient_accumulation_steps > 1
+        return WORKING_SETS[self.sharding](self.states, self.layout, accumulates=accumulates)
 
     def _mode(self) -> Mode:
         training = self.training

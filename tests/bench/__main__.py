@@ -21,6 +21,7 @@ from tests.bench.peers import peer_figures
 from tests.bench.refreshes import refresh_figures
 from tests.bench.served import served_figures
 from tests.bench.serving import serving_figures
+from tests.bench.training import training_figures
 
 from sizewright_server.engines import bundled_sizing
 
@@ -59,7 +60,7 @@ def measured(calls: int, seconds: float) -> tuple[list[Figure], list[str]]:
     app = bundled_sizing()
     asked = recommend_figures(app, calls)
     figures = [*asked, *step_figures(app, calls), *classical_figures()]
-    figures += serving_figures()
+    figures += [*training_figures(), *serving_figures()]
     figures += growth_figures(app, max(calls // 4, 1))
     figures += [*command_figures(), *catalog_figures()]
     with tempfile.TemporaryDirectory() as name:

@@ -58,12 +58,13 @@ def _at_peak(stage: Stage, segment: Segment) -> dict[str, int]:
 
 
 def _parts(stage: Stage, segment: Segment, events: Pass) -> dict[str, int]:
-    made: dict[str, int] = defaultdict(int)
-    names = segment.program.parts
+    """Bytes by part; sums of whole bytes are exact in float64 far beyond any memory."""
+    program = segment.program
     moved = events.signs * stage.sizes[events.storages, 0]
-    for storage, size in zip(events.storages.tolist(), moved.tolist(), strict=True):
-        made[names[storage]] += size
-    return made
+    parts = program.part_of_storage[events.storages]
+    sums = np.bincount(parts, weights=moved, minlength=len(program.part_names))
+    pairs = zip(program.part_names, sums.astype(np.int64).tolist(), strict=True)
+    return {name: size for name, size in pairs if size}
 
 
 def _add(total: dict[str, int], parts: Mapping[str, int], times: int) -> None:

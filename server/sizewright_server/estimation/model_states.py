@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class ModelStates:
     def at(self, counts: Sequence[Column]) -> ModelStates:
         """The states of other counts of the same segments."""
         other = copy(self)
+        vars(other).pop("trained_on_rank", None)
         other.counts = tuple(counts)
         return other
 
@@ -238,6 +240,7 @@ class ModelStates:
             total = total + count * small.sum(axis=0)
         return total * self.widths.types.weight
 
+    @cached_property
     def trained_on_rank(self) -> tuple[int, int]:
         """Elements that the first layout's rank trains, before sharding: of experts, and others.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sizewright_server.estimation.composition import compose
 from sizewright_server.estimation.pipeline import stage_index
 from sizewright_server.estimation.timeline import PhasePeak
 from sizewright_server.estimation.training import TrainingGroup
@@ -51,5 +50,6 @@ def reason_of(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> str:
         return ""
     if peak.phase != "backward":
         return REASONS.get(peak.phase, "")
-    found = compose(peak, group.all_stages, {s.name: s for s in group.segments})
-    return LATER_BLOCK if found.instance else FIRST_BLOCK
+    stage = group.all_stages[int(peak.stage[0])]
+    later = bool(peak.at_last[0]) and int(stage.count[0]) > 1
+    return LATER_BLOCK if later else FIRST_BLOCK

@@ -85,6 +85,9 @@ class Program:
     kinds: Kinds
     kind_of_storage: NDArray[np.int64]
     parts: tuple[str, ...]
+    #: Names of the parts, and which of them each storage counts in.
+    part_names: tuple[str, ...]
+    part_of_storage: NDArray[np.int64]
     forward: Pass
     forward_without_grad: Pass
     checkpointed: Pass
@@ -135,6 +138,9 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         # frees is the same part.
         if storages[value.storage].part not in ("kv-cache", "head", "loss"):
             storages[value.storage].part = "hidden-states"
+    names: dict[str, int] = {}
+    for storage in storages:
+        names.setdefault(storage.part, len(names))
     kinds: dict[tuple[Shape, int], int] = {}
     kind_of = [kinds.setdefault((s.shape, s.itemsize), len(kinds)) for s in storages]
     released = [
@@ -156,6 +162,8 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         kinds=Kinds.of(tuple(kinds)),
         kind_of_storage=np.array(kind_of, dtype=np.int64),
         parts=tuple(s.part for s in storages),
+        part_names=tuple(names),
+        part_of_storage=np.array([names[s.part] for s in storages], dtype=np.int64),
         forward=_pass(tape.forward_events(keep_saved=True)),
         forward_without_grad=_pass(tape.forward_events(keep_saved=False)),
         checkpointed=_pass(checkpointed_events(tape, policy)),

@@ -32,7 +32,7 @@ Request: TypeAlias = tuple[Handle, int]
 
 RELEASE = -1
 #: Events of one step that are replayed at most: under 20 ms for two steps of a deep model.
-MOST_EVENTS = 7000
+MOST_EVENTS = 6500
 #: Segment numbers of handles that belong to no block.
 PARAMETERS, STATES, TEMPORARIES, SHARED, INPUTS = -1, -2, -3, -4, -6
 

@@ -212,7 +212,7 @@ class ResidentGroup(TrainingPasses):
     def _terms(self, itemsize: int, stage: int) -> str:
         """What the rank trains, by its bytes and the ranks that share it: experts by themselves,
         since other ranks hold the same ones."""
-        experts, others = self.states.trained_on_rank()
+        experts, others = self.states.trained_on_rank
         found = [
             (f"{others:,}", int(self.parallel.ways(stage)[0])),
             (f"{experts:,} of experts", int(self.parallel.ways(stage, expert=True)[0])),
@@ -244,7 +244,7 @@ class ResidentGroup(TrainingPasses):
             return f"{name}: in unified memory, not counted on the GPU"
         if kind.whole_states is None:
             kinds = ", ".join(f"{rule.count} x {rule.of}" for rule in kind.states)
-            trained = sum(self.states.trained_on_rank())
+            trained = sum(self.states.trained_on_rank)
             ways = int(self.parallel.ways(1)[0])
             return f"{trained:,} trained on this rank, {name} keeps {kinds} over {ways}"
         item = kind.states[0].bytes or widths.state if kind.states else widths.state

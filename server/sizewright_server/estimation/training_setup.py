@@ -65,11 +65,6 @@ class TrainingSetup:
         self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
-        self.counts = self._counts()
-        self.states = ModelStates(
-            architecture, self.segments, self.counts, self.dims_of, self.parallel, self.widths
-        )
-        self.working: WorkingSet = self._working()
         self._sizes_of: dict[str, Column] = {}
 
     def at(self, position: Position) -> Self:
@@ -79,16 +74,30 @@ class TrainingSetup:
             if not isinstance(getattr(type(self), name, None), cached_property):
                 setattr(other, name, value)
         other.position = position
-        other.counts = other._counts()
         other.states = self.states.at(other.counts)
-        other.working = other._working()
         return other
 
-    def _counts(self) -> list[Column]:
+    @cached_property
+    def counts(self) -> list[Column]:
+        """Instances of each segment on the pipeline stage."""
         parallel = self.parallel
         return stage_counts(self.segments, parallel.pp, parallel.virtual, self.position)
 
-    def _working(self) -> WorkingSet:
+    @cached_property
+    def states(self) -> ModelStates:
+        """The model states of the stage's ranks."""
+        return ModelStates(
+            self.architecture,
+            self.segments,
+            self.counts,
+            self.dims_of,
+            self.parallel,
+            self.widths,
+        )
+
+    @cached_property
+    def working(self) -> WorkingSet:
+        """What the sharding library holds beside them."""
         accumulates = self.training.gradient_accumulation_steps > 1
         return WORKING_SETS[self.sharding](self.states, self.layout, accumulates=accumulates)
 

@@ -269,8 +269,10 @@ def _stored_bytes(parameter: Parameter, dims: dict[str, Column]) -> Column:
 def _replayed_counts(group: TrainingGroup | InferenceGroup, counts: list[int]) -> list[int]:
     """Instances of each segment, the blocks cut down to what `MOST_EVENTS` allows."""
     events: int = 0
+    # The first of several micro-batches makes gradients that another one adds to.
+    passes = 1 + (isinstance(group, TrainingGroup) and group.adding)
     for stage in group.all_stages:
-        events += int(stage.count[0]) * len(stage.events.signs)
+        events += passes * int(stage.count[0]) * len(stage.events.signs)
     if events <= MOST_EVENTS:
         return counts
     share = MOST_EVENTS / events

@@ -66,7 +66,7 @@ class Rules:
     @property
     def is_newer(self) -> bool:
         """Whether the version is beyond the known rules."""
-        return self.version is not None and self.version[:2] > self.newest[:2]
+        return self.version is not None and self.version[: len(self.newest)] > self.newest
 
     @property
     def is_older(self) -> bool:

@@ -20,6 +20,8 @@ from sizewright_server.estimation.serving.stages import NOTHING, Setup, Stage
 ACTIVATION_DOUBT = (0.3, 0.5)
 #: The fraction is rounded to three digits: what is sure is so much less.
 SHARE_ROUNDING = 0.0006
+#: What 0.5.23 keeps where it sizes the pool after its graphs, and for each rank (memory_hook.py).
+AFTER_GRAPHS_BYTES, RANK_BYTES = 1536 * 2**20, 128 * 2**20
 #: How exactly the least size is found, and a size no GPU has.
 STEP, UNBOUNDED = 4096, 2**50
 
@@ -112,12 +114,20 @@ class Sglang:
     def budget(self) -> ByteRange:
         """The fraction of what is free before loading."""
         start, total = self.stages[0].start, self.device.total
-        share = self.utilization
+        share = most = self.utilization
+        if self.rules.is_newer and self.setup.run.utilization is None:
+            most = max(share, self._share_after_graphs())
         return ByteRange(
             int(share * (total.low_bytes - start.high_bytes)),
             int(share * (total.best_bytes - start.best_bytes)),
-            int(share * (total.high_bytes - start.low_bytes)),
+            int(most * (total.high_bytes - start.low_bytes)),
         )
+
+    def _share_after_graphs(self) -> float:
+        """The fraction of later versions, which may size the pool after capturing graphs."""
+        layout = self.setup.layout
+        reserve = AFTER_GRAPHS_BYTES + layout.tp * layout.pp * RANK_BYTES
+        return 1 - reserve / max(reserve, self.device.total.best_bytes)
 
     def pool_bytes(self, stage: Stage) -> ByteRange:
         """What weights leave of the fraction; activations live in the other part."""

@@ -84,6 +84,19 @@ def test_sglang_keeps_a_reserve_by_the_gpu_and_the_version(
     assert engine.utilization == pytest.approx(share, abs=1e-9)
 
 
+def test_a_later_sglang_may_hold_more_than_the_known_rules_say() -> None:
+    def budget(version: tuple[int, ...]) -> ByteRange:
+        run = setup(version, engine="sglang")
+        return Sglang(run, GPUS["H100-SXM"]).budget()
+
+    known, newer = budget((0, 5, 9)), budget((0, 5, 23))
+    total = GPUS["H100-SXM"].total.high_bytes
+    assert newer.best_bytes == known.best_bytes
+    assert newer.low_bytes < known.low_bytes
+    # All but 1.5 GiB and 128 MiB a rank, where the pool is sized after the graphs.
+    assert known.high_bytes < newer.high_bytes <= total - 1664 * 2**20
+
+
 def test_gpus_of_a_class_need_the_same_and_classes_differ() -> None:
     prepared = PreparedServing(
         ServingWorkload(

@@ -159,10 +159,11 @@ class HuggingFace:
     def _decode(self, stage: int) -> Moment:
         """The last step: the whole cache, and one layer's keys twice while they grow."""
         tokens, static = self.tokens, self.ahead
-        growing = 0 if static else self._concatenated(stage, tokens)
+        cache = self.cache_bytes(stage, static or tokens)
+        growing = 0 if static else self._concatenated(stage, tokens, cache)
         return self._moment(
             "decode",
-            self.cache_bytes(stage, static or tokens),
+            cache,
             concatenation=self.moving(max(growing, self.expanded_heads(static or tokens))),
             activations=self.moving(self.activations(1)),
             logits=self.moving(self.logits(stage, self.batch)),
@@ -187,7 +188,7 @@ class HuggingFace:
     def _caches(self) -> bool:
         return self.run.cache != "none"
 
-    def _concatenated(self, stage: int, tokens: int) -> int:
+    def _concatenated(self, stage: int, tokens: int, cache: int) -> int:
         """Keys of one layer, old and new at once; an encoder's stay as they are."""
         if self.model.encoder_decoder:
             width = self.model.heads * self.model.head_dim * self.setup.itemsize
@@ -199,7 +200,7 @@ class HuggingFace:
             widest = max(self._held(c, tokens) * self._plain_format.token_bytes(c) for c in caches)
             return int(2 * widest * self.batch)
         layers = max(1, self.setup.layer_count(stage))
-        return self.cache_bytes(stage, tokens) // layers // 2
+        return cache // layers // 2
 
     @property
     def _every_logit(self) -> bool:

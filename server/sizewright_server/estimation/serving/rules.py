@@ -51,17 +51,7 @@ class Rules:
 
     def rule(self, name: str) -> Rule:
         """The entry that applies, wider where the version is newer than what is known."""
-        found = _entries(self.engine, name)[0]
-        for entry in _entries(self.engine, name):
-            if entry[0] <= (self.version or self.newest):
-                found = entry
-        made = found[1]
-        if not self.is_newer:
-            return made
-        low, high = made.low * (1 - NEWER_SHARE), made.high * (1 + NEWER_SHARE)
-        if made.unit in ("flag", "share", "ratio", "count"):
-            return made
-        return Rule(made.value, low, high, made.unit, made.source)
+        return _applying(self, name)
 
     @property
     def is_newer(self) -> bool:
@@ -72,6 +62,17 @@ class Rules:
     def is_older(self) -> bool:
         """Whether the version is before the known rules."""
         return self.version is not None and self.version < self.oldest
+
+
+@cache
+def _applying(rules: Rules, name: str) -> Rule:
+    entries = _entries(rules.engine, name)
+    version = rules.version or rules.newest
+    made = next((rule for start, rule in reversed(entries) if start <= version), entries[0][1])
+    if not rules.is_newer or made.unit not in _UNITS:
+        return made
+    low, high = made.low * (1 - NEWER_SHARE), made.high * (1 + NEWER_SHARE)
+    return Rule(made.value, low, high, made.unit, made.source)
 
 
 def parse_version(text: str) -> Version | None:

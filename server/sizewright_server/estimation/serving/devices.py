@@ -59,6 +59,12 @@ def serving_device(
     return ServingDevice(name, total, vendor, linked, capability, driver_bytes, modest)
 
 
+@cache
+def alone(device: ServingDevice) -> ServingDevice:
+    """The device where no other is talked to: its links do not matter."""
+    return replace(device, linked=True)
+
+
 def device_class(device: ServingDevice, engine: str) -> ServingDevice:
     """What an engine's least need depends on of a device, without its size: equal for many GPUs.
 
@@ -71,11 +77,16 @@ def device_class(device: ServingDevice, engine: str) -> ServingDevice:
         hopper = 9.0 if int(device.capability) == HOPPER else 8.0
         return replace(ANY_DEVICE, name="a GPU of its kind", capability=hopper)
     reached = [size for size in sizes if size <= device.sized_bytes]
+    usual = device.linked and not device.modest and device.vendor == ANY_DEVICE.vendor
+    if engine == "vllm" and usual and reached == [sizes[0]]:
+        return ANY_DEVICE
+    # Below the first size nothing is taken back from a modest GPU.
+    modest = device.modest and bool(reached)
     return replace(
         ANY_DEVICE,
         name="a GPU of its kind",
         vendor=device.vendor,
         linked=device.linked,
-        modest=device.modest,
+        modest=modest,
         sized_bytes=max(reached, default=GIB),
     )

@@ -18,7 +18,7 @@ from sizewright_server.estimation.memory import (
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.serving import host, modules, pooled
-from sizewright_server.estimation.serving.devices import device_class
+from sizewright_server.estimation.serving.devices import alone, device_class
 from sizewright_server.estimation.serving.huggingface import HuggingFace
 from sizewright_server.estimation.serving.layouts import (
     legal_tensor_parallel,
@@ -69,6 +69,7 @@ class PreparedServing:
             sizes = (tp for tp in self.legal_tp if shares_context(self.model, tp, ranks))
             self.legal_tp = tuple(sizes)
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
+        self._sizes: dict[tuple[Layout, ServingDevice], ByteRange] = {}
         self._reserved: dict[tuple[tuple[Layout, ...], ServingDevice], tuple[Column, ...]] = {}
 
     @property
@@ -110,7 +111,7 @@ class PreparedServing:
         rank = np.zeros((3, count), dtype=np.int64)
         node = np.zeros((3, count), dtype=np.int64)
         for i, layout in enumerate(layouts):
-            size = self.least_reserved(layout)
+            size = self._least(layout, ANY_DEVICE)
             made = self._host_phases(layout)
             for row, bound in enumerate(BOUNDS):
                 gpu[row, i] = getattr(size, bound)
@@ -126,12 +127,19 @@ class PreparedServing:
         """Low, best and high of the least each layout needs on GPUs of a class (`device_class`)."""
         key = (tuple(layouts), device)
         if key not in self._reserved:
-            sizes = [self.least_reserved(layout, device) for layout in layouts]
+            sizes = [self._least(layout, device) for layout in layouts]
             self._reserved[key] = tuple(
                 np.array([getattr(size, bound) for size in sizes], dtype=np.int64)
                 for bound in BOUNDS
             )
         return self._reserved[key]
+
+    def _least(self, layout: Layout, device: ServingDevice) -> ByteRange:
+        """`least_reserved`, once for all GPUs that differ in nothing the layout uses."""
+        key = (layout, device if layout.tp > 1 else alone(device))
+        if key not in self._sizes:
+            self._sizes[key] = self.least_reserved(*key)
+        return self._sizes[key]
 
     def least_reserved(self, layout: Layout, device: ServingDevice = ANY_DEVICE) -> ByteRange:
         """The least a GPU of a class needs beside its context and library workspaces.

@@ -68,7 +68,10 @@ class Sglang:
         )
 
     def _stage(self, index: int) -> Stage:
-        parts = self.setup.weight_parts(index)
+        parts, pool = self.setup.tables.shared(
+            self.setup.stage_key(index),
+            lambda: (self.setup.weight_parts(index), self._pool(index)),
+        )
         extra = self.rules.rule("load-extra").size()
         total = sum(size for _, size in parts)
         more = 0.04 if self.setup.scheme.converts else 0.01
@@ -79,7 +82,7 @@ class Sglang:
             non_torch=NOTHING,
             graphs=NOTHING if self.setup.run.eager else self.rules.rule("graphs").size(),
             start=self._start(),
-            pool=self._pool(index),
+            pool=pool,
             weight_parts=(*parts, ("loading-overhead", extra.best_bytes)),
             index=index,
             activation_words=f"a layer over a chunk of {self.forward_tokens:,} tokens",

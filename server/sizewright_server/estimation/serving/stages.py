@@ -58,6 +58,7 @@ class Tables:
         self._weights: dict[int, WeightTable] = {}
         self._counts: dict[tuple[int, int], CacheCounts] = {}
         self._stages: dict[Hashable, Stage] = {}
+        self._shared: dict[Hashable, tuple[list[tuple[str, int]], PagedPool]] = {}
         self._groups: dict[int, tuple[tuple[int, int], ...]] = {}
         #: Sums that neither batch nor length changes, by what they are of.
         self.numbers: dict[Hashable, int] = {}
@@ -90,6 +91,14 @@ class Tables:
                 found.setdefault(self.stage_kind(pp, stage), []).append(stage)
             self._groups[pp] = tuple((alike[0], len(alike)) for alike in found.values())
         return self._groups[pp]
+
+    def shared(
+        self, key: Hashable, made: Callable[[], tuple[list[tuple[str, int]], PagedPool]]
+    ) -> tuple[list[tuple[str, int]], PagedPool]:
+        """Weights and pool of a kind of stage, which are the same on every GPU."""
+        if key not in self._shared:
+            self._shared[key] = made()
+        return self._shared[key]
 
     @cached_property
     def drafted(self) -> WeightTable | None:

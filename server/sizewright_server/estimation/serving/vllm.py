@@ -121,7 +121,10 @@ class Vllm:
         )
 
     def _stage(self, index: int) -> Stage:
-        parts = self.setup.weight_parts(index)
+        parts, pool = self.setup.tables.shared(
+            self.setup.stage_key(index),
+            lambda: (self.setup.weight_parts(index), self.pool(index)),
+        )
         total = sum(size for _, size in parts)
         activations, words = self._activations(index)
         return Stage(
@@ -130,7 +133,7 @@ class Vllm:
             non_torch=self._non_torch(),
             graphs=self._graphs(index),
             start=self._start(),
-            pool=self.pool(index),
+            pool=pool,
             weight_parts=tuple(parts),
             index=index,
             activation_words=words,

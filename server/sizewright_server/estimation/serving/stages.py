@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sizewright_server.estimation.memory import ByteRange
+from sizewright_server.estimation.serving.adapter_slots import slot_elements
 from sizewright_server.estimation.serving.caches import CacheFormat, PagedPool
 from sizewright_server.estimation.serving.model import LayerCache, ServedModel, Tensor
 from sizewright_server.estimation.serving.quantisation import Scheme
@@ -218,17 +219,12 @@ class Setup:
         return sum(elements[kinds[i]] for i in layers) * self.itemsize // self.attention_tp
 
     def _adapters(self, stage: int) -> int:
-        """Slots for LoRA adapters on every linear layer; A whole on each rank, B divided."""
+        """Slots for LoRA adapters on every layer they change."""
         wanted = self.run.adapters
         if wanted is None:
             return 0
-        total = 0
-        for i in stage_layers(len(self.model.order), self.layout.pp, stage):
-            for tensor in self.model.layers[self.model.order[i]].tensors:
-                if tensor.role in ("attention", "linear"):
-                    width = tensor.columns + tensor.rows // self.layout.tp
-                    total += tensor.count * width * wanted.rank
-        return wanted.count * total * self.itemsize
+        elements = slot_elements(self.model, self.run.engine, self.layout, stage)
+        return wanted.count * wanted.rank * elements * self.itemsize
 
     def _draft(self, stage: int) -> int:
         """The draft model's weights, which stand on the last stage."""

@@ -123,20 +123,21 @@ class Planning:
         The strongest come first; one with fewer of the same techniques is not tried on kinds that
         they left beyond reach.
         """
-        beyond: list[tuple[tuple[Applied, ...], int, Mask]] = []
+        beyond: list[tuple[frozenset[Applied], int, Mask]] = []
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
             supported = self._supported(workload) & self.competitors.wanted
+            mine = frozenset(steps)
             for nodes in range(1, self.question.constraints.max_nodes + 1):
                 only = supported & self._can_improve(nodes)
-                for stronger, count, far in beyond:
-                    if count == nodes and weaker(steps, stronger):
+                for stronger, count, far in beyond if only.any() else ():
+                    if count == nodes and weaker(mine, stronger):
                         only = only & ~far
                 variant = self._prepared(workload, steps) if only.any() else None
                 if variant is None:
                     continue
                 hours = self._hours(variant)
                 nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
-                beyond.append((steps, nodes, self._beyond_reach(nearest)))
+                beyond.append((mine, nodes, self._beyond_reach(nearest)))
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""

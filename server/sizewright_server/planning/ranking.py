@@ -82,6 +82,7 @@ class Ranking:
         self._fewest = search.first_tight() if tight else search.first_fit()
         self._objective: Objective = objective
         self._budget = budget
+        self._firsts: dict[int, list[Ranked]] = {}
         if objective == "cost-per-hour":
             # More nodes of a kind only cost more.
             self.nodes: Column = self._fewest.nodes
@@ -107,6 +108,11 @@ class Ranking:
 
     def first(self, most: int) -> list[Ranked]:
         """The first competitors, the best in front."""
+        if most not in self._firsts:
+            self._firsts[most] = self._find_first(most)
+        return self._firsts[most]
+
+    def _find_first(self, most: int) -> list[Ranked]:
         competitors = self._competitors
         rows = self._machines().first(most)
         start, length = 0, FIRST_OFFERS

@@ -62,6 +62,10 @@ class Applied:
     name: str
     changes: tuple[Change, ...]
 
+    def __hash__(self) -> int:
+        # Combinations are sets of hundreds of these, and seldom hold two forms of one technique.
+        return hash(self.name)
+
     @property
     def figures(self) -> Figures:
         """What it costs."""

@@ -8,9 +8,9 @@ softens what it found afterwards (`softening.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
 from typing import TypeAlias
 
 from sizewright_server.estimation.preparation import AnyWorkload
@@ -47,14 +47,26 @@ def strongest(workload: AnyWorkload, allowed: Sequence[str]) -> list[Combination
     All techniques that never add memory, each as far as it goes, with every choice of the others;
     first with all of them.
     """
-    names = [name for name in figures() if name in allowed]
-    choices = [_choices(name, workload) for name in names]
-    made = {}
-    for picked in product(*choices):
-        combined = combine(workload, list(zip(names, picked, strict=True)))
-        if combined[1]:
-            made[combined[1]] = combined
+    level: list[Combination] = [(workload, ())]
+    for name in figures():
+        if name in allowed:
+            # What combinations have in common of the techniques so far is applied once.
+            numbers = _choices(name, workload)
+            level = [next_one for one in level for next_one in _with(one, name, numbers)]
+    made = {steps: (changed, steps) for changed, steps in level if steps}
     return sorted(made.values(), key=lambda combination: _harm(combination[1]), reverse=True)
+
+
+def _with(one: Combination, name: str, numbers: Sequence[int]) -> Iterator[Combination]:
+    """A combination with a further technique in each of these forms; see `combine`."""
+    workload, steps = one
+    possible = forms(name, workload) if any(numbers) else []
+    for number in dict.fromkeys(min(number, len(possible)) for number in numbers):
+        if number:
+            changed, applied = possible[number - 1]
+            yield changed, (*steps, applied)
+        else:
+            yield one
 
 
 def combine(workload: AnyWorkload, picked: Sequence[tuple[str, int]]) -> Combination:
@@ -71,11 +83,10 @@ def combine(workload: AnyWorkload, picked: Sequence[tuple[str, int]]) -> Combina
     return made, tuple(steps)
 
 
-def weaker(steps: Sequence[Applied], than: Sequence[Applied]) -> bool:
+def weaker(steps: Set[Applied], than: Set[Applied]) -> bool:
     """Whether a combination is another with some techniques left out, but for those that move
     memory from one pool to another."""
-    left_out = set(than) - set(steps)
-    return set(steps) <= set(than) and not any(step.name in SEVERAL for step in left_out)
+    return steps <= than and not any(step.name in SEVERAL for step in than - steps)
 
 
 def single_steps(workload: AnyWorkload) -> Iterator[Combination]:
@@ -100,6 +111,10 @@ SEVERAL = frozenset({"sharding", "optimizer-offload", "nvme-offload", "quantized
 
 def _harm(steps: Sequence[Applied]) -> tuple[int, int, list[int]]:
     """Fewer techniques that change results first, then fewer techniques, then the table's order."""
-    order = list(figures())
     lossy = sum(step.figures.changes_results for step in steps)
-    return lossy, len(steps), [order.index(step.name) for step in steps]
+    return lossy, len(steps), [_order()[step.name] for step in steps]
+
+
+@cache
+def _order() -> dict[str, int]:
+    return {name: place for place, name in enumerate(figures())}

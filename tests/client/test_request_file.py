@@ -45,6 +45,43 @@ def test_a_request_says_workload_constraints_and_objective() -> None:
     assert request.objective == plan_pb2.OBJECTIVE_COST_PER_HOUR
 
 
+def test_disk_network_and_interruptions_are_asked_for_in_their_own_units() -> None:
+    request = parsed(
+        """
+        workload: {name: job}
+        constraints:
+          min_local_disk: 2TB
+          max_interruption: 10%
+          min_network_gbps: 400
+          fabrics: infiniband
+          allow_unknown_network: true
+          max_cost_per_job: "1250.50"
+        machines:
+          - name: machines/dgx
+            local_disk: 30TB
+            network: {bandwidth_gbps: 3200, fabric: infiniband}
+        """
+    )
+
+    asked, (machine,) = request.constraints, request.machines
+    assert asked.min_local_disk_bytes == 2 * 10**12
+    assert asked.max_interruption == 0.1
+    assert asked.min_network_gbps == 400
+    assert list(asked.fabrics) == ["infiniband"]
+    assert asked.allow_unknown_network
+    assert asked.max_cost_per_job_nanos_usd == 1_250_500_000_000
+    assert machine.local_disk_bytes == 30 * 10**12
+    assert (machine.network.bandwidth_gbps, machine.network.fabric) == (3200, "infiniband")
+
+
+def test_an_interruption_of_0_is_asked_for_and_none_is_not() -> None:
+    none = parsed("workload: {name: job}\nconstraints: {max_interruption: 0}\n")
+    silent = parsed("workload: {name: job}\nconstraints: {max_nodes: 1}\n")
+
+    assert none.constraints.HasField("max_interruption")
+    assert not silent.constraints.HasField("max_interruption")
+
+
 def test_a_bare_workload_is_taken_as_the_workload_of_a_request() -> None:
     bare = parsed("name: job\nmodel: {preset: x}\ntraining: {micro_batch: 2}\n")
     whole = parsed("workload: {name: job, model: {preset: x}, training: {micro_batch: 2}}\n")

@@ -109,6 +109,34 @@ def test_a_type_is_found_with_what_is_sold_and_what_is_usable(client: SizingClie
     assert kind.host_memory.usable_bytes == kind.host_memory.nominal_bytes - taken
 
 
+def test_a_type_says_its_disk_and_its_network_and_what_is_unknown_is_unset(
+    client: SizingClient,
+) -> None:
+    known = client.instance_type("providers/aws/instanceTypes/p5.48xlarge")
+    none = client.instance_type("providers/aws/instanceTypes/t3.micro")
+    unknown = client.instance_type("providers/gcp/instanceTypes/n1-standard-8")
+
+    assert known.local_disk_bytes == 30_400 * 10**9
+    assert known.local_disk_source == "EC2 DescribeInstanceTypes"
+    assert (known.network.bandwidth_gbps, known.network.fabric) == (3200.0, "efa")
+    assert known.network.source
+    assert none.HasField("local_disk_bytes")
+    assert none.local_disk_bytes == 0
+    assert not unknown.HasField("local_disk_bytes")
+    assert not unknown.HasField("network")
+
+
+def test_a_spot_offer_says_how_often_it_is_taken_back(client: SizingClient) -> None:
+    request = catalog_service_pb2.ListOffersRequest(
+        provider="aws", region="us-east-1", type="g5.xlarge"
+    )
+    spot, demand = sorted(client.offers(request), key=lambda offer: -offer.term)
+
+    assert (spot.interruption.low_percent, spot.interruption.high_percent) == (20, 100)
+    assert spot.interruption.source == "AWS Spot Advisor 2025-06-28"
+    assert not demand.HasField("interruption")
+
+
 @pytest.mark.parametrize("provider", ["aws", "awz"])
 def test_a_type_that_is_not_there_is_not_found_with_near_names(
     provider: str, client: SizingClient

@@ -72,8 +72,12 @@ def test_a_machine_as_it_is_listed_can_be_registered_again(kept: SizingClient) -
     machine = pb.Machine(name="machines/owned", model="workstation-2x-rtx-4090", count=3)
     machine.ownership.purchase_price_nanos_usd = 9000 * DOLLAR
     machine.ownership.lifetime_years = 3
+    machine.local_disk_bytes = 2 * 10**12
+    machine.network.bandwidth_gbps, machine.network.fabric = 12.5, "ethernet"
     kept.register_machine(machine)
     (listed,) = kept.machines()
+    assert listed.local_disk_bytes == 2 * 10**12
+    assert listed.network.source == "stated by its owner"
     assert kept.register_machine(listed).machine == listed
 
 

@@ -152,6 +152,41 @@ WRONG: list[tuple[Change, str, str]] = [
         "must be",
     ),
     (
+        lambda request: setattr(request.constraints, "min_local_disk_bytes", -1),
+        "constraints.min_local_disk_bytes",
+        "must be at least 0",
+    ),
+    (
+        lambda request: setattr(request.constraints, "max_interruption", 1.5),
+        "constraints.max_interruption",
+        "must be at most 1",
+    ),
+    (
+        lambda request: setattr(request.constraints, "max_interruption", float("nan")),
+        "constraints.max_interruption",
+        "must be",
+    ),
+    (
+        lambda request: setattr(request.constraints, "min_network_gbps", float("inf")),
+        "constraints.min_network_gbps",
+        "must be",
+    ),
+    (
+        lambda request: request.constraints.fabrics.append("infinband"),
+        "constraints.fabrics.0",
+        "did you mean 'infiniband'?",
+    ),
+    (
+        lambda request: setattr(request.constraints, "max_cost_per_job_nanos_usd", 10**9),
+        "job",
+        "is required by constraints.max_cost_per_job",
+    ),
+    (
+        lambda request: setattr(request.constraints, "max_cost_per_job_nanos_usd", -1),
+        "constraints.max_cost_per_job_nanos_usd",
+        "must be at least 0",
+    ),
+    (
         lambda request: setattr(request.workload.dataset, "rows", 2**63 - 1),
         "workload.dataset.rows",
         "must be at most 9,007,199,254,740,992",

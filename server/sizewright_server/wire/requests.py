@@ -80,7 +80,7 @@ def read_recommend(
     job = read_job(message, catalog.device_names, problems)
     if objective in ("cost-per-job", "time") and not message.HasField("job"):
         problems.append(Violation("job", f"is required by the objective {objective!r}"))
-    if constraints and constraints.max_cost_per_job_nanos_usd and not message.HasField("job"):
+    if message.constraints.max_cost_per_job_nanos_usd > 0 and not message.HasField("job"):
         problems.append(Violation("job", "is required by constraints.max_cost_per_job"))
     results = message.max_results
     if not 0 <= results <= MAX_RESULTS:

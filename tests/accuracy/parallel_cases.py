@@ -110,7 +110,9 @@ def _library(work: Case, stated: Case) -> tuple[int, Sharding]:
     if units == "ddp":
         return 0, "ddp"
     if units or "fsdp" in framework:
-        second = "torchtitan" in framework or "fsdp2" in framework
+        # Pipelines and experts compose with FSDP2 alone.
+        composed = any(int(stated.get(name) or 1) > 1 for name in ("pp", "ep"))
+        second = composed or "torchtitan" in framework or "fsdp2" in framework
         return 3, "fsdp2" if second else "fsdp1"
     if stage:
         return stage, "deepspeed"

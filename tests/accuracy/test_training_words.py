@@ -104,3 +104,15 @@ def test_litgpts_adapters_are_read_from_the_task(task: str, method: str) -> None
 
     assert adapter is not None
     assert (adapter.method, adapter.virtual_tokens) == (method, 10)
+
+
+def test_every_adapter_method_of_peft_that_is_near_one_is_taken_as_it() -> None:
+    for name, method in {
+        "hira": "lokr",
+        "pvera": "vera",
+        "glora": "lora",
+        "beft": "lora-fa",
+    }.items():
+        adapter = training(task=f"peft-{name}", peft_method=name, framework="pytorch").adapter
+        assert adapter is not None
+        assert adapter.method == method

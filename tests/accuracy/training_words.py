@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.accuracy.case import Unmapped
@@ -93,7 +95,12 @@ HOUSES: tuple[tuple[str, House], ...] = (
     ),
     # ColossalChat pins transformers 4.39 and keeps a model's outputs to the end of the step.
     ("colossal", House("transformers-4.45", second_model=True)),
+    # Frees the logits before the backward pass, and adapts in the weights' own type.
+    ("torchtune", House(loop="trainer", adapter_type="bf16")),
     ("swift", TRAINER),
+    ("llama-factory", TRAINER),
+    ("llamafactory", TRAINER),
+    ("xtuner", TRAINER),
     ("axolotl", TRAINER),
     ("transformers", TRAINER),
     ("accelerate", TRAINER),
@@ -141,52 +148,11 @@ QUANTIZED = (
     (r"int8|8.?bit", "int8"),
 )
 METHODS: dict[str, AdapterMethod] = {
-    "lora": "lora",
-    "rslora": "rslora",
-    "lora-fa": "lora-fa",
-    "lorafa": "lora-fa",
-    "dora": "dora",
-    "adalora": "adalora",
-    "vera": "vera",
-    "loha": "loha",
-    "lokr": "lokr",
-    "boft": "boft",
-    "oft": "oft",
-    "ia3": "ia3",
-    "ln_tuning": "layernorm-tuning",
-    "prompt_tuning": "prompt-tuning",
-    "prefixtuning": "prefix-tuning",
-    "prefix_tuning": "prefix-tuning",
-    "p_tuning": "p-tuning",
-    "ptuning": "p-tuning",
-    "prompt_encoder": "p-tuning",
-    "qlora": "lora",
-    # Methods that are not built, as the one that saves the same: copies of inputs (LoRA), whole
-    # weights (LoKr), turned inputs (OFT, BOFT), scaled outputs (IA3), tokens before the others.
-    "bone": "lora",
-    "miss": "lora",
-    "randlora": "lora",
-    "vblora": "vera",
-    "delora": "lora",
-    "gralora": "lora",
-    "lily": "lora",
-    "fourierft": "lokr",
-    "waveft": "lokr",
-    "shira": "lokr",
-    "c3a": "oft",
-    "hra": "boft",
-    "psoft": "oft",
-    "road": "ia3",
-    "cpt": "prompt-tuning",
-    "adaptionprompt": "adaption-prompt",
-    "adaption_prompt": "adaption-prompt",
-    "adapter": "adaption-prompt",
-    "llama-adapter": "adaption-prompt",
-    "adapter_v2": "adapter-v2",
-    "adapter-v2": "adapter-v2",
-    "adapterv2": "adapter-v2",
-    "trainabletokens": "prompt-tuning",
-    "trainable_tokens": "prompt-tuning",
+    word: method
+    for kind in ("exact", "near")
+    for word, method in json.loads(
+        Path(__file__).with_name("adapter_words.json").read_text(encoding="utf-8")
+    )[kind].items()
 }
 
 

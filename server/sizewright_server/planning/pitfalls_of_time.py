@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from sizewright_server.estimation.memory import Notice
+from sizewright_server.estimation.serving.run import ServingWorkload
 from sizewright_server.planning.offload_time import disks
 from sizewright_server.planning.situation import Situation, gib, seconds
 
@@ -19,6 +20,7 @@ IN_DOUBT = 0.5
 LONG_HOURS = 8.0
 #: Growth a minute that loops of Python are known to have: graphs kept in a list, caches.
 LEAK_BYTES_PER_MINUTE = 20 * MIB
+WEEK_HOURS = 168.0
 MINUTES = 60
 #: Beyond this share of host memory a job that swaps does little else.
 SWAPPABLE = 0.5
@@ -77,16 +79,18 @@ def _growth_of_a_cache(it: Situation) -> Iterator[Notice]:
 
 
 def _leak_budget(it: Situation) -> Iterator[Notice]:
-    """How fast memory may grow before a long job fails."""
-    host = it.pool("host")
-    if it.hours is None or host is None or it.hours[1] < LONG_HOURS or host.verdict != "fits":
+    """How fast memory may grow before a long job fails; a server runs for weeks."""
+    host, serves = it.pool("host"), isinstance(it.workload, ServingWorkload)
+    hours = WEEK_HOURS if serves else it.hours[1] if it.hours is not None else 0.0
+    if host is None or hours < LONG_HOURS or host.verdict != "fits":
         return
     free = host.usable_bytes - host.peak.high_bytes
-    budget = free / (it.hours[1] * MINUTES)
+    budget = free / (hours * MINUTES)
     if budget < LEAK_BYTES_PER_MINUTE:
+        span = "a week" if serves else f"{hours:,.0f} hours"
         words = (
-            f"In {it.hours[1]:,.0f} hours a leak of {budget / MIB:,.1f} MiB a minute fills the "
-            f"{gib(free)} of host memory that are free. {WATCH} tells the trend after minutes."
+            f"In {span} a leak of {budget / MIB:,.1f} MiB a minute fills the {gib(free)} of host "
+            f"memory that are free. {WATCH} tells the trend after minutes."
         )
         yield Notice("leak-budget", words)
 

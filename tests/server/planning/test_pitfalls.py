@@ -17,6 +17,7 @@ from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.presets import find_preset
+from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import (
     Dataset,
     HostConditions,
@@ -275,6 +276,15 @@ def test_tensor_parallelism_across_nodes_waits_for_the_network() -> None:
 def test_a_long_job_is_told_how_slow_a_leak_must_be_and_a_short_one_is_not() -> None:
     assert "MiB a minute" in told(situation(hours=(400, 500, 900)), "leak-budget")
     assert "leak-budget" not in codes(situation(hours=(1, 2, 3)))
+
+
+def test_a_server_runs_for_weeks_and_is_told_how_slow_a_leak_must_be() -> None:
+    run = ServingRun("vllm", "bf16", "bf16", "bf16", 8, 1024, 256)
+    served = on_machine(ServingWorkload(ModelSource(find_preset(GPT2).config, preset=GPT2), run))
+    small = replace(served, pools=(pool(0.8), host(0.5, 64 * GIB)))
+
+    assert "In a week a leak of 3.3 MiB a minute" in told(small, "leak-budget")
+    assert "leak-budget" not in codes(served)
 
 
 def test_batches_of_varying_length_grow_the_allocators_cache_unless_segments_expand() -> None:

@@ -14,6 +14,7 @@ from sizewright_server.planning.comparing import (
     CPU_ONLY,
     own_layout,
     ranks_of,
+    saved_between,
     saved_bytes,
     time_factor,
     work_cost_factor,
@@ -81,8 +82,8 @@ class Advisor:
                 found = found or self._tried(self._together(count))
         better = [one for one in found if one.plan is not None]
         better.sort(key=partial(_preference, self.aim))
-        together = self._exact_together(better)
-        return (*together, *better[:MOST_ADVICE], *self._roomy(found, better))
+        jointly = self._exact_together(better)
+        return (*jointly, *better[:MOST_ADVICE], *self._roomy(found, better))
 
     def _exact_together(self, better: list[Advice]) -> list[Advice]:
         """Techniques that leave results alone and do more together than any piece alone.
@@ -160,7 +161,7 @@ class Advisor:
         message: str,
     ) -> Advice:
         """A better plan against the best without; `changed` is compared under that one's layout."""
-        gpu, host = saved_bytes(before.variant.prepared, changed, before.layout, ranks_of(before))
+        gpu, host = saved_between(before, after, changed)
         own = tuple(step for step in steps if step not in after.variant.steps)
         factor = time_factor(before, after, own)
         cost = work_cost_factor(before, after, factor)

@@ -18,6 +18,8 @@ from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.throughput import speed_of
 from sizewright_server.planning.variants import Variant
 
+#: Less than this is no saving.
+LEAST_BYTES = 2**26
 CPU_ONLY = "cpu-only"
 #: Threads of the CPU that boosting on a GPU was compared with.
 THREADS = 8
@@ -32,6 +34,16 @@ def saved_bytes(old: Prepared, new: Prepared, layout: Layout, ranks: int) -> tup
         host = columns.host_node_best_bytes[0] + ranks * columns.host_rank_best_bytes[0]
         sizes.append((int(columns.gpu_reserved_best_bytes[0]), int(host)))
     return sizes[0][0] - sizes[1][0], sizes[0][1] - sizes[1][1]
+
+
+def saved_between(before: Plan, after: Plan, changed: Prepared) -> tuple[int, int]:
+    """Bytes off a GPU and a node under the layout of the plan before; where that saves nothing, as
+    of an optimizer that is sharded anyway, under the layout the change is run with."""
+    old = before.variant.prepared
+    saved = saved_bytes(old, changed, before.layout, ranks_of(before))
+    if max(saved) >= LEAST_BYTES:
+        return saved
+    return saved_bytes(old, changed, after.layout, ranks_of(after))
 
 
 def own_layout(prepared: Prepared, layout: Layout) -> Layout:

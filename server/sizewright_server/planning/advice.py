@@ -167,7 +167,7 @@ class Advisor:
         cost = work_cost_factor(before, after, factor)
         timed = self.question.hours is not None
         details = (
-            *time_words(before, after, factor, cost),
+            *time_words(before, after, steps, factor, cost),
             *dropped(before, after, steps),
             *details_of(steps, after.variant.prepared, after.layout, ranks_of(after)),
         )

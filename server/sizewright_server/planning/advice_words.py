@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from sizewright_server.planning.comparing import Span
 from sizewright_server.planning.objectives import in_words, value_of
@@ -62,29 +63,37 @@ def room(steps: Sequence[Applied]) -> str:
     return f"{subject(steps)} frees memory; no cheaper machine fits with it."
 
 
-def time_words(before: Plan, after: Plan, factor: Span | None, cost: float | None) -> list[str]:
+def time_words(
+    before: Plan, after: Plan, steps: Sequence[Applied], factor: Span | None, cost: float | None
+) -> list[str]:
     """How long the same work takes on another plan, and whether it costs more in the end."""
     moved = machine_words(before) != machine_words(after)
+    if factor is None:
+        return _unmodelled(before, after, steps) if moved else []
     where = f" on {machine_words(after)}" if moved else ""
     made = []
-    if factor is not None and abs(factor[1] - 1) >= ALIKE:
+    if abs(factor[1] - 1) >= ALIKE:
         low, best, high = factor
         made.append(
             f"The same work takes {best:.2g} times as long{where} ({low:.2g} to {high:.2g})."
         )
     if cost is not None and cost > 1 + ALIKE:
         made.append(f"So the whole job costs {100 * (cost - 1):,.0f} % more, though the hour less.")
-    old, new = _vcpus(before), _vcpus(after)
-    if factor is None and moved and after.variant.prepared.workload.on_gpu:
-        devices = [_device(before), _device(after)]
-        if devices[0] != devices[1]:
-            made.append(
-                f"The machine has {devices[1]} in place of {devices[0]}, a speed nobody modelled."
-            )
-    elif factor is None and moved and new < old:
-        slower = f"{old / max(new, 1):,.2g}"
-        made.append(f"The machine has {new} vCPUs in place of {old}: up to {slower} times as long.")
     return made
+
+
+def _unmodelled(before: Plan, after: Plan, steps: Sequence[Applied]) -> list[str]:
+    """What is known of a time nobody models: the devices, or the cores and the techniques."""
+    if after.variant.prepared.workload.on_gpu:
+        old, new = _device(before), _device(after)
+        words = f"The machine has {new} in place of {old}, a speed nobody modelled."
+        return [words] if old != new else []
+    cores = _vcpus(before), _vcpus(after)
+    slower = cores[0] / max(cores[1], 1) * prod(step.figures.time[1] for step in steps)
+    if cores[1] >= cores[0]:
+        return []
+    most = f": up to {slower:,.2g} times as long" if slower > 1 + ALIKE else ", and less to do"
+    return [f"The machine has {cores[1]} vCPUs in place of {cores[0]}{most}."]
 
 
 def together(steps: Sequence[Applied], before: Plan, after: Plan, aim: Objective) -> str:

@@ -226,6 +226,15 @@ def test_every_help_has_examples_and_the_exit_codes(command: str) -> None:
     assert "3    nothing fits" in done.stdout
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children take SIGINT even where this runs in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_exits_130_without_a_word_too_many(server: str) -> None:
     command = [sys.executable, "-m", "sizewright_client", "estimate", "-", "--server", server]
     with subprocess.Popen(

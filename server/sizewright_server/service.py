@@ -28,6 +28,7 @@ from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.advice import Advisor
 from sizewright_server.planning.devices import (
     overhead_of,
+    refuse_what_cannot_run,
     served_on,
     unsupported_reason,
     uses_gpu,
@@ -165,6 +166,8 @@ class Sizing:
         prepared = self.remembered.prepared(question.workload, question.key)
         layout, per_node = asked_layout(prepared, question)
         device = self._device(question.device)
+        if device is not None:
+            refuse_what_cannot_run(device, prepared.workload)
         loading = getattr(prepared.workload, "kernel_loading", None)
         overhead = (
             device_overhead(None, None, loading) if device is None else overhead_of(device, loading)

@@ -29,7 +29,23 @@ def _found(layout: Layout) -> Iterator[tuple[str, str]]:
             "the native fusion keeps the fp32 softmax as separate operators do, and batches their"
             " reductions (core/fusions/fused_cross_entropy.py)",
         )
+    yield from _of_absent_dimensions(layout)
     yield from _of_other_libraries(layout)
+
+
+def _of_absent_dimensions(layout: Layout) -> Iterator[tuple[str, str]]:
+    """Settings of a dimension of one rank alone, and of buckets that are not there."""
+    blank = Layout()
+    for name, size, words in (
+        ("pipeline_schedule", layout.pp, "there is no pipeline; pp is 1"),
+        ("context_method", layout.cp, "samples are whole on every rank; cp is 1"),
+        ("expert_imbalance", layout.ep, "every rank has every expert; ep is 1"),
+    ):
+        if size == 1 and getattr(layout, name) != getattr(blank, name):
+            field = "context_parallel_method" if name == "context_method" else name
+            yield field, words
+    if layout.bucket_view and layout.sharding != "ddp":
+        yield "gradient_as_bucket_view", f"it is of ddp's buckets, and {layout.sharding} has none"
 
 
 def _of_other_libraries(layout: Layout) -> Iterator[tuple[str, str]]:

@@ -118,14 +118,24 @@ def _pipeline(architecture: Architecture, layout: Layout, training: Training) ->
         yield "pp", f"{layout.pp} stages of {layout.virtual_stages} chunks exceed {layers} layers"
     elif layout.sharding == "megatron" and layers % pieces:
         yield "pp", f"{layers} layers do not divide by {pieces} chunks, as Megatron-LM requires"
-    if layout.sharding == "deepspeed" and layout.zero > 1:
-        yield "pp", "DeepSpeed's pipeline engine refuses ZeRO stages 2 and 3; use stage 1"
+    if layout.sharding == "deepspeed":
+        yield from _deepspeed_pipeline(layout)
     if layout.sharding == "fsdp1":
         yield "pp", "torch.distributed.pipelining does not compose with fsdp1; use fsdp2"
     if any(run.role == "between" for run in architecture.runs[1:]):
         yield "pp", "a model with an encoder and a decoder is not cut into stages"
     if layout.virtual_stages > 1:
         yield from _interleaving(layout, training.gradient_accumulation_steps)
+
+
+def _deepspeed_pipeline(layout: Layout) -> Iterator[Finding]:
+    """What PipelineEngine does not do (deepspeed/runtime/pipe)."""
+    if layout.zero > 1:
+        yield "pp", "DeepSpeed's pipeline engine refuses ZeRO stages 2 and 3; use stage 1"
+    if layout.pipeline_schedule == "zero-bubble":
+        yield "pipeline_schedule", "DeepSpeed's pipeline engine runs 1F1B alone"
+    if layout.virtual_stages > 1:
+        yield "virtual_pipeline_stages", "DeepSpeed's pipeline engine does not interleave"
 
 
 def _interleaving(layout: Layout, micro: int) -> Iterator[Finding]:
@@ -146,7 +156,12 @@ def _context(architecture: Architecture, layout: Layout, training: Training) -> 
         yield "cp", "eager attention needs every key on every rank; use sdpa or flash attention"
     pieces = layout.cp if layout.context_method == "ulysses" else 2 * layout.cp
     if training.seq_len % pieces:
-        yield "cp", f"{training.seq_len} tokens do not divide by {pieces}"
+        each = "a piece" if pieces == layout.cp else "two pieces"
+        yield (
+            "cp",
+            f"{training.seq_len} tokens do not divide by {pieces}, {each} for each of"
+            f" {layout.cp} ranks",
+        )
     if layout.sharding == "fsdp1":
         yield "cp", "context parallelism does not compose with fsdp1; use fsdp2"
     if layout.sharding == "deepspeed" and layout.context_method != "ulysses":

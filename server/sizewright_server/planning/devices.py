@@ -11,6 +11,7 @@ from typing import Any
 
 from sizewright_catalog.values import Device
 from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, KernelLoading, device_overhead
 from sizewright_server.estimation.serving.devices import serving_device
 from sizewright_server.estimation.serving.run import ServingDevice, ServingWorkload
@@ -70,6 +71,17 @@ def _serving_features(workload: ServingWorkload) -> tuple[str, ...]:
     kernels = _table()["weight_formats"].get(run.engine, {})
     asked += [f"{run.engine} {name}" for name in ("attention", run.weight_type) if name in kernels]
     return tuple(asked)
+
+
+def refuse_what_cannot_run(device: Device, workload: AnyWorkload) -> None:
+    """Raises UnsupportedWorkload where a device has no hardware or kernels for a workload.
+
+    bf16 and TF32 are done by fp32 units where there are no others.
+    """
+    asked = tuple(one for one in native_features(workload) if one not in ("bf16", "tf32"))
+    reason = lacks(device, asked)
+    if reason:
+        raise UnsupportedWorkload(Violation("device", reason))
 
 
 @cache

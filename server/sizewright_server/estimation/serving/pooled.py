@@ -173,7 +173,9 @@ def view(engine: PoolEngine, version: str) -> ServingView:
         part("cuda-graphs", first.graphs),
     ]
     if known:
-        breakdown.append(cache_part(engine, first, pool, blocks))
+        # Where less than nothing is left, the engine does not start, and a notice says so.
+        left = ByteRange(*(max(0, getattr(pool, bound)) for bound in BOUNDS))
+        breakdown.append(cache_part(engine, first, left, blocks))
     made = ServingView(
         engine=engine.setup.run.engine,
         engine_version=version,

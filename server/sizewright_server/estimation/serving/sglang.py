@@ -156,7 +156,9 @@ class Sglang:
             moving = getattr(stage.activations, bound) + getattr(stage.graphs, bound)
             shared = self._least_for(static, getattr(stage.start, bound))
             made.append(max(static + moving, shared))
-        return ByteRange(*made)
+        # What is in use at the start is taken off: its doubt may outweigh the rest's.
+        low, best, high = made
+        return ByteRange(min(low, best), best, max(best, high))
 
     def _least_for(self, static: int, start: int) -> int:
         """The least free memory whose fraction holds `static`: the fraction follows the size."""

@@ -287,7 +287,9 @@ class Vllm:
             need = getattr(held, bound) + cache_bytes
             shared = int(need / self.utilization) - getattr(stage.start, other)
             made.append(max(need + getattr(outside, bound), shared))
-        return ByteRange(*made)
+        # What is in use at the start is taken off: its doubt may outweigh the rest's.
+        low, best, high = made
+        return ByteRange(min(low, best), best, max(best, high))
 
 
 def captured_sizes(sequences: int) -> int:

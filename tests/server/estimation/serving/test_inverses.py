@@ -154,3 +154,28 @@ def test_data_parallel_attention_holds_other_sequences_on_each_rank() -> None:
     assert views[1].kv_tokens is not None
     # Attention's weights stand on every rank, so each holds less; eight ranks hold far more.
     assert 4 < views[1].kv_tokens.best / views[0].kv_tokens.best < 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    preset=st.sampled_from(("openai-community/gpt2", *MODELS)),
+    engine_and_version=st.sampled_from(
+        [
+            *(("vllm", v) for v in [(0, 6, 3), (0, 8, 1), (0, 19), (0, 33), (0, 40)]),
+            *(("sglang", v) for v in [(0, 4, 4), (0, 5, 2), (0, 5, 9), (0, 5, 23)]),
+            *(("transformers", v) for v in [(4, 40), (4, 46), (4, 51, 3), (5, 23), (6, 0)]),
+        ]
+    ),
+    batch=st.sampled_from([1, 64]),
+    length=st.sampled_from([1, 4096]),
+)
+def test_bounds_are_in_order_for_every_engine_and_version(
+    preset: str, engine_and_version: tuple[str, tuple[int, ...]], batch: int, length: int
+) -> None:
+    engine, version = engine_and_version
+    seen = view(preset, 80 * GIB, engine=engine, version=version, batch=batch, input_tokens=length)
+
+    sizes = [seen.least_gpu, *(part.size for part in seen.breakdown)]
+    assert all(0 <= size.low_bytes <= size.best_bytes <= size.high_bytes for size in sizes)
+    counts = [c for c in (seen.kv_tokens, seen.sequences, seen.longest_sequence) if c is not None]
+    assert all(0 <= count.low <= count.best <= count.high for count in counts)

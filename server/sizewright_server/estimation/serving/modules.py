@@ -10,7 +10,7 @@ from sizewright_server.estimation.reserved import reserved_shares
 from sizewright_server.estimation.serving.huggingface import HuggingFace, Moment
 from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.serving.stages import Setup
-from sizewright_server.estimation.serving.texts import exact, part, total
+from sizewright_server.estimation.serving.texts import exact, part, remainder, total
 from sizewright_server.estimation.serving.view import (
     LONGEST,
     MOST_SEQUENCES,
@@ -36,7 +36,9 @@ def stage_parts(engine: HuggingFace, stage: int, moment: Moment) -> tuple[Part, 
         if name == "kv-cache":
             made.append(exact(name, size.best_bytes, _cache_words(engine)))
         elif name == "activations" and moment.phase == "prefill":
-            made.append(part(name, size, _prompt_words(engine)))
+            made.append(part(name, size, _prompt_words(engine), words="module-activations"))
+        elif name == "activations":
+            made.append(part(name, size, words="module-activations"))
         else:
             made.append(part(name, size))
     return tuple(each for each in made if each.size.high_bytes)
@@ -104,6 +106,11 @@ def reserved(engine: HuggingFace, stage: int) -> ByteRange:
     )
 
 
+def beside_workspaces(engine: HuggingFace, stage: int) -> ByteRange:
+    """`reserved` without the library workspaces, which a device's own overhead counts."""
+    return remainder(reserved(engine, stage), engine.workspace)
+
+
 def all_gpus(engine: HuggingFace) -> ByteRange:
     """Peaks of every GPU of the pipeline added up, as benchmarks over a device map report."""
     made = ByteRange(0, 0, 0)
@@ -135,7 +142,7 @@ def view(setup: Setup, device: ServingDevice, version: str, context: ByteRange) 
         block_tokens=1,
         block_bytes=max(1, per_token // max(1, setup.run.batch)),
         needed_cache=needed,
-        least_gpu=reserved(engine, stage) + context,
+        least_gpu=beside_workspaces(engine, stage) + context,
         allocated=allocated(engine, stage),
         all_gpus=all_gpus(engine),
     )
@@ -154,7 +161,7 @@ def _with_limits(
     top = device.total.best_bytes - context.best_bytes
 
     def size(batch: int, prompt: int) -> ByteRange:
-        return reserved(HuggingFace(setup, device, (batch, prompt)), stage)
+        return beside_workspaces(HuggingFace(setup, device, (batch, prompt)), stage)
 
     batches = _largest_each(lambda n: size(n, run.input_tokens), top, MOST_SEQUENCES)
     lengths = _largest_each(lambda n: size(run.batch, n), top, LONGEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
@@ -62,12 +63,10 @@ class PreparedServing:
             draft = read_served_model(run.draft.config, field)
         scheme = _scheme(workload, self.model)
         self.tables = Tables(self.model, scheme, ITEMSIZE[run.compute_type], draft)
-        self.legal_tp = legal_tensor_parallel(self.model)
-        refuse_contradictions(workload, self.model, self.legal_tp)
-        ranks = run.decode_context_parallel
-        if ranks > 1:
-            sizes = (tp for tp in self.legal_tp if shares_context(self.model, tp, ranks))
-            self.legal_tp = tuple(sizes)
+        legal, ranks = legal_tensor_parallel(self.model), run.decode_context_parallel
+        refuse_contradictions(workload, self.model, legal)
+        shared = (ranks == 1 or shares_context(self.model, tp, ranks) for tp in legal)
+        self.legal_tp = tuple(compress(legal, shared))
         self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
         self._sizes: dict[tuple[Layout, ServingDevice], ByteRange] = {}
         self._reserved: dict[tuple[tuple[Layout, ...], ServingDevice], tuple[Column, ...]] = {}
@@ -156,7 +155,7 @@ class PreparedServing:
             beyond = ByteRange(*(max(0, getattr(start, b) - getattr(first, b)) for b in BOUNDS))
             return size + beyond
         hugging = HuggingFace(setup, device)
-        return modules.reserved(hugging, modules.worst_stage(hugging))
+        return modules.beside_workspaces(hugging, modules.worst_stage(hugging))
 
     def estimate(
         self,
@@ -232,6 +231,7 @@ class PreparedServing:
         engine = HuggingFace(setup, device_class(device, setup.run.engine))
         stage = modules.worst_stage(engine)
         allocated, reserved = modules.allocated(engine, stage), modules.reserved(engine, stage)
+        beside = modules.beside_workspaces(engine, stage)
         context = overhead.total(int(setup.layout.tp > 1), setup.layout.tp)
         seen = modules.view(setup, device, _version_words(self.workload), context)
         runtime = overhead.parts(int(setup.layout.tp > 1), setup.layout.tp)
@@ -239,17 +239,17 @@ class PreparedServing:
         highest = max(found, key=lambda phase: phase.total.best_bytes)
         phases = []
         for phase in found:
-            parts = phase.parts
+            parts = tuple(p for p in phase.parts if p.name != "library-workspaces")
             if phase is highest:
-                parts = (*parts, part("allocator-slack", remainder(reserved, phase.total)))
+                parts = (*parts, part("allocator-slack", remainder(beside, total(parts))))
             phases.append(Phase(phase.name, total((*parts, *runtime)), (*parts, *runtime)))
         return PoolEstimate(
             pool="gpu",
             scope=_scope(setup.layout, stage),
             phases=tuple(phases),
             peak_phase=highest.name,
-            peak=reserved + context,
-            gpu=GpuReadings(allocated, reserved, reserved + context),
+            peak=beside + context,
+            gpu=GpuReadings(allocated, reserved, beside + context),
         ), seen
 
     def _host_phases(self, layout: Layout) -> tuple[host.HostPhase, ...]:

@@ -18,9 +18,15 @@ def _table() -> dict[str, dict[str, Any]]:
     return table
 
 
-def part(name: str, size: ByteRange, numbers: str = "", parts: tuple[Part, ...] = ()) -> Part:
-    """A named part with its words."""
-    text = _table()[name]
+def part(
+    name: str,
+    size: ByteRange,
+    numbers: str = "",
+    parts: tuple[Part, ...] = (),
+    words: str = "",
+) -> Part:
+    """A named part with its words, those of another name where they differ by engine."""
+    text = _table()[words or name]
     shown = numbers or f"{size.best_bytes:,} B"
     return Part(name, size, text["formula"], shown, text["source"], text["confidence"], parts)
 

@@ -173,9 +173,8 @@ def view(engine: PoolEngine, version: str) -> ServingView:
         part("cuda-graphs", first.graphs),
     ]
     if known:
-        # Where less than nothing is left, the engine does not start, and a notice says so.
-        left = ByteRange(*(max(0, getattr(pool, bound)) for bound in BOUNDS))
-        breakdown.append(cache_part(engine, first, left, blocks))
+        # Below nothing where the engine would not start, as its log says; a notice says so here.
+        breakdown.append(cache_part(engine, first, pool, blocks))
     made = ServingView(
         engine=engine.setup.run.engine,
         engine_version=version,

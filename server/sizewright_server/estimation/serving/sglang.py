@@ -53,10 +53,10 @@ class Sglang:
         """mem_fraction_static on this device."""
         return self._share(self.device.total.best_bytes)
 
-    def _share(self, total_bytes: int, *, rounded: bool = True) -> float:
+    def _share(self, total_bytes: int) -> float:
         """The fraction of a GPU of that size: stated, or the default."""
         stated = self.setup.run.utilization
-        return default_share(self.setup, total_bytes, rounded=rounded) if stated is None else stated
+        return default_share(self.setup, total_bytes) if stated is None else stated
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -162,6 +162,9 @@ class Sglang:
 
     def _least_for(self, static: int, start: int) -> int:
         """The least free memory whose fraction holds `static`: the fraction follows the size."""
+        stated = self.setup.run.utilization
+        if stated is not None:
+            return int(static / stated) + 1
         total = start + static
         for bound in (*SIZES["sglang"], UNBOUNDED):
             if total < bound:
@@ -176,7 +179,7 @@ class Sglang:
         A size that lacks so many bytes must be larger by at least as many.
         """
         while total < bound:
-            share = self._share(total, rounded=False) - SHARE_ROUNDING
+            share = default_share(self.setup, total, rounded=False) - SHARE_ROUNDING
             lacking = static - int(share * (total - start))
             if lacking <= 0:
                 return total

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -75,11 +75,13 @@ class Calls:
 
     def _handler(self, path: str, method: Method) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-            started = time.perf_counter()
-            identity = _request_id(context)
+            started, self._last_arrival = time.perf_counter(), time.monotonic()
+            metadata = context.invocation_metadata()
+            identity = _request_id(metadata)
             context.set_trailing_metadata((("x-request-id", identity),))
             code = "OK"
             try:
+                self.tokens.check(path, method.changes_state, metadata)
                 return self._answer(path, method, request, context, identity)
             except CallFailed as failed:
                 code = failed.code
@@ -95,7 +97,7 @@ class Calls:
     ) -> Callable[[bytes, grpc.ServicerContext], Iterator[Message]]:
         def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[Message]:
             started = time.perf_counter()
-            identity = _request_id(context)
+            identity = _request_id(context.invocation_metadata())
             context.set_trailing_metadata((("x-request-id", identity),))
             code = "OK"
             try:
@@ -146,8 +148,6 @@ class Calls:
         context: grpc.ServicerContext,
         identity: str,
     ) -> bytes:
-        self._last_arrival = time.monotonic()
-        self.tokens.check(path, method.changes_state, context.invocation_metadata())
         if self._closed.is_set():
             raise failures.draining()
         if not self._places.acquire(blocking=False):
@@ -198,9 +198,9 @@ def _parsed(kind: type[Message], request: bytes) -> Message:
         raise failures.unreadable(kind.DESCRIPTOR.full_name) from error
 
 
-def _request_id(context: grpc.ServicerContext) -> str:
+def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """The caller's request id where it is plain, else a new one."""
-    for key, value in context.invocation_metadata():
+    for key, value in metadata:
         if key == "x-request-id" and isinstance(value, str):
             plain = value.isascii() and value.isprintable() and len(value) <= REQUEST_ID_LENGTH
             if plain and value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -64,6 +65,9 @@ class Running:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.server)
         self.port = self._listen(shared_port)
+        # What was built for the catalog stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
         self.server.start()
         self.set_serving(True)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from tests.bench.figures import Figure, timed
-from tests.bench.questions import Request, new_workloads, seen_before
+from tests.bench.questions import Request, new_workloads, seen_before, with_techniques
 
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.preparation import AnyPrepared, prepare_any
@@ -28,6 +28,7 @@ ASKED: tuple[tuple[str, Questions, float], ...] = (
     ("recommend: new workload, explicit layout", lambda: new_workloads(explicit=True), 3.0),
     ("recommend: new workload, all layouts", lambda: new_workloads(explicit=False), 10.0),
     ("recommend: seen workload, other constraints", seen_before, 1.0),
+    ("recommend: new workload, layouts and techniques", with_techniques, 30.0),
 )
 
 

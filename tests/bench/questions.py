@@ -50,6 +50,13 @@ def new_workloads(*, explicit: bool) -> Iterator[Request]:
         yield request
 
 
+def with_techniques() -> Iterator[Request]:
+    """New workloads, with all layouts and the techniques that leave the results as they are."""
+    for request in new_workloads(explicit=False):
+        request.techniques[:] = ["exact"]
+        yield request
+
+
 def seen_before() -> Iterator[Request]:
     """One workload under constraints without end: budgets, regions, price ages, providers."""
     for i in count():

@@ -133,6 +133,11 @@ class Architecture:
     #: Made from sizes alone, of a model_type that is not known.
     generic: bool = False
 
+    def __hash__(self) -> int:
+        # Models that differ in nothing of this are rare, and what is made of them is kept by it.
+        sizes = self.sizes
+        return hash((self.model_type, sizes.layers, sizes.hidden, sizes.ffn, sizes.vocab))
+
 
 def stacked(style: Style, sizes: Sizes, *blocks: Run) -> tuple[Run, ...]:
     """The runs of a model that is one stack: an embedding, blocks and a head.

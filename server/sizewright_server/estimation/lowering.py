@@ -92,19 +92,18 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     """
     # Beyond the longest window no length changes the structure.
     longest = max(run.sizes.window for run in architecture.runs)
-    return _lowered(architecture.runs, architecture.head, mode, min(tokens, longest))
+    return _lowered(architecture, mode, min(tokens, longest))
 
 
-@lru_cache(maxsize=256)
-def _lowered(
-    runs: tuple[Run, ...], head: HeadStyle, mode: Mode, tokens: int
-) -> tuple[Segment, ...]:
+@lru_cache(maxsize=512)
+def _lowered(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment, ...]:
+    head = architecture.head
     segments: list[Segment] = []
     learns = mode.types.trains("embeddings") or has_prompt(mode.types) or mode.learns_inputs
     gated = has_gated_prompt(mode.types)
     # The second version trains something of every block.
     without = BLOCKS_WITHOUT if gated and not mode.types.trains("norms") else 1
-    for run in _joined(runs, tokens):
+    for run in _joined(architecture.runs, tokens):
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count
         name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -45,17 +45,22 @@ def modeling_code(name: str) -> ModelingCode:
 
 def restyle(architecture: Architecture, training: Training) -> Architecture:
     """The architecture as the run's code and kernels compute it."""
-    code = modeling_code(training.modeling_code)
+    return _restyled(architecture, training.modeling_code, training.kernels)
+
+
+@lru_cache(maxsize=512)
+def _restyled(architecture: Architecture, code_name: str, kernels: Kernels) -> Architecture:
+    code = modeling_code(code_name)
     if architecture.model_type in code.native_losses:
         head = replace(architecture.head, upcast_logits=False)
         architecture = replace(architecture, head=head)
     if code.unties:
         architecture = replace(architecture, head=replace(architecture.head, tied=False))
-    if not code.style and training.kernels == Kernels():
+    if not code.style and kernels == Kernels():
         return architecture
 
     def change(style: Style) -> Style:
-        return _with_kernels(replace(style, **code.style), training.kernels)
+        return _with_kernels(replace(style, **code.style), kernels)
 
     runs = tuple(replace(run, style=change(run.style)) for run in architecture.runs)
     return replace(architecture, style=change(architecture.style), runs=runs)

@@ -39,6 +39,17 @@ def unsupported_reason(device: Device) -> str:
     return f"pytorch does not run on {device.name} without another backend"
 
 
+def arm64_words(device: Device) -> str:
+    """What to know of a device beside arm64 processors; empty where PyTorch's wheels run on it."""
+    least = _table()["pytorch_arm64"]["nvidia_compute_capability_min"]
+    if device.vendor != "nvidia" or float(device.compute_capability) >= least:
+        return ""
+    return (
+        f"PyTorch's own builds for arm64 have kernels from compute capability {least:g}, and "
+        f"{device.name} has {device.compute_capability}: it takes an image or a build of another's."
+    )
+
+
 def uses_gpu(workload: AnyWorkload) -> bool:
     """Whether a workload runs on GPUs; most fits run on the host."""
     return workload.on_gpu

@@ -10,6 +10,7 @@ from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.estimation.optimizers import optimizers
 from sizewright_server.estimation.states import state_widths
+from sizewright_server.planning.devices import arm64_words
 from sizewright_server.planning.situation import Situation, gib, seconds
 from sizewright_server.planning.throughput import bands
 
@@ -163,6 +164,15 @@ def _gathered(it: Situation) -> Iterator[Notice]:
     yield Notice("sharding-over-pcie", words)
 
 
+def _arm_builds(it: Situation) -> Iterator[Notice]:
+    """GPUs beside processors for which a package may have no build."""
+    device = it.target.device
+    if it.target.cpu_architecture == "arm64" and device is not None and it.network is not None:
+        words = arm64_words(device)
+        if words:
+            yield Notice("no-arm64-build", words)
+
+
 def _oversized(it: Situation) -> Iterator[Notice]:
     """The asker's own machine, of which little is used; offers are ranked by price anyway."""
     shares = [it.used(pool.pool) for pool in it.pools]
@@ -183,5 +193,6 @@ DEVICES: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
     _tensor_parallel_over_pcie,
     _tensor_parallel_across_nodes,
     _gathered,
+    _arm_builds,
     _oversized,
 )

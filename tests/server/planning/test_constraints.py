@@ -376,3 +376,20 @@ def test_nothing_is_said_where_nothing_would_be_cheaper() -> None:
     said = relaxations(one, index, recommend(one, index))
 
     assert not [notice for notice in said if "min_vcpus" in notice.message]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("g5g.16xlarge", True), ("g4dn.12xlarge", False), ("a4x-highgpu-4g", False)],
+)
+def test_a_gpu_beside_arm_processors_without_a_build_is_told(kind: str, *, told: bool) -> None:
+    run = Training(precision="fp16-mixed", optimizer=Optimizer("adamw"), micro_batch=1, seq_len=512)
+    small = "openai-community/gpt2"
+    made = Workload(ModelSource(find_preset(small).config, preset=small), run)
+    index = bundled_sizing().index
+    found = recommend(
+        Question(prepare_any(made), Constraints(instance_types=(kind,)), 1, TODAY), index
+    )
+
+    codes = {notice.code for plan in fitting(found) for notice in plan.notices}
+    assert ("no-arm64-build" in codes) == told

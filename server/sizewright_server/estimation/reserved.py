@@ -89,13 +89,24 @@ def around_replay(
         ahead = 0
         if isinstance(group, TrainingGroup):
             ahead = int(group.working.ahead_of_time()[0])
-        likely = int(exact * (1 + reserved_shares()["replayed-recipes"][2]))
+        low, _, high = reserved_shares()["replayed-recipes"]
+        likely = int(exact * (1 + high))
         most = max(exact + ahead, allocated.high_bytes, min(likely, expected.high_bytes))
-        return ByteRange(min(exact, expected.low_bytes), exact, most)
+        least = expected.low_bytes
+        if not _has_other_lengths(group):
+            least = max(least, int(exact * (1 - low)))
+        return ByteRange(min(exact, least), exact, most)
     low, _, high = reserved_shares()["replayed"]
     least = max(allocated.low_bytes, int(exact * (1 - low)))
     most = max(allocated.high_bytes, int(exact * (1 + high)) + LARGE_SEGMENT_BYTES)
     return ByteRange(min(exact, least), exact, most)
+
+
+def _has_other_lengths(group: TrainingGroup | InferenceGroup) -> bool:
+    """Batches may be shorter than the one that is replayed."""
+    if not isinstance(group, TrainingGroup):
+        return False
+    return bool(group.training.variable_lengths) or group.training.seq_len_is_limit
 
 
 def _is_plain(group: TrainingGroup | InferenceGroup) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from sizewright_catalog.catalog import Ints
 from sizewright_catalog.values import Machine, Offer
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.planning.conditions import conditions_of
+from sizewright_server.planning.conditions import NodeConditions, conditions_of
 from sizewright_server.planning.devices import lacks, native_features, uses_gpu
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.kinds import NodeKind, node_kind
@@ -27,6 +27,7 @@ class Competitors:
     A competitor is a number: of an offer its place among the offers, of a machine what follows.
     `kind` is the kind of node of each offer, `machine_kinds` of each machine. Over kinds are
     `wanted` (whether anybody offers it), `offer_counts`, and `first`, the cheapest competitor.
+    `disk` says that a technique may put states on local disk, which then tells kinds apart.
     """
 
     def __init__(
@@ -35,10 +36,15 @@ class Competitors:
         positions: Ints,
         workload: AnyWorkload,
         machines: Sequence[Machine],
+        *,
+        disk: bool = False,
     ) -> None:
         self._index, self._positions = index, positions
-        known, kind_of_offer = index.kinds(conditions_of(workload))
-        owned = [(machine, _kind(machine, workload)) for machine in machines]
+        conditions = conditions_of(workload)
+        if disk:
+            conditions = replace(conditions, disk=True)
+        known, kind_of_offer = index.kinds(conditions)
+        owned = [(machine, _kind(machine, workload, conditions)) for machine in machines]
         self.machines = [machine for machine, kind in owned if kind is not None]
         mine = [kind for _, kind in owned if kind is not None]
         self.kinds = known.extended(mine)
@@ -94,9 +100,9 @@ class Competitors:
         return self.machines[number - self.offer_count]
 
 
-def _kind(machine: Machine, workload: AnyWorkload) -> NodeKind | None:
+def _kind(machine: Machine, workload: AnyWorkload, conditions: NodeConditions) -> NodeKind | None:
     """The kind of an owned machine; None when the workload does not run on it at all."""
-    kind = node_kind(machine, conditions_of(workload), gpu=uses_gpu(workload))
+    kind = node_kind(machine, conditions, gpu=uses_gpu(workload))
     if isinstance(kind, str):
         return None
     if kind.device is not None and lacks(kind.device, native_features(workload)):

@@ -46,6 +46,8 @@ FIRST_RUN = 4
 
 #: Softens a choice on a kind of node.
 Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
+#: The technique that puts states on local disk.
+ON_DISK = "nvme-offload"
 #: Searches kept of one workload: each for other limits on memory, nodes or GPUs.
 MOST_KEPT = 8
 #: Searches by what shapes them.
@@ -107,7 +109,8 @@ class Planning:
         workload = question.prepared.workload
         machines, refused = own_machines(question.machines, question.constraints)
         self.rejected += refused
-        self.competitors = Competitors(index, positions, workload, machines)
+        disk = any(s.name == ON_DISK for _, steps in question.combinations for s in steps)
+        self.competitors = Competitors(index, positions, workload, machines, disk=disk)
         self.base = Variant(question.prepared)
         self._rankings: dict[tuple[bool, int], Ranking] = {}
         self._variants: dict[tuple[Applied, ...], Variant | None] = {}

@@ -202,8 +202,11 @@ def check(
     ] = None,
     advise: Annotated[
         bool,
-        typer.Option("--advise", help="Also find the largest batch that fits, and what would."),
-    ] = False,
+        typer.Option(
+            "--advise/--no-advise",
+            help="Also find the largest batch that fits, and the smallest change that does.",
+        ),
+    ] = True,
     output: OutputOption = Output.TABLE,
     explain: ExplainOption = False,
     server: ServerOption = None,
@@ -222,7 +225,7 @@ def check(
       sizewright check job.yaml
       sizewright check job.yaml --on dgx-spark
       sizewright check job.yaml --on aws/p5.48xlarge --nodes 2
-      sizewright check job.yaml --on aws/g5.xlarge --advise
+      sizewright check job.yaml --on aws/g5.xlarge --no-advise
       sizewright check job.yaml --on providers/gcp/instanceTypes/a3-highgpu-8g -o json
     """
     from sizewright.v1 import plan_pb2, sizing_service_pb2
@@ -236,7 +239,7 @@ def check(
         workload=whole.workload,
         node_count=_int32(nodes, "--nodes"),
         headroom=whole.constraints.headroom,
-        advise=advise or whole.advise,
+        advise=advise,
     )
     if on == LOCAL:
         from sizewright_client.embedded import local_machine

@@ -38,11 +38,11 @@ def put_recommendations(
         _put_best(page, response.recommendations[0], explain=explain)
         put_pareto(page, response.pareto_front)
     elif response.HasField("nearest_miss"):
-        _put_miss(page, response.nearest_miss)
+        _put_miss(page, response)
     put_advice(page, response.advice)
     _put_rejections(page, response.rejections)
     if response.recommendations and response.HasField("nearest_miss"):
-        _put_miss(page, response.nearest_miss)
+        _put_miss(page, response)
     first = response.recommendations[0].warnings if response.recommendations else ()
     put_warnings(page, _once((*response.warnings, *first)))
     _put_catalog(page, response.catalog)
@@ -134,11 +134,13 @@ def _job_words(plan: plan_pb2.Recommendation) -> list[str]:
     return [f"{words}, and costs {cost} by the best estimate."]
 
 
-def _put_miss(page: Page, miss: plan_pb2.NearestMiss) -> None:
+def _put_miss(page: Page, response: sizing_service_pb2.RecommendResponse) -> None:
+    miss = response.nearest_miss
     name = plan_name(miss.offer, miss.machine, miss.HasField("machine"))
     page.heading(f"Nearest miss: {printable(name)}, short of {size(miss.missing_bytes)}")
     put_pool_fits(page, miss.pools)
-    page.say(miss.message, indent=2)
+    more = "" if response.advice else " --advise tells what would bring it within reach."
+    page.say(miss.message + more, indent=2)
 
 
 def _put_rejections(page: Page, rejections: Sequence[plan_pb2.Rejection]) -> None:

@@ -92,7 +92,10 @@ def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...
     words = "GPU memory" if binding.pool == "gpu" else "Host memory"
     share = 100 * binding.peak.high_bytes / max(binding.usable_bytes, 1)
     if gpu.pool == "host":
-        return (f"Host: {_peak(host)} on {nodes}, {share:.0f} % by the high estimate.",)
+        return (
+            f"Host: {_peak(host)} on {nodes}.",
+            f"{words} binds, at {share:.0f} % by the high estimate.",
+        )
     return (
         f"GPU: {_peak(gpu)} on {name}.",
         f"Host: {_peak(host)} on {nodes}.",

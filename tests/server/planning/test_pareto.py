@@ -31,6 +31,16 @@ def front(nodes: int, checkpointing: str) -> tuple[Plan, ...]:
     return recommend(question, bundled_sizing().index).pareto
 
 
+def test_a_front_of_more_than_ten_shows_those_that_add_most_room() -> None:
+    plans = front(24, "full")
+
+    assert len(plans) == 10
+    cost = [plan.cost_per_hour_nanos_usd for plan in plans]
+    assert cost == sorted(cost)
+    # Not the ten cheapest, which differ by a node: the roomiest is there as well.
+    assert max(plan.free_share for plan in plans) > 0.85
+
+
 @pytest.mark.parametrize(("nodes", "checkpointing"), [(1, "full"), (2, "full"), (2, "none")])
 def test_no_plan_on_the_front_is_beaten_by_what_the_others_show(
     nodes: int, checkpointing: str

@@ -32,13 +32,13 @@ def front(nodes: int, checkpointing: str) -> tuple[Plan, ...]:
 
 
 def test_a_front_of_more_than_ten_shows_those_that_add_most_room() -> None:
-    plans = front(24, "full")
+    plans = front(4, "full")
 
     assert len(plans) == 10
     cost = [plan.cost_per_hour_nanos_usd for plan in plans]
     assert cost == sorted(cost)
-    # Not the ten cheapest, which differ by a node: the roomiest is there as well.
-    assert max(plan.free_share for plan in plans) > 0.85
+    # Not the ten cheapest: the roomiest single node, dearer than those, is there as well.
+    assert any(plan.node_count == 1 and plan.free_share > 0.85 for plan in plans)
 
 
 @pytest.mark.parametrize(("nodes", "checkpointing"), [(1, "full"), (2, "full"), (2, "none")])

@@ -349,6 +349,23 @@ def test_trees_take_more_of_a_forest_than_its_table(engine: SizingClient) -> Non
     assert "copies-of-the-table" in {one.code for one in plan.warnings}
 
 
+def test_a_fit_of_16_threads_on_fewer_cores_is_told_how_much_longer_it_takes(
+    engine: SizingClient,
+) -> None:
+    plan = best("random-forest-10m", engine)
+    wide = sizing_service_pb2.RecommendRequest()
+    wide.CopyFrom(question("random-forest-10m"))
+    wide.constraints.min_vcpus = 16
+
+    few = [one.message for one in plan.warnings if one.code == "fewer-cores"]
+    first = engine.recommend(wide).recommendations[0]
+
+    assert plan.offer.instance_type.vcpus < 16
+    assert "'min_vcpus: 16'" in few[0]
+    assert first.offer.instance_type.vcpus >= 16
+    assert "fewer-cores" not in {one.code for one in first.warnings}
+
+
 def test_lightgbm_holds_the_table_and_a_byte_for_each_of_its_values(engine: SizingClient) -> None:
     plan = best("lightgbm-100m", engine)
 

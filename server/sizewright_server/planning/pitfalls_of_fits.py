@@ -26,6 +26,8 @@ LONG_SECONDS = 60.0
 GIVEN = frozenset({"features", "process", "first-fit", "target", "string-columns"})
 #: Forests and the like of scikit-learn run on one core unless told otherwise.
 ONE_CORE = ("RandomForest", "ExtraTrees", "Bagging")
+#: Threads of a fit that states none.
+UNSTATED_THREADS = 2
 
 
 def _fit(it: Situation) -> FitJob | None:
@@ -133,9 +135,25 @@ def _cores_bind(it: Situation) -> Iterator[Notice]:
         yield Notice("compute-binds", words)
 
 
+def _fewer_cores(it: Situation) -> Iterator[Notice]:
+    """A machine that was chosen for its memory has fewer cores than the fit was said to use."""
+    job, cpus = _fit(it), it.target.vcpus
+    if job is None or job.on_gpu or not cpus:
+        return
+    threads = max(job.threads, job.workers())
+    if threads > max(cpus, UNSTATED_THREADS):
+        words = (
+            f"The fit was said to use {threads} threads, and the machine has {cpus} vCPUs: it "
+            f"takes up to {threads / cpus:.2g} times as long as on {threads}. "
+            f"'min_vcpus: {threads}' leaves such machines out."
+        )
+        yield Notice("fewer-cores", words)
+
+
 FITS: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
     _copies_of_a_table,
     _reading,
     _preprocessing,
     _cores_bind,
+    _fewer_cores,
 )

@@ -22,11 +22,11 @@ def front(
     """Plans none of which another beats in all three at once, cheapest first, at most ten.
 
     Each competitor stands for every node count that was tried, under the layout that leaves most
-    memory free there. Of more than ten those stay that add most room to the cheaper ones.
+    memory free there.
     """
     points = _points(search, competitors, budget_of(constraints))
     chosen = []
-    for index in _undominated(points).tolist():
+    for index in _undominated(points)[:MOST_PLANS].tolist():
         at, nodes = int(points.competitor[index]), int(points.nodes[index])
         choice = search.picked(search.free[nodes], competitors.kind_of(at))
         if competitors.is_offer(at):
@@ -80,21 +80,18 @@ def _hours(search: Search, picks: Picks, kind: Column, fits: Mask) -> Floats:
 
 
 def _undominated(points: _Points) -> Column:
-    """Indices of the front, cheapest first, at most ten.
+    """Indices of the front, cheapest first.
 
     Walked by cost, a plan is on the front when none before it with as few nodes leaves as much
-    memory free; what it leaves beyond them is its gain.
+    memory free.
     """
     keys = (points.competitor, points.nodes, points.used_share, points.cost_nanos)
     order = np.lexsort(keys)
     used, nodes = points.used_share[order], points.nodes[order]
-    gain = np.zeros(len(order))
+    on_front = np.zeros(len(order), dtype=np.bool_)
     for count in np.unique(nodes).tolist():
         rivals = np.where(nodes <= count, used, np.inf)
         before = np.concatenate(([np.inf], np.minimum.accumulate(rivals)[:-1]))
-        mine = nodes == count
-        gain[mine] = (before - used)[mine]
-    on_front = np.nonzero(gain > 0)[0]
-    most = on_front[np.argsort(-gain[on_front], kind="stable")[:MOST_PLANS]]
-    front_order: Column = order[np.sort(most)]
+        on_front |= (nodes == count) & (used < before)
+    front_order: Column = order[on_front]
     return front_order

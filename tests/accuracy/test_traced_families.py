@@ -23,19 +23,9 @@ NEAR = 0.03
 #: Settings of a family that are known to be further off, and how far.
 FURTHER = {
     "albert/amp-sdpa": 0.05,  # which casts of the shared block autocast keeps
-    "cohere/dec": 0.05,
-    "ernie4_5_moe/dec": 0.11,
-    "falcon/amp-sdpa": 0.22,  # the attention whose one key-value head is repeated, under autocast
     "falcon/dec-eager": 0.05,
-    "falcon/inf-pad": 0.07,
     "falcon40/inf-pad": 0.04,
-    "gpt_bigcode/seqcls": 0.10,
-    "llama4/bf16-eager": 0.04,  # its queries and keys are turned as complex numbers
-    "llama4/bf16-sdpa": 0.04,
     "llama4/dec": 0.04,
-    "mbart/bf16-ckpt": 0.05,
-    "nemotron/seqcls": 0.05,
-    "pegasus/bf16-ckpt": 0.05,
 }
 
 
@@ -76,8 +66,8 @@ def test_most_traced_steps_are_estimated_within_1_percent() -> None:
     errors = [abs(error) for _, _, error in measured().values()]
 
     assert len(errors) >= 250
-    assert sum(error <= 0.01 for error in errors) / len(errors) >= 0.85
-    assert sum(error <= 0.001 for error in errors) / len(errors) >= 0.45
+    assert sum(error <= 0.01 for error in errors) / len(errors) >= 0.93
+    assert sum(error <= 0.001 for error in errors) / len(errors) >= 0.5
 
 
 @pytest.mark.parametrize("category", ["llm", "moe", "encoder", "encoder-decoder", "vision"])

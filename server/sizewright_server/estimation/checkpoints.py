@@ -50,8 +50,11 @@ def _read_again(tape: Tape, kept: frozenset[int]) -> frozenset[int]:
 
 
 def checkpointed_events(tape: Tape, policy: str) -> list[Event]:
-    """The forward pass without gradients, which keeps its inputs and what the policy says."""
-    kept = kept_storages(tape, policy)
+    """The forward pass without gradients: it keeps its inputs and what the policy says.
+
+    Autocast's cache keeps its copies of the weights, until the model's forward pass is over.
+    """
+    kept = kept_storages(tape, policy) | {i for i, s in enumerate(tape.storages) if s.cached}
     return forward_pass(tape, len(tape.ops), keep_saved=False, keep_inputs=True, spared=kept)
 
 

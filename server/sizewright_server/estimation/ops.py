@@ -56,6 +56,7 @@ class Ops(Pointwise):
                 return self.cast(w, self.types.compute)
             if id(w) not in self._casts:
                 self._casts[id(w)] = self.cast(w, self.types.compute)
+                self.tape.storages[self._casts[id(w)].storage].cached = True
             return self._casts[id(w)]
 
     def linear(

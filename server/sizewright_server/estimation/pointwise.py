@@ -80,6 +80,12 @@ class Pointwise:
         self.tape.record((x,), (out,), saves=saved, backward=backward)
         return out
 
+    def clamp(self, x: Value) -> Value:
+        """`clamp` to what a look for infinite values says: saves its input."""
+        sizes = [self.tape.value(x.shape, width, needs_grad=False) for width in (x.itemsize, BOOL)]
+        self.tape.record((x,), tuple(sizes))
+        return self.unary(x)
+
     def power(self, x: Value) -> Value:
         """`x.pow(n)`: saves its input; backward holds `x.pow(n - 1)`, n times it, and the product.
 

@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.backward import run_backward
-from sizewright_server.estimation.checkpoints import checkpointed_events, recompute_events
+from sizewright_server.estimation.checkpoints import (
+    checkpointed_events,
+    kept_storages,
+    recompute_events,
+)
 from sizewright_server.estimation.tape import Event, Parameter, Shape, Tape
 from sizewright_server.estimation.weight_formats import WeightFormat
 
@@ -106,6 +110,8 @@ class Program:
     parameter_grads: tuple[int | None, ...]
     lingering: tuple[int, ...]
     staying: tuple[int, ...]
+    #: Copies of weights that autocast's cache alone holds after a checkpointed pass.
+    cached: tuple[int, ...]
     #: The shared table's gradient that waits between segments in the accumulating passes.
     waiting: int | None
     #: Storages that wait in host memory for the backward pass.
@@ -114,6 +120,16 @@ class Program:
     kept: tuple[tuple[Shape, int], ...]
     #: Names of the storages that several segments use.
     shared: dict[int, str]
+
+    @property
+    def accumulating_passes(self) -> tuple[Pass, Pass]:
+        """Backward passes that add to gradients which are there."""
+        return self.backward_accumulating, self.recompute_accumulating
+
+    @property
+    def backward_passes(self) -> tuple[Pass, ...]:
+        """Every backward pass."""
+        return self.backward, self.recompute, *self.accumulating_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +198,17 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         parameter_grads=tuple(run.parameter_grads),
         lingering=tuple(i for i, storage in enumerate(tape.storages) if storage.lingers),
         staying=tuple(i for i, storage in enumerate(tape.storages) if storage.stays),
+        cached=tuple(_cached_alone(tape, policy)),
         waiting=run.waiting,
         moved=tuple(sorted(tape.moved)),
         kept=tuple((v.shape, v.itemsize) for v in tape.outputs[1:]),
         shared={i: s.shared for i, s in enumerate(storages) if s.shared},
     )
+
+
+def _cached_alone(tape: Tape, policy: str) -> list[int]:
+    kept = kept_storages(tape, policy)
+    return [i for i, storage in enumerate(tape.storages) if storage.cached and i not in kept]
 
 
 def _groups(parameters: Sequence[Parameter]) -> tuple[ParameterGroup, ...]:

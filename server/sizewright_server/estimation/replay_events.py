@@ -157,7 +157,7 @@ class Expansion:
             storages = stage.events.storages
             changes = np.where(stage.events.signs > 0, stage.sizes[storages, 0], RELEASE).tolist()
             touched = storages.tolist()
-            backward = stage.events in _backward_passes(segment)
+            backward = stage.events in segment.program.backward_passes
             count = self._count(number) if int(stage.count[0]) else 0
             order = range(count - 1, -1, -1) if backward else range(count)
             for instance in order:
@@ -166,18 +166,31 @@ class Expansion:
                     for storage, name in segment.program.shared.items()
                 }
                 shared |= self._shared(segment, number, instance, last)
-                if backward and segment.program.waiting is not None and _adds(stage, segment):
-                    shared[segment.program.waiting] = (SHARED, self._name("table gradient"), 0)
+                waiting = segment.program.waiting
+                if waiting is not None and stage.events in segment.program.accumulating_passes:
+                    shared[waiting] = (SHARED, self._name("table gradient"), 0)
                 yield from self._before(stage, number, instance, backward=backward)
                 # Every event of a whole run passes here: a list and a zip are its cheapest form.
                 handles = [shared.get(s) or (number, instance, s) for s in touched]
                 yield from zip(handles, changes, strict=True)
                 yield from self._after(stage, number, instance, backward=backward)
+            if not backward and segment.role == "head":
+                yield from self._emptied_cache()
             if backward and number == 0 and self._tied_bytes():
                 # The table's second gradient is added to the head's and dropped.
                 grad = segment.program.parameter_grads[0]
                 if grad is not None:
                     yield (0, 0, grad), RELEASE
+
+    def _emptied_cache(self) -> Iterator[Request]:
+        """Autocast's copies of checkpointed blocks' weights, when the forward pass is over."""
+        if not isinstance(self.group, TrainingGroup):
+            return
+        for number, segment in enumerate(self.group.segments):
+            if self.group.is_checkpointed(segment):
+                for instance in range(self._count(number)):
+                    for storage in segment.program.cached:
+                        yield (number, instance, storage), RELEASE
 
     def _before(
         self, stage: Stage, number: int, instance: int, *, backward: bool
@@ -277,18 +290,3 @@ def _replayed_counts(group: TrainingGroup | InferenceGroup, counts: list[int]) -
         return counts
     share = MOST_EVENTS / events
     return [max(1, round(n * share)) if n > 1 else n for n in counts]
-
-
-def _adds(stage: Stage, segment: Segment) -> bool:
-    program = segment.program
-    return stage.events in (program.backward_accumulating, program.recompute_accumulating)
-
-
-def _backward_passes(segment: Segment) -> tuple[object, ...]:
-    program = segment.program
-    return (
-        program.backward,
-        program.recompute,
-        program.backward_accumulating,
-        program.recompute_accumulating,
-    )

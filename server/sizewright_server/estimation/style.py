@@ -100,6 +100,9 @@ class Style:
     position_buffer: bool = False
     #: A bias by distance in fp32 makes the scores fp32; the mask is filled in, not added (MPT).
     alibi_widens: bool = False
+    #: Hidden states in fp16 are clamped: after every sum (T5), at an encoder block's end, or there
+    #: where they are not finite, which a trace cannot know and takes for granted.
+    clamps: Literal["no", "sums", "encoder", "encoder-infinite"] = "no"
     #: A mask is built and given to the kernel whether or not there is padding.
     always_masked: bool = False
     #: Attention scores pass a scaled tanh.

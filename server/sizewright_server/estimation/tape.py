@@ -44,6 +44,8 @@ class Storage:
     lingers: bool = False
     #: The model's output has it until the step is over.
     stays: bool = False
+    #: Autocast's cache has it until the forward pass is over.
+    cached: bool = False
     #: "product" or "attention": the operators that selective checkpointing chooses among.
     result_of: str = ""
     #: Its name where several segments of a model use it; empty where only this one does.

@@ -133,6 +133,6 @@ class TrainingGroup(ResidentGroup):
         one = elements(("B", "S", "A"), self.dims) * self.widths.types.compute
         blocks: Column = np.zeros_like(self.dp)
         for segment, count in zip(self.segments, self.counts, strict=True):
-            if segment.repeats and not self._is_checkpointed(segment):
+            if segment.repeats and not self.is_checkpointed(segment):
                 blocks = blocks + count
         return one * blocks * self._chunks() // self.parallel.virtual

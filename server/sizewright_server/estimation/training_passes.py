@@ -42,11 +42,27 @@ class TrainingPasses(TrainingSetup):
                 self._sizes(segment),
                 self.counts[index],
                 self._held_forward(index),
-                self.working.after_forward(index) - self._fetched(segment),
+                self._after_forward(index),
                 after_part=self._after_part(segment),
             )
             for index, segment in enumerate(self.segments)
         ]
+
+    def _after_forward(self, index: int) -> Column:
+        """What stays of a segment beyond its tape; autocast's cache is emptied at the end."""
+        segment = self.segments[index]
+        left = self.working.after_forward(index) - self._fetched(segment)
+        return left - self._cached_casts if segment.role == "head" else left
+
+    @cached_property
+    def _cached_casts(self) -> Column:
+        """Copies of checkpointed blocks' weights that autocast's cache holds to the end."""
+        total = np.zeros_like(self.dp)
+        for segment, count in zip(self.segments, self.counts, strict=True):
+            if self.is_checkpointed(segment):
+                for storage in segment.program.cached:
+                    total = total + count * self._sizes(segment)[storage]
+        return total
 
     def _held_forward(self, index: int) -> Column:
         """Bytes held while a segment runs forward: gathered, exchanged, left from the last step."""
@@ -86,7 +102,7 @@ class TrainingPasses(TrainingSetup):
         return context_bytes(self.layout.context_method, self.dims, self.parallel.cp, width)
 
     def _forward_pass(self, segment: Segment) -> Pass:
-        checkpointed = self._is_checkpointed(segment)
+        checkpointed = self.is_checkpointed(segment)
         return segment.program.checkpointed if checkpointed else segment.program.forward
 
     @property
@@ -130,7 +146,7 @@ class TrainingPasses(TrainingSetup):
         segment = self.segments[index]
         held = self.working.backward(index) + self._exchanged[1] * int(segment.repeats)
         held = held + self._beyond_peak(index)
-        if self._is_checkpointed(segment):
+        if self.is_checkpointed(segment):
             held = held + self.working.recomputing(index)
         # An offloaded input is back before its block runs, and the next one on its way.
         return held + 2 * self._fetched(segment)
@@ -146,11 +162,11 @@ class TrainingPasses(TrainingSetup):
 
     def _after_part(self, segment: Segment) -> str:
         """Where what stays of an instance counts: inputs gone to the host, or gradients."""
-        leaves = self._is_checkpointed(segment) and self._offloads_inputs
+        leaves = self.is_checkpointed(segment) and self._offloads_inputs
         return "hidden-states" if leaves else "reduced-or-gathered"
 
     def _fetched(self, segment: Segment) -> Column:
-        return self._left_for_host * int(self._is_checkpointed(segment))
+        return self._left_for_host * int(self.is_checkpointed(segment))
 
     def _after_backward(self, index: int) -> Column:
         """What stays of a segment's gradients; shards that were there before are not counted twice.
@@ -177,7 +193,7 @@ class TrainingPasses(TrainingSetup):
 
     def _backward_pass(self, segment: Segment) -> Pass:
         program = segment.program
-        if self._is_checkpointed(segment):
+        if self.is_checkpointed(segment):
             return program.recompute_accumulating if self.adds_in_place else program.recompute
         return program.backward_accumulating if self.adds_in_place else program.backward
 

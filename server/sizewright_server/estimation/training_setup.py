@@ -239,7 +239,8 @@ class TrainingSetup:
         compiled = COMPILED if self.training.kernels.compile != "none" else ""
         return self.training.checkpoint_policy.selective + compiled
 
-    def _is_checkpointed(self, segment: Segment) -> bool:
+    def is_checkpointed(self, segment: Segment) -> bool:
+        """Whether a segment's blocks are recomputed in the backward pass."""
         return segment.repeats and segment.recomputed and self._recomputes
 
     def _sizes(self, segment: Segment) -> Column:

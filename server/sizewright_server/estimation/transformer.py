@@ -50,6 +50,7 @@ class Block:
         out = getattr(self, f"_{self.style.order.replace('-', '_')}")(x)
         if self.style.convolution and self.style.first:
             out = convolved(self.ops, self.style, self.mode, x, out)
+        out = self._clamped_at_end(out)
         self.tape.hold(x, *self.attention.held, *before)
         if self.style.position_bias == "t5" and self.style.first and not self.mode.training:
             stack = "decoder" if self.style.causal else "encoder"
@@ -160,7 +161,18 @@ class Block:
         with self.tape.within("residual"):
             if self.style.residual_scale:
                 y = self.ops.scale(y)
-            return self.ops.add(x, y)
+            out = self.ops.add(x, y)
+            return self.ops.clamp(out) if self._clamps("sums") else out
+
+    def _clamps(self, where: str) -> bool:
+        types = self.mode.types
+        return self.style.clamps == where and types.float16 and not types.autocast
+
+    def _clamped_at_end(self, out: Value) -> Value:
+        infinite = self._clamps("encoder-infinite") and self.mode.types.traced
+        if self.style.causal or not (infinite or self._clamps("encoder")):
+            return out
+        return self.ops.clamp(out)
 
 
 def residual_itemsize(style: Style, mode: Mode) -> int:

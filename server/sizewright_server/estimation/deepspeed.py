@@ -24,8 +24,9 @@ class DeepSpeedWorkingSet(WorkingSet):
     def buffers(self) -> Buffers:
         """The reduction buckets, where they are not stated from transformers' `auto` to 5e8.
 
-        Stage 1 flattens one bucket of gradients at a time; stage 2 allocates its buckets whole,
-        two with overlap_comm; stage 3 one, and a concatenation of it to reduce.
+        Stages 1 and 2 allocate their buckets whole, two with overlap_comm (stage_1_and_2.py,
+        setup_buckets); stage 3 one, and a concatenation of it to reduce. Without
+        contiguous_gradients one bucket of gradients at a time is flattened.
         """
         bounds = [self._buckets(bound) for bound in ("low", "value", "high")]
         return Buffers(bounds[1], bounds[1] - bounds[0], bounds[2] - bounds[1])
@@ -42,7 +43,7 @@ class DeepSpeedWorkingSet(WorkingSet):
         second = size * width * (1 + int(overlap))
         third = size * width + flattened
         zero = self.layouts.zero
-        made = np.where(zero == 1, flattened, np.where(zero == 2, second, third))
+        made = np.where(zero == 3, third, second)
         if not given.contiguous_gradients:
             made = flattened
         return np.where(self.layouts.shard > 1, made, 0)

@@ -46,8 +46,8 @@ def question(seed: int) -> Json:
     asked = draw.choice(kinds)(draw)
     asked["constraints"] = constraints(draw)
     asked["maxResults"] = draw.choice((1, 5, 20))
-    if "fit" not in asked["workload"] and "serving" not in str(asked) and draw.random() < 0.2:
-        asked["objective"] = "OBJECTIVE_COST_PER_JOB"
+    if "fit" not in asked["workload"] and "serving" not in str(asked) and draw.random() < 0.3:
+        asked["objective"] = draw.choice(("OBJECTIVE_COST_PER_JOB", "OBJECTIVE_TIME"))
         asked["job"] = {"samples": str(draw.choice((10_000, 5_000_000)))}
         if draw.random() < 0.5:
             asked["constraints"]["maxCostPerJobNanosUsd"] = str(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -25,6 +27,24 @@ TODAY = date(2026, 11, 24)
 RECOMMEND = "/sizewright.v1.SizingService/Recommend"
 #: Plans of a front that are shown.
 MOST_ON_FRONT = 10
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What plans are ranked by: of a way that was looked at, of a plan that is shown, rounded."""
+
+    slow: Callable[[Way], float]
+    shown: Callable[[Any], float]
+    rounded: float
+
+
+GOALS = {
+    "": Goal(lambda way: way.nanos, lambda plan: float(plan.cost_per_hour_nanos_usd), 0),
+    "OBJECTIVE_COST_PER_JOB": Goal(
+        lambda way: way.job_nanos, lambda plan: float(plan.cost_per_job_nanos_usd), 1
+    ),
+    "OBJECTIVE_TIME": Goal(lambda way: way.hours, lambda plan: float(plan.job_hours.best_hours), 0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +88,24 @@ def hold_against_every_offer(seed: int, app: Sizing, offers: list[Offer]) -> Non
     answer = sizing_service_pb2.RecommendResponse.FromString(sent)
     ways = list(slow.ways(offers))
 
-    by_job = asked.get("objective") == "OBJECTIVE_COST_PER_JOB"
-    _hold_the_list(answer, ways, asked["maxResults"], by_job=by_job)
+    goal = GOALS[asked.get("objective", "")]
+    _hold_the_list(answer, ways, asked["maxResults"], goal)
     _hold_the_counts(answer, ways)
     _hold_the_front(answer, ways)
 
 
-def _value(way: Way, *, by_job: bool) -> float:
-    return way.job_nanos if by_job else way.nanos
-
-
-def _hold_the_list(answer: Any, ways: list[Way], most: int, *, by_job: bool) -> None:
+def _hold_the_list(answer: Any, ways: list[Way], most: int, goal: Goal) -> None:
     best: dict[str, float] = {}
     for way in ways:
-        value = _value(way, by_job=by_job)
+        value = goal.slow(way)
         best[way.offer.name] = min(value, best.get(way.offer.name, value))
     fitting = [p for p in answer.recommendations if p.verdict == plan_pb2.VERDICT_FITS]
-    shown = [p.cost_per_job_nanos_usd if by_job else p.cost_per_hour_nanos_usd for p in fitting]
+    shown = [goal.shown(plan) for plan in fitting]
     finite = sorted(value for value in best.values() if value < float("inf"))
 
-    assert shown == pytest.approx(finite[:most], rel=1e-9, abs=1)
+    assert shown == pytest.approx(finite[:most], rel=1e-9, abs=goal.rounded)
     for plan, value in zip(fitting, shown, strict=True):
-        assert value == pytest.approx(best[plan.offer.name], rel=1e-9, abs=1)
+        assert value == pytest.approx(best[plan.offer.name], rel=1e-9, abs=goal.rounded)
         nodes = {w.nodes for w in ways if w.offer.name == plan.offer.name}
         assert plan.node_count in nodes
 

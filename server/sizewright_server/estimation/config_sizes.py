@@ -1,0 +1,257 @@
+"""Reads the sizes of one Hugging Face configuration by its family's entry in `families.json`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sizewright_server.estimation.architecture import Sizes
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+
+#: Configuration keys by the size they give, unless the family says otherwise.
+COMMON_KEYS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "vocab": "vocab_size",
+    "positions": "max_position_embeddings",
+    "token_types": "type_vocab_size",
+    "embedding": "embedding_size",
+    "activation": "hidden_act",
+    "attention_dropout": "attention_dropout",
+    "hidden_dropout": "hidden_dropout",
+    "embedding_dropout": "embedding_dropout",
+    "experts_per_token": "num_experts_per_tok",
+}
+
+
+class ConfigSizes:
+    """Reads the numbers of one configuration; collects what is wrong."""
+
+    def __init__(self, config: dict[str, Any], family: dict[str, Any], field: str) -> None:
+        self.config = {**family.get("defaults", {}), **_stated(config)}
+        self.family = family
+        self.field = field
+        self.keys = {**COMMON_KEYS, **family.get("keys", {})}
+        self.problems: list[str] = []
+        #: The images' size where the run states one.
+        self.image_size: int | None = None
+
+    def refuse_if_wrong(self) -> None:
+        """Raises UnsupportedWorkload when anything was wrong."""
+        if self.problems:
+            raise UnsupportedWorkload(*(Violation(self.field, text) for text in self.problems))
+
+    def sizes(self) -> Sizes:
+        """The numbers, with the family's rules for what a configuration leaves out."""
+        hidden, heads = self._size("hidden"), self._size("heads")
+        head_dim = self._optional("head_dim") or self._divide(hidden, heads)
+        made = Sizes(
+            layers=self._size("layers"),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=self._kv_heads(heads),
+            head_dim=head_dim,
+            ffn=self._optional("ffn") or self._ffn(hidden),
+            vocab=self._size("vocab") if self.keys["vocab"] else 1,
+            position_rows=self._position_rows(),
+            token_types=self._optional("token_types") or 0,
+            embedding=self._optional("embedding") or hidden,
+            rotary_dim=self._rotary_dim(head_dim),
+            attention_dropout=self._probability("attention_dropout"),
+            hidden_dropout=self._probability("hidden_dropout"),
+            embedding_dropout=self._probability("embedding_dropout"),
+            buckets=self._buckets(),
+            label_count=self._labels(),
+        )
+        more: dict[str, Any] = self._patch_sizes() | self._expert_sizes() | self._latent_sizes()
+        return replace(made, **more)
+
+    def decoder_sizes(self, encoder: Sizes) -> Sizes:
+        """The decoder's numbers where they have keys of their own."""
+        heads = self._optional("decoder_heads") or encoder.heads
+        return replace(
+            encoder,
+            layers=self._optional("decoder_layers") or encoder.layers,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=encoder.heads * encoder.head_dim // heads,
+            ffn=self._optional("decoder_ffn") or encoder.ffn,
+            position_rows=self._position_rows("decoder_positions") or encoder.position_rows,
+        )
+
+    def _buckets(self) -> int:
+        """Rows of the table of relative positions; DeBERTa's covers both directions."""
+        if self.family["style"].get("disentangled", "none") == "none":
+            return self._optional("buckets") or 0
+        for key in ("position_buckets", "max_relative_positions", "max_position_embeddings"):
+            stated = self._at(key)
+            if isinstance(stated, int) and stated > 0:
+                return 2 * stated
+        self.problems.append("position_buckets is missing")
+        return 2
+
+    def _labels(self) -> int:
+        """Labels of a classifier: stated as a count or as a table of names."""
+        stated = self.config.get("num_labels")
+        named = self.config.get("id2label")
+        if isinstance(stated, int) and stated > 0:
+            return stated
+        return len(named) if isinstance(named, dict) and named else 2
+
+    def _patch_sizes(self) -> dict[str, int]:
+        if "mel_bins" in self.keys:
+            bins, frames = self._size("mel_bins"), self._size("positions")
+            return {"patches": frames, "patch_values": 3 * bins, "pixels": 2 * frames * bins}
+        if "patch_size" not in self.keys:
+            return {}
+        patch, channels = self._size("patch_size"), self._optional("channels") or 3
+        image = self.image_size or self._size("image_size")
+        side = image // patch
+        special = int(self.family.get("special_tokens", 1))
+        return {
+            "patches": side * side,
+            "special_tokens": special,
+            "patch_values": channels * patch * patch,
+            "pixels": channels * image * image,
+        }
+
+    def _expert_sizes(self) -> dict[str, int]:
+        if not self.family["style"].get("experts"):
+            return {}
+        ffn = self._size("expert_ffn")
+        shared = self._optional("shared_ffn") if "shared_ffn" in self.keys else None
+        if "shared_experts" in self.keys:
+            shared = (self._optional("shared_experts") or 0) * ffn
+        return {
+            "experts": self._size("experts"),
+            "experts_per_token": self._size("experts_per_token"),
+            "expert_ffn": ffn,
+            "shared_ffn": shared or 0,
+        }
+
+    def _latent_sizes(self) -> dict[str, int]:
+        if not self.family["style"].get("latent"):
+            return {}
+        return {
+            "query_rank": self._optional("query_rank") or 0,
+            "latent_rank": self._size("latent_rank"),
+            "latent_rotary": self._size("latent_rotary"),
+            "latent_plain": self._size("latent_plain"),
+            "value_dim": self._size("value_dim"),
+        }
+
+    def _at(self, key: str) -> Any:
+        """The value of a key, which may lead through nested objects: `attn_config.kv_n_heads`."""
+        if key in self.config:
+            return self.config[key]
+        value: Any = self.config
+        for part in key.split("."):
+            if not isinstance(value, dict) or value.get(part) is None:
+                return None
+            value = value[part]
+        return value
+
+    def _size(self, name: str) -> int:
+        value = self._optional(name)
+        if value is None:
+            self.problems.append(f"{self.keys[name]} is missing")
+            return 1
+        return value
+
+    def _optional(self, name: str) -> int | None:
+        if name not in self.keys:
+            return None
+        value = self._at(self.keys[name])
+        if value is None or (value == 0 and name in MAY_BE_ZERO):
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+            self.problems.append(f"{self.keys[name]} must be a whole number above 0, not {value!r}")
+            return 1
+        return value
+
+    def _probability(self, name: str) -> float:
+        value = self._at(self.keys[name])
+        if value is None:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            self.problems.append(f"{self.keys[name]} must be from 0 to below 1, not {value!r}")
+            return 0.0
+        return float(value)
+
+    def _divide(self, hidden: int, heads: int) -> int:
+        if hidden % heads:
+            self.problems.append(
+                f"{self.keys['hidden']} {hidden} is not a multiple of {self.keys['heads']} {heads}"
+            )
+        return max(1, hidden // heads)
+
+    def _kv_heads(self, heads: int) -> int:
+        grouped = self.family.get("kv_heads_if")
+        if self.family.get("one_kv_head_if") and not (grouped and self._at(grouped)):
+            return 1 if self._at(self.family["one_kv_head_if"]) else heads
+        kv_heads = self._optional("kv_heads") or heads
+        if heads % kv_heads:
+            self.problems.append(
+                f"{self.keys['heads']} {heads} is not a multiple of "
+                f"{self.keys['kv_heads']} {kv_heads}"
+            )
+        return kv_heads
+
+    def _ffn(self, hidden: int) -> int:
+        if "ffn_ratio" in self.family:
+            return self._scaled_ffn(hidden)
+        multiple: int | None = self.family.get("ffn_multiple")
+        if multiple is None:
+            self.problems.append(f"{self.keys['ffn']} is missing")
+            return 1
+        return multiple * hidden
+
+    def _scaled_ffn(self, hidden: int) -> int:
+        """A stated multiple of the width; gated layers take two thirds, in steps of 8 (DINOv2)."""
+        width = int(hidden * float(self._at(self.family["ffn_ratio"]) or 4))
+        if self.family.get("swiglu") and self._at(self.family["swiglu"]):
+            return (int(width * 2 / 3) + 7) // 8 * 8
+        return width
+
+    def _position_rows(self, name: str = "positions") -> int:
+        style = self.family["style"]
+        counted = style["positions"] == "learned" or style.get("position_buffer")
+        if not counted or name not in self.keys:
+            return 0
+        if "patch_size" in self.keys:
+            made = self._patch_sizes()
+            return made["patches"] + made["special_tokens"]
+        extra: int = self.family.get("extra_position_rows", 0)
+        return self._size(name) + extra
+
+    def _rotary_dim(self, head_dim: int) -> int:
+        if "rotary_dim" in self.keys:
+            return self._optional("rotary_dim") or head_dim
+        for key in self.family.get("rotary_fraction", ()):
+            stated = self._at(key)
+            if stated is not None:
+                return int(head_dim * float(stated))
+        return head_dim
+
+
+#: Sizes that say "none of it" with 0.
+MAY_BE_ZERO = frozenset(
+    {
+        "convolution",
+        "token_types",
+        "shared_experts",
+        "shared_ffn",
+        "query_rank",
+        "kv_heads",
+        "rotary_dim",
+    }
+)
+
+
+def _stated(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without its nulls: null means not stated."""
+    return {key: value for key, value in config.items() if value is not None}

@@ -117,6 +117,11 @@ class Catalog(Texts):
         return [known.get(name) for name in self.device_names]
 
     @cached_property
+    def askable_devices(self) -> list[str]:
+        """The names a question may use: those of the offers and those of the device table."""
+        return sorted({*self.device_names, *devices()})
+
+    @cached_property
     def _type_numbers(self) -> dict[tuple[str, str], int]:
         providers = [self.providers[i] for i in self.types.provider.tolist()]
         return {key: i for i, key in enumerate(zip(providers, self.type_names, strict=True))}

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.devices import devices
 from sizewright_catalog.home import Home
 from sizewright_catalog.published import (
     Published,
@@ -245,13 +246,12 @@ class Sizing:
             return (f"{made.check.refusal}.",)
         return reasons_of(question.target, made.check.choice)
 
-    def _device(self, name: str | None) -> Device | None:
+    @staticmethod
+    def _device(name: str | None) -> Device | None:
         """The device of a name. Raises UnsupportedWorkload for one that nothing runs on."""
         if name is None:
             return None
-        device: Device | None = dict(
-            zip(self.catalog.device_names, self.catalog.devices, strict=True)
-        )[name]
+        device = devices().get(name)
         reason = "is not in the device table" if device is None else unsupported_reason(device)
         if device is None or reason:
             raise UnsupportedWorkload(Violation("device", reason))

@@ -12,6 +12,7 @@ from sizewright.v1 import (
     plan_pb2,
     sizing_service_pb2,
 )
+from sizewright_catalog.catalog import Catalog
 from sizewright_client import SizingClient
 
 LLAMA3_8B_PARAMETERS = 8_030_261_248
@@ -63,6 +64,17 @@ def test_the_device_named_narrows_the_interval(client: SizingClient) -> None:
 
     assert anywhere.low_bytes <= there.low_bytes
     assert there.high_bytes < anywhere.high_bytes
+
+
+def test_a_device_that_nobody_offers_may_be_named(client: SizingClient) -> None:
+    request = sizing_service_pb2.EstimateRequest(workload=example("bert-base-finetune").workload)
+    request.device = "H20"
+
+    peak = client.estimate(request).estimate.pools[0].peak
+    request.device = "H100-SXM"
+
+    assert "H20" not in Catalog.load().device_names
+    assert client.estimate(request).estimate.pools[0].peak == peak
 
 
 def test_recommendations_come_cheapest_first_and_fit_with_their_reasons(

@@ -56,8 +56,9 @@ def read_estimate(
         value = getattr(message, name)
         if not 0 <= value <= MAX_GPUS:
             problems.append(Violation(name, f"must be from 0 to {MAX_GPUS:,}, not {value}"))
-    if message.device and message.device not in catalog.device_names:
-        problems.append(Violation("device", one_of("device", message.device, catalog.device_names)))
+    known = catalog.askable_devices
+    if message.device and message.device not in known:
+        problems.append(Violation("device", one_of("device", message.device, known)))
     if problems or workload is None:
         raise RequestInvalid(problems)
     return EstimateQuestion(
@@ -77,7 +78,7 @@ def read_recommend(
         words = one_of("objective", str(message.objective), list(OBJECTIVES.values()))
         problems.append(Violation("objective", words))
     techniques = read_techniques(message, problems)
-    job = read_job(message, catalog.device_names, problems)
+    job = read_job(message, catalog.askable_devices, problems)
     if objective in ("cost-per-job", "time") and not message.HasField("job"):
         problems.append(Violation("job", f"is required by the objective {objective!r}"))
     if message.constraints.max_cost_per_job_nanos_usd > 0 and not message.HasField("job"):
@@ -139,8 +140,8 @@ def read_constraints(
     names = _Names(message, problems)
     providers = names.read("providers", catalog.providers, "provider")
     regions = names.read("regions", catalog.regions, "region")
-    devices = names.read("devices", catalog.device_names, "device")
-    excluded = names.read("exclude_devices", catalog.device_names, "device")
+    devices = names.read("devices", catalog.askable_devices, "device")
+    excluded = names.read("exclude_devices", catalog.askable_devices, "device")
     zones = names.read("zones", None, "zone")
     types = names.read("instance_types", None, "instance type")
     cpus = names.read("cpu_architectures", list(CPU_ARCHITECTURES), "architecture")

@@ -1,0 +1,42 @@
+"""One question computes at a time, and no short one waits for a long one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from running_server import example, long_batch, open_channel, running, target_of
+from sizewright.v1.sizing_service_pb2_grpc import SizingServiceStub
+from sizewright_server.turns import Turns
+
+
+def test_a_turn_that_does_not_come_in_time_is_an_error_and_is_not_taken_later() -> None:
+    turns = Turns()
+    with turns.taken(long=False, seconds=1):
+        with pytest.raises(TimeoutError), turns.taken(long=False, seconds=0.01):
+            raise AssertionError("two questions compute at once")
+        with turns.taken(long=True, seconds=0.01):
+            pass
+
+    with turns.taken(long=False, seconds=0.01):
+        pass
+
+
+def test_a_turn_is_given_back_by_a_question_that_fails() -> None:
+    turns = Turns()
+    with pytest.raises(KeyError), turns.taken(long=True, seconds=1):
+        raise KeyError
+
+    with turns.taken(long=True, seconds=0.01):
+        pass
+
+
+def test_a_short_question_is_answered_while_a_long_one_is_worked_on() -> None:
+    with running() as server, open_channel(target_of(server)) as channel:
+        stub: Any = SizingServiceStub(channel)
+        batch = stub.BatchRecommend.future(long_batch(), timeout=60)
+
+        assert stub.Recommend(example("llama3-8b-sft"), timeout=30).recommendations
+        assert not batch.done()
+        assert len(batch.result().results) == 128

@@ -1,11 +1,12 @@
-"""Prints one rank's exact tensor memory under DDP, FSDP1 or FSDP2.
+"""Prints one rank's exact tensor memory under FSDP1 or FSDP2.
 
-A fake process group stands in for the other ranks: collectives return at once, with tensors of the
-right sizes, so that a rank allocates and frees what it would beside real ones. A row is that of
-`trace_model.py` with the layout under `dist`:
+DDP is left out: its reducer is C++ and needs real tensors. A fake process group stands in for the
+other ranks: collectives return at once, with tensors of the right sizes, so that a rank allocates
+and frees what it would beside real ones. A row is that of `trace_model.py` with the layout under
+`dist`:
 
     {"library": "fsdp2", "ranks": 8, "shard": 4, "reshard": true, "param_dtype": "bf16",
-     "reduce_dtype": "fp32", "wrap": "block-and-tables", "bucket_view": false, ...}
+     "reduce_dtype": "fp32", "wrap": "block-and-tables", ...}
 """
 
 from __future__ import annotations
@@ -190,31 +191,7 @@ def fsdp1(model: Any, layout: dict[str, Any]) -> Any:
     )
 
 
-def ddp(model: Any, layout: dict[str, Any]) -> Any:
-    """DistributedDataParallel."""
-    with mock.patch.object(
-        torch.nn.parallel.distributed, "_verify_param_shape_across_processes", return_value=None
-    ):
-        wrapped = torch.nn.parallel.DistributedDataParallel(
-            model,
-            gradient_as_bucket_view=layout.get("bucket_view", False),
-            bucket_cap_mb=layout.get("bucket_cap_mb"),
-        )
-    # DDP checks annotations of a hook, which a lambda has none of.
-    # Its statistics read clocks of the GPU.
-    wrapped.logger = mock.MagicMock()
-    wrapped.register_comm_hook(None, lambda _state, bucket: at_once(bucket))
-    return wrapped
-
-
-def at_once(bucket: Any) -> torch.futures.Future[torch.Tensor]:
-    """A reduction that is done, since a fake process group's result is nothing."""
-    future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
-    future.set_result(bucket.buffer())
-    return future
-
-
-LIBRARIES = {"fsdp2": fsdp2, "fsdp1": fsdp1, "ddp": ddp}
+LIBRARIES = {"fsdp2": fsdp2, "fsdp1": fsdp1}
 
 
 def trace_sharded(workload: dict[str, Any]) -> tuple[dict[str, Any], MemoryTrace]:

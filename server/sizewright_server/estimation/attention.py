@@ -100,6 +100,7 @@ class Attention:
         masked = masked or mode.cache == "static"
         # A static cache's first pass has no mask to hide its empty rows: they are cut off.
         cut = mode.cache == "new" and not (masked or mode.attention == "eager" or style.eager_only)
+        cut = cut or (mode.cache == "new" and self._cuts_window)
         return Scores(
             "S" if cut else "C",
             masked=masked,
@@ -198,14 +199,21 @@ class Attention:
             if kind == "dynamic":
                 self.cached.append(self.ops.copy(x, ("B", keys, width)))
                 return self.cached[-1]
-            shape = ("B", "M" if keys == "C" else keys, width)
+            cut = kind == "new" and self._cuts_window
+            shape = ("B", "W" if cut else "M" if keys == "C" else keys, width)
             if kind == "static":
                 kept = self.tape.external(shape, x.itemsize)
             else:
                 kept = self.tape.value(shape, x.itemsize, needs_grad=False)
                 self.cached.append(kept)
             self.tape.record((x,), (kept,))
-            return kept
+            # A prompt longer than the window is read as it is; its last tokens stay.
+            return x if cut else kept
+
+    @property
+    def _cuts_window(self) -> bool:
+        """A static cache of a layer whose window is shorter than the prompt."""
+        return self.style.sliding and self.mode.windowed and self.style.causal
 
     def _cache_in_training(self, x: Value, keys: str) -> Value:
         """A cache nobody reads again: the model's output has it until the step is over."""

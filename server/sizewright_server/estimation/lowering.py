@@ -194,6 +194,7 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "LROT2": sizes.latent_rotary // 2,
         "KVA": sizes.latent_rank + sizes.latent_rotary,
         "G": sizes.patches,
+        "W": sizes.window,
         "SPECIAL": sizes.special_tokens,
         "PC": sizes.patch_values,
         "PIX": sizes.pixels,
@@ -259,7 +260,7 @@ class Dims:
                 made |= dict.fromkeys(("S", "C", "KEPT"), tokens)
             if "C" in made:
                 # Scores with one more column beside those of the keys.
-                made["C1"] = made["C"] + 1
+                made |= {"C1": made["C"] + 1, "S1": made["S"] + 1}
             self._made[sizes] = made
         return self._made[sizes]
 

@@ -29,8 +29,9 @@ def world(seed: int, offers: int, dear: int) -> tuple[Any, Any]:
         which = np.nonzero(random.random(KINDS + 2) < 0.6)[0]
         hours = random.integers(1, 9, len(which)).astype(np.float64)
         levels[nodes].offer(which, hours, 0, nodes, np.zeros(len(which), dtype=np.int64))
-    nanos = np.sort(random.integers(1, dear, offers))
-    kind = random.integers(0, KINDS, offers)
+    # Much the same prices, and kinds that begin late: the best is often not among the cheapest.
+    nanos = np.sort(random.integers(max(1, dear * 2 // 3), dear, offers))
+    kind = random.permutation(KINDS)[np.sort(random.integers(0, KINDS, offers))]
     competitors = SimpleNamespace(
         kinds=SimpleNamespace(kinds=range(KINDS + 2)),
         kind=kind,

@@ -29,6 +29,8 @@ CPU_ARCHITECTURES = ("x86_64", "arm64")
 MIB = 2**20
 GIB = 2**30
 NANOS = 10**9
+#: Megabits of a gigabit.
+MBPS_OF_GBPS = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,12 @@ from datetime import date
 import numpy as np
 
 from sizewright_catalog.catalog import EPOCH_DAY, Ints
-from sizewright_catalog.values import CPU_ARCHITECTURES, PRICE_KINDS, TERMS
+from sizewright_catalog.values import CPU_ARCHITECTURES, MBPS_OF_GBPS, PRICE_KINDS, TERMS
 from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.plan import Constraints, Rejection
 
 SPOT = TERMS.index("spot")
-#: Megabits of a gigabit.
-MBPS = 1000
 
 
 def eligible(
@@ -123,7 +121,7 @@ def _node_checks(index: OfferIndex, asked: Constraints) -> Iterator[tuple[str, I
         mbps = index.network_mbps
         yield "network-unknown", mbps >= 0, "do not say how fast their network is"
         words = f"hold up less than {asked.min_network_gbps:g} Gbit/s between nodes"
-        yield "network", mbps >= asked.min_network_gbps * MBPS, words
+        yield "network", mbps >= asked.min_network_gbps * MBPS_OF_GBPS, words
 
 
 def _interruption_checks(index: OfferIndex, asked: Constraints) -> Iterator[tuple[str, Ints, str]]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sizewright_catalog.values import InstanceType, Machine, Network
+from sizewright_catalog.values import MBPS_OF_GBPS, InstanceType, Machine, Network
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.kinds import node_kind
 from sizewright_server.planning.plan import Choice
 from sizewright_server.planning.throughput import ModelledHours, speed_of
 
-#: Megabits of a gigabit.
-MBPS = 1000
 #: A plan that waits for longer than it computes is told so.
 MOSTLY_WAITING = 0.5
 
@@ -29,7 +27,7 @@ def network_reasons(target: InstanceType | Machine, nodes: int) -> tuple[str, ..
 
 
 def _speed(known: Network) -> str:
-    return "no known speed" if known.mbps is None else f"{known.mbps / MBPS:,g} Gbit/s"
+    return "no known speed" if known.mbps is None else f"{known.mbps / MBPS_OF_GBPS:,g} Gbit/s"
 
 
 def network_notices(target: InstanceType | Machine, choice: Choice) -> Iterator[Notice]:

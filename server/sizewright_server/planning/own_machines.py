@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizewright_catalog.values import Machine
+from sizewright_catalog.values import MBPS_OF_GBPS, Machine
 from sizewright_server.planning.plan import Constraints, Rejection
 
-#: Megabits of a gigabit.
-MBPS = 1000
 GB = 10**9
 
 
@@ -64,6 +62,6 @@ def _failed_network(machine: Machine, asked: Constraints) -> tuple[str, str] | N
         return "fabric", f"has no {' or '.join(asked.fabrics)} between nodes"
     if asked.min_network_gbps and mbps is None:
         return "network-unknown", "does not say how fast its network is"
-    if mbps is not None and mbps < asked.min_network_gbps * MBPS:
+    if mbps is not None and mbps < asked.min_network_gbps * MBPS_OF_GBPS:
         return "network", f"holds up less than {asked.min_network_gbps:g} Gbit/s between nodes"
     return None

@@ -9,11 +9,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sizewright.v1 import catalog_pb2 as pb
-from sizewright_catalog.values import InstanceType, Interruption, Machine, Network, Offer
+from sizewright_catalog.values import (
+    MBPS_OF_GBPS,
+    InstanceType,
+    Interruption,
+    Machine,
+    Network,
+    Offer,
+)
 
 SECONDS_PER_DAY = 86_400
-#: Megabits of a gigabit.
-MBPS = 1000
 
 TERM_NUMBERS = {
     "on-demand": pb.PURCHASE_TERM_ON_DEMAND,
@@ -85,7 +90,7 @@ def network_message(value: Network | None) -> pb.Network | None:
     """How nodes reach each other; None where nobody says."""
     if value is None:
         return None
-    gbps = None if value.mbps is None else value.mbps / MBPS
+    gbps = None if value.mbps is None else value.mbps / MBPS_OF_GBPS
     return pb.Network(bandwidth_gbps=gbps, fabric=value.fabric, source=value.source)
 
 

@@ -18,10 +18,9 @@ from sizewright_catalog.capacity import (
 from sizewright_catalog.devices import find_device
 from sizewright_catalog.owned.library import MachineModel, find_model
 from sizewright_catalog.owned.ownership import cost_per_hour_nanos_usd
-from sizewright_catalog.values import Device, Machine, Network, Overhead
+from sizewright_catalog.values import MBPS_OF_GBPS, Device, Machine, Network, Overhead
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.wire import models
-from sizewright_server.wire.machines import MBPS
 from sizewright_server.wire.ownership import NO_LIFETIME, read_ownership
 from sizewright_server.wire.violations import echoed, from_pydantic
 
@@ -71,7 +70,7 @@ def _network(section: models.NetworkSection | None) -> Network | None:
     if section is None:
         return None
     gbps = section.bandwidth_gbps
-    mbps = None if gbps is None else round(gbps * MBPS)
+    mbps = None if gbps is None else round(gbps * MBPS_OF_GBPS)
     return Network(mbps, section.fabric, "stated by its owner")
 
 

@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sizewright_catalog.values import Network
+from sizewright_catalog.values import MBPS_OF_GBPS, Network
 
 SOURCE = "EC2 DescribeInstanceTypes"
 #: "25 Gigabit", "4x 100 Gigabit", "12.5 Gigabit"; not "Up to 10 Gigabit", which does not hold.
 HELD = re.compile(r"^(?:(\d+)x )?(\d+(?:\.\d+)?) Gigabit$")
-MBPS = 1000
 
 
 def network(performance: str, baseline_gbps: float | None, *, efa: bool) -> Network:
@@ -24,7 +23,7 @@ def network(performance: str, baseline_gbps: float | None, *, efa: bool) -> Netw
     figures = [] if baseline_gbps is None else [baseline_gbps]
     if held:
         figures.append(int(held[1] or 1) * float(held[2]))
-    mbps = round(min(figures) * MBPS) if figures else None
+    mbps = round(min(figures) * MBPS_OF_GBPS) if figures else None
     return Network(mbps, "efa" if efa else "ethernet", SOURCE)
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sizewright_server.estimation import megatron, megatron_heads, megatron_stacks
+from sizewright_server.estimation import megatron_block, megatron_heads, megatron_stacks
 from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import (
     Architecture,
@@ -48,7 +48,7 @@ LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
     "block": lambda style, _head, mode: Block(style, mode).lower(),
     "head": lower_head,
     "megatron-embedding": lambda style, _head, mode: megatron_heads.lower_embedding(style, mode),
-    "megatron-block": lambda style, _head, mode: megatron.lower_block(style, mode),
+    "megatron-block": lambda style, _head, mode: megatron_block.lower_block(style, mode),
     "megatron-head": megatron_heads.lower_head,
     "megatron-encoder-embedding": lambda style, _head, mode: (
         megatron_stacks.lower_encoder_embedding(style, mode)

@@ -23,7 +23,6 @@ from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.ops import BYTE, FP32, Ops
 from sizewright_server.estimation.pointwise import BOOL
 from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
-from sizewright_server.estimation.transformer import STATES
 
 #: Linear layers by the names that people give to those which Megatron Core joins.
 ADAPTED = {
@@ -292,59 +291,3 @@ class Layers:
             self.tape.record((x,), (kept,))
         self.tape.record((x, kept), (out,), saves=(kept,), backward=backward)
         return out
-
-
-def lower_block(style: Style, mode: Mode) -> Tape:
-    """One layer: norm, attention, sum (twice in a decoder of two stacks); norm, MLP, sum."""
-    layers = Layers(style, mode, "block")
-    tape = layers.tape
-    x = tape.input(mode.stream, layers.width, needs_grad=True)
-    middle = _summed(layers, _attention(layers, x), x)
-    if style.cross_attention:
-        shape = ("B", "X", "H")
-        if style.last:
-            memory = tape.borrow_last(STATES, shape, layers.width)
-        else:
-            memory = tape.borrow(STATES, shape, layers.width, needs_grad=True)
-        middle = _summed(layers, _attention(layers, middle, memory), middle)
-    tape.finish(_summed(layers, _feed_forward(layers, middle), middle))
-    return tape
-
-
-def _attention(layers: Layers, x: Value, memory: Value | None = None) -> Value:
-    """Norm and attention. A norm of its own may be made again when attention's backward begins."""
-    separate = layers.style.latent or layers.mode.separate_norms
-    remade, start = layers.remade("layernorm", of=separate), layers.here
-    with layers.tape.within("norm"):
-        normed = layers.norm(x)
-    remade.stop()
-    stop = layers.here
-    out = layers.attention(normed, memory)
-    layers.moved(start, stop + remade.close())
-    return out
-
-
-def _feed_forward(layers: Layers, x: Value) -> Value:
-    """Norm and feed-forward, or experts. A whole module is made again from what it is given: for a
-    dense layer of Transformer Engine that is the norm's input."""
-    sparse = layers.style.experts
-    separate = sparse or layers.mode.separate_norms
-    start = layers.here
-    fused = layers.remade("mlp", of=not separate)
-    remade = layers.remade("layernorm", of=separate)
-    with layers.tape.within("norm"):
-        normed = layers.norm(x)
-    remade.stop()
-    stop = layers.here
-    module = layers.remade("moe" if sparse else "mlp", of=separate)
-    out = layers.feed_forward(normed)
-    for region in (module, fused):
-        region.stop()
-        stop += region.close() * (region is fused)
-    layers.moved(start, stop + remade.close())
-    return out
-
-
-def _summed(layers: Layers, x: Value, residual: Value) -> Value:
-    with layers.tape.within("residual"):
-        return layers.dropout_add(x, residual)

@@ -34,13 +34,18 @@ soak: $(STAMP) ## the long load run; SOAK_SECONDS=600 for ten minutes
 	$(BIN)/python -m pytest -q -s -m "long or not long" tests/soak
 
 test-extras: $(STAMP) ## run the tests that need torch, transformers and other tools (gigabytes)
+	$(PYTHON) -m venv .venv-traces
+	.venv-traces/bin/python -m pip install --quiet 'torch==2.13.0' 'transformers==5.23.0' peft
+	.venv-traces/bin/python -m pip install --quiet --requirement requirements.lock
+	.venv-traces/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-traces/bin/python -m pytest -q tests/extras/test_traces_again.py
 	$(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet 'torch==2.13.0' 'transformers==5.23.0'
+	.venv-extras/bin/python -m pip install --quiet 'torch==2.13.0'
 	.venv-extras/bin/python -m pip install --quiet --requirement tests/extras/requirements.txt
 	.venv-extras/bin/python -m pip install --quiet --no-deps --requirement tests/extras/engines.txt
 	.venv-extras/bin/python -m pip install --quiet --requirement requirements.lock
 	.venv-extras/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-extras/bin/python -m pytest -q measure/tests tests/extras
+	.venv-extras/bin/python -m pytest -q tests/extras/test_exports_in_their_tools.py
 
 lint: $(STAMP) ## ruff, mypy, import contracts, buf
 	$(BIN)/ruff check .

@@ -27,7 +27,8 @@ KEPT = ("n_params", "peak_phase", "sdpa_kernels")
 def traced(row: dict[str, Any]) -> dict[str, Any]:
     """The row with what was measured."""
     try:
-        figures, _ = trace_workload(row["workload"])
+        # The category says which head the model has, where it has several.
+        figures, _ = trace_workload({"category": row.get("category")} | row["workload"])
     except Exception as error:  # whatever the model's own code raises is the answer
         return row | {"complaint": f"{type(error).__name__}: {error}"[:300]}
     finally:

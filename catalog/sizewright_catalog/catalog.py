@@ -7,8 +7,6 @@ the snapshot file. Offers are ordered by type and, within a type, by price.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from importlib import resources
@@ -40,18 +38,6 @@ from sizewright_catalog.version_columns import OfferColumns, TypeColumns
 
 Ints = NDArray[Any]
 EPOCH_DAY = date(1970, 1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderStatus:
-    """What a catalog holds of one provider."""
-
-    provider: str
-    offer_count: int
-    instance_type_count: int
-    oldest_price_day: date
-    newest_price_day: date
-    estimated_offer_count: int
 
 
 class Catalog(Texts):
@@ -227,23 +213,6 @@ class Catalog(Texts):
             interruption=self._interruption(index),
             availability=AVAILABILITIES[int(columns.availability[index])],
         )
-
-    def statuses(self) -> Iterator[ProviderStatus]:
-        """What is held of each provider, by name."""
-        owner = self.types.provider[self.offers.type]
-        for number, provider in enumerate(self.providers):
-            mine = owner == number
-            days = self.offers.day[mine]
-            if not len(days):
-                continue
-            yield ProviderStatus(
-                provider=provider,
-                offer_count=int(mine.sum()),
-                instance_type_count=int((self.types.provider == number).sum()),
-                oldest_price_day=EPOCH_DAY + timedelta(days=int(days.min())),
-                newest_price_day=EPOCH_DAY + timedelta(days=int(days.max())),
-                estimated_offer_count=int((self.offers.kind[mine] != 0).sum()),
-            )
 
     def offers_where(
         self,

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sizewright_catalog.provider_status import provider_statuses
 from sizewright_catalog.published import Served
 from sizewright_catalog.refresh.liveness import is_alive
 from sizewright_server.wire.statuses import age_seconds
@@ -49,7 +50,7 @@ class CatalogCollector(Collector):
     def _of_offers(self, served: Served) -> Iterator[Metric]:
         offers = _gauge("offers", "Priced offers")
         oldest = _gauge("oldest_price_timestamp_seconds", "Day of the oldest price")
-        for status in served.catalog.statuses():
+        for status in provider_statuses(served.catalog):
             offers.add_metric([status.provider], status.offer_count)
             day = status.oldest_price_day.toordinal() - 719_163  # of 1970-01-01
             oldest.add_metric([status.provider], day * 86_400)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from tests.accuracy.trace_cases import map_trace
 
-from sizewright_server.estimation.estimator import gpu_columns, prepare
+from sizewright_server.estimation.estimator import prepare
+from sizewright_server.estimation.gpu_peaks import gpu_columns
 from sizewright_server.estimation.replay import replayed_reserved_bytes
 from sizewright_server.estimation.workload import Layout
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from tests.accuracy.trace_cases import map_trace
 
-from sizewright_server.estimation.estimator import gpu_columns, prepare
+from sizewright_server.estimation.estimator import prepare
 from sizewright_server.estimation.frontend import families
+from sizewright_server.estimation.gpu_peaks import gpu_columns
 from sizewright_server.estimation.workload import Layout
 
 ROWS = Path(__file__).parents[1] / "fixtures" / "traces.jsonl"

@@ -9,6 +9,7 @@ import numpy as np
 
 from sizewright_catalog.catalog import EPOCH_DAY
 from sizewright_catalog.devices import devices
+from sizewright_catalog.provider_status import provider_statuses
 from sizewright_catalog.values import MIB, PRICE_KINDS
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def test_there_are_at_least_90_000_priced_offers_over_3_000_types(bundled: Bundl
 
 
 def test_the_three_large_clouds_bring_most_of_them_on_demand_and_spot(bundled: Bundled) -> None:
-    counts = {s.provider: s.offer_count for s in bundled.catalog.statuses()}
+    counts = {s.provider: s.offer_count for s in provider_statuses(bundled.catalog)}
     terms = bundled.catalog.offers.term
 
     assert counts["aws"] >= 30_000

@@ -24,10 +24,8 @@ from sizewright_server.estimation.optimizers import (
 from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.profile import Column, buffer_bytes, elements, round_up
 from sizewright_server.estimation.states import Widths
+from sizewright_server.estimation.tensor_tables import EXPERTS, chosen, expert_rows, tensor_table
 from sizewright_server.estimation.workload import Optimizer
-
-#: The dimension that says how many experts a rank has.
-EXPERTS = "NL"
 
 
 class ModelStates:
@@ -49,10 +47,10 @@ class ModelStates:
         for segment in segments:
             key = (id(segment.program), segment.sizes)
             if key not in tables:
-                tables[key] = _table(segment, dims.of(segment.sizes), count)
+                tables[key] = tensor_table(segment, dims.of(segment.sizes), count)
         self._tensors = [tables[id(s.program), s.sizes] for s in segments]
         self._trained = [segment.program.trained for segment in segments]
-        self._experts = [_expert_rows(segment) for segment in segments]
+        self._experts = [expert_rows(segment) for segment in segments]
         self._has_experts = any(rows.any() for rows in self._experts)
         head = architecture.head
         tied = head.shares_table
@@ -156,7 +154,7 @@ class ModelStates:
     def _state_bytes(self, kind: OptimizerKind, width: int, rank: int) -> list[Column]:
         ways, made = self.layouts.ways(1), []
         for number, segment in enumerate(self.segments):
-            table = _chosen(self._tensors[number], self._trained[number])
+            table = chosen(self._tensors[number], self._trained[number])
             split = self._ways(number, self._trained[number], 1)
             made.append(state_bytes(kind, table, segment.role, ways=split, width=width, rank=rank))
         if self._tied_trained.any():
@@ -286,25 +284,3 @@ class ModelStates:
     def gradient_width(self) -> int:
         """Bytes per element of a gradient as the backward pass makes it."""
         return self.widths.types.trained or self.widths.types.weight
-
-
-def _expert_rows(segment: Segment) -> NDArray[np.bool_]:
-    """Which parameter tensors are of experts that expert-parallel ranks share out."""
-    return np.array([EXPERTS in p.shape for p in segment.program.parameters], dtype=np.bool_)
-
-
-def _table(segment: Segment, dims: dict[str, Column], layouts: int) -> TensorTable:
-    """Every parameter tensor's elements, and its rows and columns as a matrix."""
-    shapes = [parameter.shape for parameter in segment.program.parameters]
-    made = np.empty((2, len(shapes), layouts), dtype=np.int64)
-    for row, shape in enumerate(shapes):
-        made[0, row] = elements(shape[:1], dims)
-        made[1, row] = elements(shape[1:], dims)
-    matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
-    return TensorTable(made[0] * made[1], made[0], made[1], matrix)
-
-
-def _chosen(table: TensorTable, mask: NDArray[np.bool_]) -> TensorTable:
-    return TensorTable(
-        table.elements[mask], table.rows[mask], table.columns[mask], table.is_matrix[mask]
-    )

@@ -159,21 +159,10 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         names.setdefault(storage.part, len(names))
     kinds: dict[tuple[Shape, int], int] = {}
     kind_of = [kinds.setdefault((s.shape, s.itemsize), len(kinds)) for s in storages]
-    released = [
-        Event(-1, value.storage) for value in tape.inputs if not tape.storages[value.storage].saves
-    ]
     parameters = tuple(
         Parameter(p.shape, p.itemsize, p.needs_grad, p.stored) for p in tape.parameters
     )
-    again = [EMPTY_PASS, EMPTY_PASS]
-    if checkpointed:
-        again = [
-            _pass([*recompute_events(tape, policy), *events, *released])
-            for events in (
-                run_backward(tape, recomputed=True).events,
-                run_backward(tape, recomputed=True, accumulating=True).events,
-            )
-        ]
+    again = _recomputed(tape, policy) if checkpointed else [EMPTY_PASS, EMPTY_PASS]
     return Program(
         kinds=Kinds.of(tuple(kinds)),
         kind_of_storage=np.array(kind_of, dtype=np.int64),
@@ -204,6 +193,20 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         kept=tuple((v.shape, v.itemsize) for v in tape.outputs[1:]),
         shared={i: s.shared for i, s in enumerate(storages) if s.shared},
     )
+
+
+def _recomputed(tape: Tape, policy: str) -> list[Pass]:
+    """The backward passes of a block that is recomputed: one alone, and one that accumulates."""
+    released = [
+        Event(-1, value.storage) for value in tape.inputs if not tape.storages[value.storage].saves
+    ]
+    return [
+        _pass([*recompute_events(tape, policy), *events, *released])
+        for events in (
+            run_backward(tape, recomputed=True).events,
+            run_backward(tape, recomputed=True, accumulating=True).events,
+        )
+    ]
 
 
 def _cached_alone(tape: Tape, policy: str) -> list[int]:

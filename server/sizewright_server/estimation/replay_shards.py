@@ -9,12 +9,9 @@ libraries are requested once, and what they hold while a block runs as one reque
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
-from sizewright_server.estimation.model_states import EXPERTS
 from sizewright_server.estimation.parallel import ALWAYS
-from sizewright_server.estimation.profile import ALLOCATION_QUANTUM_BYTES, elements, round_up
 from sizewright_server.estimation.replay_events import (
     PARAMETERS,
     RELEASE,
@@ -23,6 +20,7 @@ from sizewright_server.estimation.replay_events import (
     Handle,
     Request,
 )
+from sizewright_server.estimation.replay_units import Unit, rounded, unit_of
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -39,22 +37,6 @@ BROADCAST_BYTES = 250 * 2**20
 #: Frees that FSDP1's rate limiter lets wait (_limiter_utils.py, _FreeEventQueue), and what a CPU
 #: that nothing limits is taken to run ahead.
 FREES_IN_FLIGHT, FREES_UNLIMITED = 2, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Bytes of tensors that are loaded together: whole, the rank's shards, and never sharded."""
-
-    whole: list[int]
-    kept: list[int]
-    unsharded: list[int]
-
-    @property
-    def parts(self) -> tuple[list[int], list[int], list[int]]:
-        """All three."""
-        return self.whole, self.kept, self.unsharded
-
-
 #: What is resident beside weights, states and inputs.
 THROUGHOUT = (
     "gradients_kept",
@@ -134,10 +116,10 @@ class ShardedExpansion(Expansion):
         step = int(group.schedule.step_temporary[0]) / whole
         if first and states:
             for i, size in enumerate(weights):
-                made = _rounded(int(size * states))
+                made = rounded(int(size * states))
                 yield from (((STATES, k, i), made) for k in range(STATE_PIECES))
         if step:
-            yield from (((HELD, ROOT, i), _rounded(int(w * step))) for i, w in enumerate(weights))
+            yield from (((HELD, ROOT, i), rounded(int(w * step))) for i, w in enumerate(weights))
             yield from (((HELD, ROOT, i), RELEASE) for i in range(len(weights)))
         yield from self._released_after_step(group)
         if not group.adding:
@@ -153,7 +135,7 @@ class ShardedExpansion(Expansion):
         if not self.fsdp:
             size = int(stage.during_bytes[0])
             if size:
-                yield (HELD, number, instance), _rounded(size)
+                yield (HELD, number, instance), rounded(size)
             return
         if number == 0 and not backward:
             yield from self._gather(ROOT, 0, self._root_bytes())
@@ -199,7 +181,7 @@ class ShardedExpansion(Expansion):
         """A unit whole: gathered if it is not yet, and under FSDP2 copied out."""
         yield from self._once(number, instance, size)
         if self.copies_out and size:
-            yield (UNIT, number, instance), _rounded(size)
+            yield (UNIT, number, instance), rounded(size)
             yield from self._dropped(number, instance)
 
     def _once(self, number: int, instance: int, size: int) -> Iterator[Request]:
@@ -210,7 +192,7 @@ class ShardedExpansion(Expansion):
         if size and handle not in self._gathered:
             self._gathered.add(handle)
             yield from _made((STAGED, number, instance), self._staged_bytes(size))
-            yield handle, _rounded(size)
+            yield handle, rounded(size)
             if self.copies_out and self._staged_bytes(size):
                 yield (STAGED, number, instance), RELEASE
 
@@ -267,9 +249,9 @@ class ShardedExpansion(Expansion):
         flat = self.fsdp and not self.copies_out
         units, root = [], Unit([], [], [])
         for number, segment in enumerate(self.training.segments):
-            tensors = self._tensors(number)
+            tensors = unit_of(self.training, number)
             if flat:
-                tensors.kept[:] = [_rounded(sum(tensors.kept))]
+                tensors.kept[:] = [rounded(sum(tensors.kept))]
             alone = segment.repeats or not flat
             for _ in range(self._count(number)):
                 if alone:
@@ -278,31 +260,7 @@ class ShardedExpansion(Expansion):
                     root = Unit(*(a + b for a, b in zip(root.parts, tensors.parts, strict=True)))
         return [*units, root] if flat else units
 
-    def _tensors(self, number: int) -> Unit:
-        """The tensors of one instance of a segment, whole and as the rank keeps them."""
-        group = self.training
-        segment = group.segments[number]
-        ways, experts = group.parallel.ways(3), group.parallel.ways(3, expert=True)
-        dims = group.dims_of.of(segment.sizes)
-        found = Unit([], [], [])
-        for parameter in segment.program.parameters:
-            whole = elements(parameter.shape, dims)
-            part = -(-whole // (experts if EXPERTS in parameter.shape else ways))
-            width = group.widths.trained if parameter.trained else group.widths.stored
-            stored = parameter.stored
-            if stored is not None and int(stored.whole_bytes(whole)[0]):
-                found.unsharded.append(int(round_up(stored.whole_bytes(whole))[0]))
-            for sizes, count in ((found.whole, whole), (found.kept, part)):
-                size = count * width if stored is None else stored.parameter_bytes(count)
-                if int(size[0]):
-                    sizes.append(int(round_up(size)[0]))
-        return found
-
 
 def _made(handle: Handle, size: int) -> Iterator[Request]:
     if size > 0:
-        yield handle, _rounded(size)
-
-
-def _rounded(size: int) -> int:
-    return -(-size // ALLOCATION_QUANTUM_BYTES) * ALLOCATION_QUANTUM_BYTES
+        yield handle, rounded(size)

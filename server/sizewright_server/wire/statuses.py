@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from google.protobuf.duration_pb2 import Duration
 
 from sizewright.v1 import catalog_pb2 as pb
-from sizewright_catalog.catalog import Catalog, ProviderStatus
+from sizewright_catalog.catalog import Catalog
+from sizewright_catalog.provider_status import ProviderStatus, provider_statuses
 from sizewright_catalog.published import HeldBack, ProviderRecord, Published
 from sizewright_catalog.refresh.liveness import is_alive
 from sizewright_server.wire.machines import moment, timestamp
@@ -18,7 +19,7 @@ INTERRUPTED = "the refresh was ended before it could say what became of it"
 
 def provider_messages(catalog: Catalog, published: Published) -> list[pb.ProviderStatus]:
     """Every provider that the catalog holds or that is refreshed, by name."""
-    held = {status.provider: status for status in catalog.statuses()}
+    held = {status.provider: status for status in provider_statuses(catalog)}
     names = sorted({*held, *published.providers})
     now = time.time()
     return [

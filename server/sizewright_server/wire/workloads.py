@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -11,7 +10,6 @@ from sizewright.v1 import workload_pb2 as pb
 from sizewright_server.estimation.classical.network_stages import Network
 from sizewright_server.estimation.frontend import takes_images
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.estimation.presets import UnknownPreset, find_preset
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.estimation.serving.run import ServingWorkload
 from sizewright_server.estimation.workload import (
@@ -24,27 +22,18 @@ from sizewright_server.estimation.workload import (
     Workload,
 )
 from sizewright_server.wire import models
-from sizewright_server.wire.cpu import cpu_workload, read_layers
+from sizewright_server.wire.cpu import cpu_workload
 from sizewright_server.wire.fit import FRAMEWORKS as FIT_FRAMEWORKS
 from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.keras import FRAMEWORKS as KERAS_FRAMEWORKS
 from sizewright_server.wire.keras import KerasReader
 from sizewright_server.wire.layouts import read_layout
 from sizewright_server.wire.library_versions import kernel_loading, wrong_versions
+from sizewright_server.wire.model_sources import ModelSourceReader
 from sizewright_server.wire.serving import ServingReader, wants_serving
 from sizewright_server.wire.surroundings import read_dataset, read_host
 from sizewright_server.wire.techniques import TechniquesReader
-from sizewright_server.wire.violations import echoed, from_pydantic, one_of
-
-MAX_CONFIG_BYTES = 256 * 1024
-HEADS = (
-    "causal-lm",
-    "masked-lm",
-    "pretraining",
-    "sequence-classification",
-    "image-classification",
-    "none",
-)
+from sizewright_server.wire.violations import from_pydantic, one_of
 
 CHECKPOINTING = {
     pb.ACTIVATION_CHECKPOINTING_FULL: "full",
@@ -60,6 +49,7 @@ class WorkloadReader:
     def __init__(self, problems: list[Violation], path: str = "workload") -> None:
         self.problems = problems
         self.path = path
+        self._source = ModelSourceReader(problems, path).read
         #: Layers or an image's patches say how long a sample is.
         self.shapes_are_known = False
 
@@ -72,8 +62,9 @@ class WorkloadReader:
         if message.framework in KERAS_FRAMEWORKS:
             return KerasReader(self.problems, self.path).read(message, host)
         self._check_words(message)
-        source = self._model(message.model)
-        if isinstance(source, ModelSource) and takes_images(source.config):
+        source = self._source(message.model)
+        layers = message.model.WhichOneof("source") == "layers"
+        if layers or (isinstance(source, ModelSource) and takes_images(source.config)):
             self.shapes_are_known = True
         if message.WhichOneof("run") == "inference" and wants_serving(message.inference):
             return self._serving(message, self._for_engine(message, source), host, before)
@@ -132,84 +123,11 @@ class WorkloadReader:
 
     def _draft(self, message: pb.Model, field: str) -> ModelSource | None:
         """A draft model."""
-        source = self._model(message, field)
+        source = self._source(message, field)
         if isinstance(source, Network):
             self._wrong(field, "must be a 'preset' or 'hf_config'")
             return None
         return source
-
-    def _model(self, message: pb.Model, field: str = "model") -> ModelSource | Network | None:
-        kind = message.WhichOneof("source")
-        if kind is None:
-            self._wrong(field, "is required: 'preset', 'hf_config' or 'safetensors'")
-            return None
-        config = None
-        preset = None
-        if kind == "preset":
-            config = self._preset(message.preset)
-            preset = message.preset
-        elif kind == "hf_config":
-            config = self._config(message.hf_config.json)
-        elif kind == "layers":
-            self.shapes_are_known = True
-            return read_layers(message.layers, self.problems, self.path)
-        elif kind == "safetensors":
-            config = self._stored(message.safetensors)
-        else:
-            self._wrong(
-                f"{field}.{kind}", f"{kind!r} is not built yet; use 'preset' or 'hf_config'"
-            )
-        head = message.head or None
-        if head is not None and head not in HEADS:
-            self._wrong("model.head", one_of("head", head, HEADS))
-        if message.label_count < 0:
-            self._wrong("model.label_count", f"must be at least 0, not {message.label_count}")
-        if config is None:
-            return None
-        labels = message.label_count or None
-        return ModelSource(
-            config,
-            preset=preset,
-            head=head,  # type: ignore[arg-type]
-            label_count=labels,
-            generic=message.generic_block,
-        )
-
-    def _preset(self, name: str) -> dict[str, Any] | None:
-        try:
-            return find_preset(name).config
-        except UnknownPreset as unknown:
-            near = ", ".join(unknown.near)
-            hint = f"; near: {near}" if near else ""
-            self._wrong(
-                "model.preset", f"no preset {echoed(name)}{hint}; `sizewright presets` lists all"
-            )
-            return None
-
-    def _config(self, text: str, field: str = "model.hf_config") -> dict[str, Any] | None:
-        if len(text.encode()) > MAX_CONFIG_BYTES:
-            self._wrong(field, f"is longer than {MAX_CONFIG_BYTES:,} bytes")
-            return None
-        try:
-            config = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            self._wrong(field, f"is not JSON: {error}")
-            return None
-        if not isinstance(config, dict):
-            self._wrong(field, "must be a JSON object, as a config.json is")
-            return None
-        return config
-
-    def _stored(self, message: pb.SafetensorsModel) -> dict[str, Any] | None:
-        """The configuration beside weight files."""
-        if not message.hf_config.json:
-            self._wrong(
-                "model.safetensors.hf_config", "is required: the config.json beside the files"
-            )
-            return None
-        if any(tensor.stored_bytes < 0 for tensor in message.tensors):
-            self._wrong("model.safetensors.tensors", "stored_bytes must be at least 0")
-        return self._config(message.hf_config.json, "model.safetensors.hf_config")
 
     def _least_length(self, run: pb.Training | pb.Inference) -> int:
         """What an unstated length means: 1 for images and layers with shapes, else nothing."""

@@ -6,12 +6,11 @@ Sources: vllm/v1/worker/gpu_worker.py (`determine_available_memory`), gpu_model_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.caches import PagedPool, pool_of
-from sizewright_server.estimation.serving.devices import SIZES
 from sizewright_server.estimation.serving.forward import (
     encoder_bytes,
     expert_bytes,
@@ -22,18 +21,12 @@ from sizewright_server.estimation.serving.forward import (
 from sizewright_server.estimation.serving.rules import Rules, rules_of
 from sizewright_server.estimation.serving.run import ServingDevice
 from sizewright_server.estimation.serving.stages import NOTHING, Setup, Stage
+from sizewright_server.estimation.serving.vllm_batches import default_batches
 
 BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
 #: The engine that became the default (V1), and what it needs to say so.
 FIRST_V1 = (0, 8)
 BLOCK_TOKENS = 16
-#: Contexts above which V0 prefills in chunks by itself (arg_utils.py).
-V0_CHUNKS_FROM = 32_768
-V0_CHUNK = 2_048
-#: Memory from which default batches are larger, and largest; tokens of a batch below, between and
-#: above them, of the server and of the offline class (arg_utils.py, `get_batch_defaults`).
-LARGE_FROM, LARGEST_FROM = SIZES["vllm"]
-SERVER_TOKENS, OFFLINE_TOKENS = (2048, 8192, 16_384), (8192, 16_384, 16_384)
 #: Largest batch graphs are captured for.
 LARGEST_CAPTURE = 512
 #: Bytes a logit of the sampler that sorts, which devices without the Triton kernel's support keep;
@@ -45,14 +38,6 @@ WEIGHT_DOUBT = {"quantised": (0.01, 0.04), "padded": (0.03, 0.02), "plain": (0.0
 ACTIVATION_DOUBT = (0.12, 0.18)
 
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """Defaults that follow from the device and the version (arg_utils.py)."""
-
-    sequences: int
-    tokens: int
-
-
 class Vllm:
     """The rules of one version for one setup on one device."""
 
@@ -62,7 +47,7 @@ class Vllm:
         old = run.version is not None and run.version < FIRST_V1
         self.generation = run.generation or ("v0" if old else "v1")
         self.longest = run.max_model_len or setup.model.positions
-        self.batches = self._batches()
+        self.batches = default_batches(self.rules, run, device, self.generation, self.longest)
 
     @property
     def utilization(self) -> float:
@@ -87,29 +72,6 @@ class Vllm:
         """Bytes the engine may take of the device, beside what was in use when it started."""
         share, total = self.utilization, self.device.total
         return ByteRange(*(int(share * b) for b in _bounds(total)))
-
-    def _tier(self) -> int:
-        """The row of default batches the device gets by its memory and name."""
-        size = self.device.sized_bytes
-        if size >= LARGEST_FROM and self.rules.rule("largest-batches").on:
-            return 2
-        modest = self.device.modest and self.rules.rule("modest-devices").on
-        return int((not size or size >= LARGE_FROM) and not modest)
-
-    def _batches(self) -> Batches:
-        run = self.setup.run
-        if self.generation == "v1":
-            tier = self._tier()
-            small = int(self.rules.rule("default-sequences").value)
-            sequences = run.max_num_seqs or (1024 if tier else small)
-            tokens = (OFFLINE_TOKENS if run.offline else SERVER_TOKENS)[tier]
-            return Batches(sequences, run.max_num_batched_tokens or tokens)
-        sequences = run.max_num_seqs or 256
-        chunked = run.chunked_prefill
-        if chunked is None:
-            chunked = self.longest > V0_CHUNKS_FROM
-        most = V0_CHUNK if chunked else max(self.longest, V0_CHUNK)
-        return Batches(sequences, run.max_num_batched_tokens or most)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -7,7 +7,7 @@ the stage, ALWAYS whatever the stage (the shard a reduction leaves).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class ParallelColumns:
     shard: Column
     virtual: Column
     expert_split: Column
+    #: By stage, and whether of experts: every table of tensors asks for the same few.
+    _ways: dict[tuple[int, bool], Column] = field(default_factory=dict, init=False, compare=False)
 
     @classmethod
     def of(cls, layouts: Sequence[Layout]) -> ParallelColumns:
@@ -73,6 +75,12 @@ class ParallelColumns:
 
     def ways(self, stage: int, *, expert: bool = False) -> Column:
         """Over how many ranks a state is split; experts' states over those that share experts."""
+        made = self._ways.get((stage, expert))
+        if made is None:
+            made = self._ways[stage, expert] = self._split(stage, expert)
+        return made
+
+    def _split(self, stage: int, expert: bool) -> Column:
         shard = self.shard
         if expert:
             shard = np.maximum(shard * self.tp // (self.ep * self.expert_tp), 1)

@@ -66,6 +66,8 @@ def phase_doubt(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> tuple
         more = more + (peak.peak_bytes * high).astype(np.int64)
     if not isinstance(group, TrainingGroup):
         return less, more
-    moving = np.maximum(peak.peak_bytes - group.resident.total, 0)
     low, high = doubt_shares(group.training)
+    if not (low or high):
+        return less, more
+    moving = np.maximum(peak.peak_bytes - group.resident.total, 0)
     return less + (moving * low).astype(np.int64), more + (moving * high).astype(np.int64)

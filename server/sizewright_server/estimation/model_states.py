@@ -43,6 +43,8 @@ class ModelStates:
         self.layouts, self.widths = layouts, widths
         self.segments, self.counts = tuple(segments), tuple(counts)
         count = len(layouts.dp)
+        self._nothing: Column = np.zeros_like(layouts.dp)
+        self._nothing.setflags(write=False)
         tables: dict[tuple[int, Sizes], TensorTable] = {}
         for segment in segments:
             key = (id(segment.program), segment.sizes)
@@ -124,7 +126,7 @@ class ModelStates:
                 in_order += (1 + self.segments[number].repeats) * [
                     table.elements[mask] * self.here(number)
                 ]
-        most: Column = np.zeros_like(self.layouts.dp)
+        most: Column = self._nothing
         if not in_order:
             return most
         sizes = round_up(-(-np.concatenate(in_order) // self.layouts.ways(1)) * itemsize)
@@ -140,8 +142,8 @@ class ModelStates:
         """
         kind, width = optimizers()[optimizer.name], self.widths.state
         if kind.paged:
-            return np.zeros_like(self.layouts.dp)
-        size: Column = np.zeros_like(self.layouts.dp)
+            return self._nothing
+        size: Column = self._nothing
         if kind.whole_states is not None:
             item = kind.states[0].bytes or width if kind.states else width
             size = kind.whole_states * self.total(item, 1)
@@ -167,7 +169,7 @@ class ModelStates:
         return made
 
     def _over_stage(self, parts: Sequence[Column]) -> Column:
-        total: Column = np.zeros_like(self.layouts.dp)
+        total: Column = self._nothing
         for count, part in zip(self.counts, parts, strict=True):
             total = total + count * part
         return total
@@ -184,7 +186,7 @@ class ModelStates:
         """Bytes of quantised weights that are no parameters: whole on every GPU, whatever moves."""
         made = []
         for segment, table in zip(self.segments, self._tensors, strict=True):
-            total: Column = np.zeros_like(self.layouts.dp)
+            total: Column = self._nothing
             for group in segment.program.parameter_groups:
                 if group.stored is not None:
                     size = group.stored.whole_bytes(table.elements[group.rows])
@@ -196,7 +198,7 @@ class ModelStates:
         """Bytes of every tensor of one instance of each segment, tied ones the embedding's."""
         ways, made = self.layouts.ways(stage), []
         for number, (segment, table) in enumerate(zip(self.segments, self._tensors, strict=True)):
-            total: Column = np.zeros_like(self.layouts.dp)
+            total: Column = self._nothing
             for group in segment.program.parameter_groups:
                 part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
                 if group.stored is not None:
@@ -220,7 +222,7 @@ class ModelStates:
 
     def largest_module(self) -> Column:
         """Bytes of the largest tensor of any kind as it is computed with."""
-        largest: Column = np.zeros_like(self.layouts.dp)
+        largest: Column = self._nothing
         for table in self._tensors:
             if len(table.elements):
                 largest = np.maximum(largest, table.elements.max(axis=0))
@@ -232,7 +234,7 @@ class ModelStates:
 
     def small_tensors(self, limit: int) -> Column:
         """Bytes of all tensors of at most so many elements as they are computed with."""
-        total: Column = np.zeros_like(self.layouts.dp)
+        total: Column = self._nothing
         for count, table in zip(self.counts, self._tensors, strict=True):
             small = np.where(table.elements <= limit, table.elements, 0)
             total = total + count * small.sum(axis=0)
@@ -267,14 +269,14 @@ class ModelStates:
                     )
                     key = (segment.sizes, parameter.shape)
                     shapes[key] = np.maximum(shapes.get(key, 0), here * one)
-        total: Column = np.zeros_like(self.layouts.dp)
+        total: Column = self._nothing
         for one in shapes.values():
             total = total + one
         return total * itemsize
 
     def matrices(self, itemsize: int) -> Column:
         """Bytes of one copy of every matrix of the blocks."""
-        total: Column = np.zeros_like(self.layouts.dp)
+        total: Column = self._nothing
         for segment, count, table in zip(self.segments, self.counts, self._tensors, strict=True):
             if segment.repeats:
                 total = total + count * table.elements[table.is_matrix].sum(axis=0)

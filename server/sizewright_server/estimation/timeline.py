@@ -51,6 +51,12 @@ def run_timeline(start_bytes: Column, stages: Sequence[Stage]) -> tuple[list[Pha
     live = start_bytes
     peaks: dict[str, PhasePeak] = {}
     for index, stage in enumerate(stages):
+        if not stage.count.any():
+            # Another rank of the pipeline has it.
+            nothing = np.zeros_like(live)
+            first = PhasePeak(stage.phase, nothing, np.full_like(nothing, index), nothing)
+            peaks.setdefault(stage.phase, first)
+            continue
         result = walk(stage.events, stage.sizes)
         net = result.delta_bytes + stage.after_bytes
         drift = (stage.count - 1) * net

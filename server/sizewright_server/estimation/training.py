@@ -73,7 +73,7 @@ class TrainingGroup(ResidentGroup):
         """
         kind, widths = optimizers()[self.training.optimizer.name], self.widths
         if not self.placement.steps_on_gpu:
-            return np.zeros_like(self.dp)
+            return self.nothing
         aware = self.sharding == "megatron" and self.layout.megatron.precision_aware_optimizer
         if widths.master and widths.gradient != FP32 and not aware:
             copied = self.states.total(FP32, 1)
@@ -81,12 +81,12 @@ class TrainingGroup(ResidentGroup):
             group = stated or buffer_elements("deepspeed_sub_group", "value")
             return np.where(self.parallel.zero == 3, np.minimum(copied, group * FP32), copied)
         if self.sharding in FUSED:
-            return np.zeros_like(self.dp)
+            return self.nothing
         if self.training.optimizer.step == "foreach":
             return self._foreach(kind) * self.states.total(widths.state, 1)
         if self.training.optimizer.step == "for-loop":
             return self.states.one_by_one(kind.loop, widths.state)
-        return np.zeros_like(self.dp)
+        return self.nothing
 
     def _foreach(self, kind: OptimizerKind) -> int:
         return (kind.foreach or 0) if self.training.optimizer.step == "foreach" else 0
@@ -129,9 +129,9 @@ class TrainingGroup(ResidentGroup):
         depends on the GPU: 1.04 GB of 57 are between A100 and H100 in one test of Megatron-LM.
         """
         if self.sharding != "megatron":
-            return np.zeros_like(self.dp)
+            return self.nothing
         one = elements(("B", "S", "A"), self.dims) * self.widths.types.compute
-        blocks: Column = np.zeros_like(self.dp)
+        blocks: Column = self.nothing
         for segment, count in zip(self.segments, self.counts, strict=True):
             if segment.repeats and not self.is_checkpointed(segment):
                 blocks = blocks + count

@@ -57,7 +57,7 @@ class TrainingPasses(TrainingSetup):
     @cached_property
     def _cached_casts(self) -> Column:
         """Copies of checkpointed blocks' weights that autocast's cache holds to the end."""
-        total = np.zeros_like(self.dp)
+        total = self.nothing
         for segment, count in zip(self.segments, self.counts, strict=True):
             if self.is_checkpointed(segment):
                 for storage in segment.program.cached:
@@ -77,7 +77,7 @@ class TrainingPasses(TrainingSetup):
         attributes, until the next one is taken; the logits until the model has returned others.
         """
         if training_loop(self.training) != "fabric" or self.training.longest_batch_first:
-            return np.zeros_like(self.dp)
+            return self.nothing
         logits, head = self._held_outputs(), self.segments[index]
         if head.role == "head":
             events, sizes = head.program.forward, self._sizes(head)
@@ -88,7 +88,7 @@ class TrainingPasses(TrainingSetup):
     @cached_property
     def _lingering(self) -> Column:
         """Inputs that nodes of a graph keep as attributes."""
-        total = np.zeros_like(self.dp)
+        total = self.nothing
         for segment, count in zip(self.segments, self.counts, strict=True):
             sizes = self._sizes(segment)
             for storage in segment.program.lingering:
@@ -114,7 +114,7 @@ class TrainingPasses(TrainingSetup):
     def _left_for_host(self) -> Column:
         """Bytes of a checkpointed block's input that wait in host memory for its backward pass."""
         if not (self._offloads_inputs and self._recomputes):
-            return np.zeros_like(self.dp)
+            return self.nothing
         width = residual_itemsize(self.architecture.style, self._mode())
         return round_up(elements(("B", "S", "H"), self.dims) * width)
 
@@ -134,7 +134,7 @@ class TrainingPasses(TrainingSetup):
                     after_part=self._after_part(segment),
                 )
             )
-        nothing, once = np.zeros_like(self.dp), np.ones_like(self.dp)
+        nothing, once = self.nothing, np.ones_like(self.dp)
         first = self.segments[0]
         closing = self.working.closing()
         stages.append(
@@ -174,7 +174,7 @@ class TrainingPasses(TrainingSetup):
         Offloaded gradients leave as they are reduced.
         """
         if self.adds_in_place:
-            return np.zeros_like(self.dp)
+            return self.nothing
         if self.training.optimizer.in_backward:
             return -self._whole_gradients(index)
         left = self.working.after_backward(index)
@@ -186,7 +186,7 @@ class TrainingPasses(TrainingSetup):
         if self.segments[index].repeats:
             return self.states.whole(index, width)
         if index:
-            return np.zeros_like(self.dp)
+            return self.nothing
         of_root = [i for i, segment in enumerate(self.segments) if not segment.repeats]
         total: Column = np.sum([self.states.whole(i, width) for i in of_root], axis=0)
         return total
@@ -201,7 +201,7 @@ class TrainingPasses(TrainingSetup):
         """The model's output object keeps the logits, and caches, until the step is over."""
         head = self.segments[-1]
         outputs = head.program.output_storages[1:]
-        held: Column = np.zeros_like(self.dp)
+        held: Column = self.nothing
         for storage in outputs:
             held = held + self._sizes(head)[storage]
         held = held * self.states.here(-1)

@@ -79,14 +79,14 @@ class ResidentGroup(TrainingPasses):
         step's micro-batches; weights that are gathered in fp8 are those two copies themselves."""
         narrow = self.sharding == "megatron" and bool(self.widths.types.product)
         if not narrow or self.layout.megatron.fp8_param_gather:
-            return np.zeros_like(self.dp)
+            return self.nothing
         return self.states.matrices(2 * BYTE)
 
     def _reference(self) -> Column:
         """The reference model of preference tuning: weights that are never trained."""
         preference = self.training.preference
         if preference is None or preference.reference != "model":
-            return np.zeros_like(self.dp)
+            return self.nothing
         return self.states.weights(3) + self.states.unsharded()
 
     @cached_property
@@ -99,7 +99,7 @@ class ResidentGroup(TrainingPasses):
         """A copy of the trained weights that follows them, sharded as they are."""
         kind = self.training.states.moving_average
         if kind is None:
-            return np.zeros_like(self.dp)
+            return self.nothing
         return self.states.total(ITEMSIZES[kind], 3)
 
     def _gradients_kept(self) -> Column:
@@ -119,7 +119,7 @@ class ResidentGroup(TrainingPasses):
 
     def _imbalanced(self, factor: float) -> Column:
         """What the busiest expert-parallel rank saves beyond the mean."""
-        total = np.zeros_like(self.dp)
+        total = self.nothing
         if factor == 1:
             return total
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
@@ -130,7 +130,7 @@ class ResidentGroup(TrainingPasses):
 
     def moved_bytes(self) -> int:
         """Bytes that the first layout's blocks leave in host memory for their backward passes."""
-        total: Column = np.zeros_like(self.dp)
+        total: Column = self.nothing
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             total = total + stage.count * stage.sizes[list(segment.program.moved)].sum(axis=0)
         flights = np.maximum(self._chunks() // self.parallel.virtual, 1)
@@ -149,7 +149,7 @@ class ResidentGroup(TrainingPasses):
         A chunk holds the hidden states it was sent, of its own tokens under sequence parallelism.
         """
         if self.position == "only":
-            return np.zeros_like(self.dp)
+            return self.nothing
         virtual = self.parallel.virtual
         chunks = self._chunks()
         batches = -(-chunks // virtual)
@@ -159,6 +159,8 @@ class ResidentGroup(TrainingPasses):
         sent = np.where(self.states.here(0) > 0, chunks - batches, chunks)
         total = hidden * (2 + sent)
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
+            if not stage.count.any():
+                continue
             saved = stage.count * walk(stage.events, stage.sizes).delta_bytes
             if segment.repeats:
                 total = total + saved * np.maximum(chunks - virtual, 0) // virtual
@@ -281,7 +283,7 @@ class ResidentGroup(TrainingPasses):
 
     def _saved_by_blocks(self) -> Column:
         """What a micro-batch saves in all blocks of the rank."""
-        total: Column = np.zeros_like(self.dp)
+        total: Column = self.nothing
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             if segment.repeats:
                 total = total + stage.count * walk(stage.events, stage.sizes).delta_bytes

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
+
+import numpy as np
 
 from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
@@ -44,6 +46,13 @@ WORKING_SETS: dict[Sharding, type[WorkingSet]] = {
 class TrainingSetup:
     """Layouts of one library and structure, as one stage of their pipelines holds them."""
 
+    #: Names of what a stage works out for itself when it is asked for.
+    _late: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        members = (item for each in cls.__mro__ for item in vars(each).items())
+        cls._late = frozenset(name for name, it in members if isinstance(it, cached_property))
+
     def __init__(
         self,
         architecture: Architecture,
@@ -61,6 +70,9 @@ class TrainingSetup:
         if self.sharding == "megatron":
             self.widths = megatron_widths(self.widths, self.layout.megatron)
         self.parallel = ParallelColumns.of(layouts)
+        #: No bytes, for every layout; made once, since most of what may be held is not.
+        self.nothing: Column = np.zeros_like(self.parallel.dp)
+        self.nothing.setflags(write=False)
         self.placement: Placement = placement(self.layout)
         self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
@@ -70,9 +82,8 @@ class TrainingSetup:
     def at(self, position: Position) -> Self:
         """The same layouts as another stage of their pipelines holds them."""
         other = object.__new__(type(self))
-        for name, value in vars(self).items():
-            if not isinstance(getattr(type(self), name, None), cached_property):
-                setattr(other, name, value)
+        kept = {name: value for name, value in vars(self).items() if name not in self._late}
+        vars(other).update(kept)
         other.position = position
         other.states = self.states.at(other.counts)
         return other

@@ -12,6 +12,10 @@ from sizewright_client.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from sizewright_client.cli.failures import UsageError, reported
 from sizewright_client.cli.options import (
     CaFileOption,
+    DevicesOption,
+    MaxNodesOption,
+    ProvidersOption,
+    PurchaseOption,
     RequestFile,
     ServerOption,
     TimeoutOption,
@@ -43,17 +47,10 @@ def export(
             help="Take the plan from this saved answer of `recommend FILE -o json`.",
         ),
     ] = None,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this provider; repeat it, or say a,b."),
-    ] = None,
-    purchase: Annotated[
-        list[str] | None, typer.Option(metavar="TERM", help="Only this term: on-demand, spot.")
-    ] = None,
-    device: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this GPU, such as H100-SXM.")
-    ] = None,
-    max_nodes: Annotated[str | None, typer.Option(metavar="N", help="Most nodes.")] = None,
+    provider: ProvidersOption = None,
+    purchase: PurchaseOption = None,
+    device: DevicesOption = None,
+    max_nodes: MaxNodesOption = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     tls: TlsOption = False,

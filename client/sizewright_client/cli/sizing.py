@@ -12,14 +12,28 @@ from sizewright_client.cli.failures import UsageError, reported
 from sizewright_client.cli.machines import PREFIX, owned_machine
 from sizewright_client.cli.options import (
     CaFileOption,
+    DevicesOption,
     ExplainOption,
+    HeadroomOption,
+    MaxCostOption,
+    MaxInterruptionOption,
+    MaxNodesOption,
+    MaxPriceAgeOption,
+    MinDiskOption,
+    MinNetworkOption,
+    ObjectiveOption,
     Output,
     OutputOption,
+    ProvidersOption,
+    PurchaseOption,
+    RegionsOption,
     RequestFile,
     ServerOption,
+    TechniquesOption,
     TimeoutOption,
     TlsOption,
     TokenFileOption,
+    TopOption,
 )
 
 LOCAL = "local"
@@ -81,53 +95,20 @@ def recommend(
     file: RequestFile,
     output: OutputOption = Output.TABLE,
     explain: ExplainOption = False,
-    top: Annotated[
-        int | None,
-        typer.Option(min=1, max=100, metavar="N", help="How many plans to list, up to 100."),
-    ] = None,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this provider; repeat it, or say a,b."),
-    ] = None,
-    region: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this region.")
-    ] = None,
-    purchase: Annotated[
-        list[str] | None, typer.Option(metavar="TERM", help="Only this term: on-demand, spot.")
-    ] = None,
-    device: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this GPU, such as H100-SXM.")
-    ] = None,
-    max_nodes: Annotated[str | None, typer.Option(metavar="N", help="Most nodes.")] = None,
-    max_cost: Annotated[
-        str | None, typer.Option(metavar="DOLLARS", help="Most dollars per hour, such as 12.50.")
-    ] = None,
-    max_price_age: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="Oldest price, such as 30d.")
-    ] = None,
-    headroom: Annotated[
-        str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
-    ] = None,
-    min_disk: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Least local disk, such as 500GB.")
-    ] = None,
-    max_interruption: Annotated[
-        str | None,
-        typer.Option(metavar="SHARE", help="Spot that may be taken back in a month, such as 10%."),
-    ] = None,
-    min_network: Annotated[
-        str | None, typer.Option(metavar="GBPS", help="Least network of a node, in Gbit/s.")
-    ] = None,
-    technique: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Allow this memory technique: exact, all or a name; repeat it."
-        ),
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(metavar="GOAL", help="cost-per-hour, cost-per-job or time."),
-    ] = None,
+    top: TopOption = None,
+    provider: ProvidersOption = None,
+    region: RegionsOption = None,
+    purchase: PurchaseOption = None,
+    device: DevicesOption = None,
+    max_nodes: MaxNodesOption = None,
+    max_cost: MaxCostOption = None,
+    max_price_age: MaxPriceAgeOption = None,
+    headroom: HeadroomOption = None,
+    min_disk: MinDiskOption = None,
+    max_interruption: MaxInterruptionOption = None,
+    min_network: MinNetworkOption = None,
+    technique: TechniquesOption = None,
+    objective: ObjectiveOption = None,
     advise: Annotated[
         bool, typer.Option("--advise", help="Also say what would change the answer.")
     ] = False,
@@ -197,9 +178,7 @@ def check(
         ),
     ] = LOCAL,
     nodes: Annotated[int, typer.Option(min=1, metavar="N", help="How many such machines.")] = 1,
-    headroom: Annotated[
-        str | None, typer.Option(metavar="SHARE", help="Share to stay free, such as 10%.")
-    ] = None,
+    headroom: HeadroomOption = None,
     advise: Annotated[
         bool,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,30 @@ def test_the_job_of_the_readme_fits_and_is_exported(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "sizewright_client", words[0], str(job), *words[1:]]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == ExitCode.OK, done.stderr
+
+
+def ageless(text: str) -> list[str]:
+    """Lines without the age of a price, which grows by the day."""
+    return [
+        " ".join(re.sub(r"\d+ (d|days) old", "old", line).split()) for line in text.splitlines()
+    ]
+
+
+def test_the_answer_that_the_readme_shows_is_what_the_command_prints() -> None:
+    (shown,) = [text for text in blocks(ROOT / "README.md", "text") if "The cheapest plans" in text]
+    words = ["recommend", str(ROOT / "examples" / "llama3-8b-sft.yaml"), "--top", "2", "--no-local"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "sizewright_client", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONUTF8": "1"},
+    )
+
+    printed = ageless(done.stdout)
+    assert [line for line in ageless(shown) if line != "…" and line not in printed] == []
 
 
 def test_the_answers_to_the_twenty_questions_name_every_file() -> None:

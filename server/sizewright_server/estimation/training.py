@@ -47,14 +47,14 @@ class TrainingGroup(ResidentGroup):
         return Schedule(
             resident=self.resident,
             stages=self.all_stages,
-            step_bytes=gradients + self._held_outputs(),
+            step_bytes=gradients + self._held_outputs,
             step_temporary=self._step_temporary(),
         )
 
     def step_parts(self) -> dict[str, int]:
         """Bytes by part that the optimizer step adds to the resident ones."""
         schedule = self.schedule
-        held = int(self._held_outputs()[0])
+        held = int(self._held_outputs[0])
         return {
             "gradients": int(schedule.step_bytes[0]) - held,
             "logits-held": held,
@@ -101,7 +101,7 @@ class TrainingGroup(ResidentGroup):
         """
         less, more = self._lasting_doubt
         if phase in ("loss", "backward", "optimizer-step"):
-            less = less + self._held_outputs()
+            less = less + self._held_outputs
         if phase == "backward":
             width = self.widths.types.compute
             unfused = 5 * elements(("B", "S", "F"), self.dims) * width
@@ -135,4 +135,4 @@ class TrainingGroup(ResidentGroup):
         for segment, count in zip(self.segments, self.counts, strict=True):
             if segment.repeats and not self.is_checkpointed(segment):
                 blocks = blocks + count
-        return one * blocks * self._chunks() // self.parallel.virtual
+        return one * blocks * self._chunks // self.parallel.virtual

@@ -78,7 +78,7 @@ class TrainingPasses(TrainingSetup):
         """
         if training_loop(self.training) != "fabric" or self.training.longest_batch_first:
             return self.nothing
-        logits, head = self._held_outputs(), self.segments[index]
+        logits, head = self._held_outputs, self.segments[index]
         if head.role == "head":
             events, sizes = head.program.forward, self._sizes(head)
             until = walk(until_made(events, head.program.output_storages[-1]), sizes).peak_bytes
@@ -197,6 +197,7 @@ class TrainingPasses(TrainingSetup):
             return program.recompute_accumulating if self.adds_in_place else program.recompute
         return program.backward_accumulating if self.adds_in_place else program.backward
 
+    @cached_property
     def _held_outputs(self) -> Column:
         """The model's output object keeps the logits, and caches, until the step is over."""
         head = self.segments[-1]

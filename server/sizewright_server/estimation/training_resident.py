@@ -59,7 +59,7 @@ class ResidentGroup(TrainingPasses):
             buckets=self.working.buffers.best,
             persisted=self.working.persisted(),
             narrow_weights=self._narrow_weights(),
-            stand_ins=self.states.distinct_matrices(HALF) * int(self.fuses_gradients),
+            stand_ins=self._stand_ins(),
             inputs=input_bytes(
                 self.architecture,
                 self.dims,
@@ -73,6 +73,10 @@ class ResidentGroup(TrainingPasses):
             moving_average=self._moving_average(),
             reference=self._reference(),
         )
+
+    def _stand_ins(self) -> Column:
+        """What takes the place of weight gradients that are added up inside the product."""
+        return self.states.distinct_matrices(HALF) if self.fuses_gradients else self.nothing
 
     def _narrow_weights(self) -> Column:
         """Transformer Engine's fp8 copies of the weights, as they are and turned, kept over a
@@ -133,7 +137,7 @@ class ResidentGroup(TrainingPasses):
         total: Column = self.nothing
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             total = total + stage.count * stage.sizes[list(segment.program.moved)].sum(axis=0)
-        flights = np.maximum(self._chunks() // self.parallel.virtual, 1)
+        flights = np.maximum(self._chunks // self.parallel.virtual, 1)
         return int((total * flights)[0])
 
     def _workspaces(self, bound: str) -> int:
@@ -151,7 +155,7 @@ class ResidentGroup(TrainingPasses):
         if self.position == "only":
             return self.nothing
         virtual = self.parallel.virtual
-        chunks = self._chunks()
+        chunks = self._chunks
         batches = -(-chunks // virtual)
         shape = SHARDED if self.layout.sequence_parallel else WHOLE
         hidden = round_up(elements(shape, self.dims) * self.widths.types.compute)
@@ -252,6 +256,7 @@ class ResidentGroup(TrainingPasses):
         item = kind.states[0].bytes or widths.state if kind.states else widths.state
         return self._terms(kind.whole_states * item + widths.master, 1)
 
+    @cached_property
     def _chunks(self) -> Column:
         """Chunks of which the stage holds saved activations, the running one counted."""
         return chunks_in_flight(
@@ -263,7 +268,7 @@ class ResidentGroup(TrainingPasses):
         )
 
     def _flight_numbers(self) -> str:
-        chunks, own = int(self._chunks()[0]), int(self.parallel.virtual[0])
+        chunks, own = int(self._chunks[0]), int(self.parallel.virtual[0])
         stages, micro = int(self.parallel.pp[0]), self.training.gradient_accumulation_steps
         stage = int(stage_index(self.position, self.parallel.pp)[0])
         rule = f"min({stages} - {stage}, {micro})"

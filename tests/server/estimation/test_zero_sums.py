@@ -153,7 +153,7 @@ def test_a_zero_bubble_stage_holds_what_the_first_of_1f1b_holds(config: dict[str
 
     def in_flight(schedule: Any) -> list[int]:
         first = group_of(config, replace(plain, pipeline_schedule=schedule), **micro)
-        return [int(first.at(at)._chunks()[0]) for at in ("first", "second", "last")]
+        return [int(first.at(at)._chunks[0]) for at in ("first", "second", "last")]
 
     assert in_flight("1f1b") == [4, 3, 1]
     assert in_flight("zero-bubble") == [4, 4, 4]

@@ -14,9 +14,7 @@ def read_json_object(written: str, folder: Path) -> str:
     A relative path starts at `folder`; for a directory its `config.json` is read. Raises ValueError
     with what would be right: only a JSON object leaves this machine, never another file's text.
     """
-    if "\0" in written:
-        raise ValueError("must be the path of a JSON file")
-    path = folder / Path(written).expanduser()
+    path = located(written, folder)
     try:
         if path.is_dir():
             path = path / "config.json"
@@ -24,12 +22,21 @@ def read_json_object(written: str, folder: Path) -> str:
             content = file.read(SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError:
         raise ValueError(f"no such file: {path}; give the path of a JSON file") from None
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ValueError(f"cannot read {path}: {reason}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > SIZE_LIMIT_BYTES:
         raise ValueError(f"{path} is larger than {SIZE_LIMIT_BYTES // 1024} KiB")
     return _json_object(content, path)
+
+
+def located(written: str, folder: Path) -> Path:
+    """The path as a request says it, from `folder` on. Raises ValueError for one that is none."""
+    if "\0" in written:
+        raise ValueError("must be a path, which has no zero byte")
+    try:
+        return folder / Path(written).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{written!r} starts in the home of a user not known here") from None
 
 
 def _json_object(content: bytes, path: Path) -> str:

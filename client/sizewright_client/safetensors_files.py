@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sizewright_client.model_files import located
+
 #: The format's own limit on a header.
 HEADER_LIMIT_BYTES = 100_000_000
 #: All headers of a model together; the largest public models stay below 40 MB.
@@ -78,9 +80,7 @@ def read_model(written: str, folder: Path) -> list[StoredTensors]:
     A relative path starts at `folder`. Raises ValueError, naming the file, for one that is missing,
     cut short, or claims what it does not hold; no file is read beyond its header.
     """
-    if "\0" in written:
-        raise ValueError("must be the path of a safetensors file or of a folder")
-    path = folder / Path(written).expanduser()
+    path = located(written, folder)
     read = 0
     found: dict[tuple[str, str, tuple[int, ...]], list[int]] = {}
     names: set[str] = set()
@@ -106,7 +106,7 @@ def read_model(written: str, folder: Path) -> list[StoredTensors]:
 
 def beside(written: str, folder: Path) -> Path | None:
     """The config.json beside the files; None when there is none."""
-    path = folder / Path(written).expanduser()
+    path = located(written, folder)
     config = (path if path.is_dir() else path.parent) / "config.json"
     return config if config.is_file() else None
 

@@ -295,6 +295,8 @@ def test_every_wrong_field_is_named_at_once_with_its_line() -> None:
         ),
         ("versions: torch", "workload.versions", "mapping of names"),
         ("model: {hf_config: ./gone.json}", "workload.model.hf_config", "no such file"),
+        ("model: {hf_config: ~nobody-here/x}", "workload.model.hf_config", "not known here"),
+        ("model: {safetensors: ~nobody-here/x}", "workload.model.safetensors", "not known here"),
         ('{"name": "\\ud800"}', "workload.name", "Unicode"),
     ],
 )

@@ -11,6 +11,8 @@ from sizewright_client.nodes import Entry, Mapping, Scalar
 from sizewright_client.problems import Problems
 
 MIB = 2**20
+#: Leaves room in a label of DNS, of 63 letters, for the number of a node.
+LONGEST_NAME = 40
 
 
 class ExportError(ValueError):
@@ -115,9 +117,15 @@ class Selection:
 
     @property
     def name(self) -> str:
-        """A name that every tool accepts: lower-case letters, digits and dashes."""
+        """A name that every tool accepts: lower-case letters, digits and dashes, a letter first.
+
+        Services of Kubernetes and instances of Google Cloud start with a letter (RFC 1035).
+        """
         kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in self.workload.name)
-        return kept.strip("-").lower()[:40] or "sizewright-job"
+        name = kept.strip("-").lower()
+        if name[:1].isdigit():
+            name = f"job-{name}"
+        return name[:LONGEST_NAME].strip("-") or "sizewright-job"
 
 
 def select(
@@ -128,7 +136,8 @@ def select(
     """The plan of a rank. Raises ExportError when the answer has no such plan."""
     count = len(answer.recommendations)
     if not 1 <= rank <= count:
-        raise ExportError(f"the answer has {count} plans; there is no number {rank}")
+        plans = "1 plan" if count == 1 else f"{count} plans"
+        raise ExportError(f"the answer has {plans}; there is no number {rank}")
     plan = answer.recommendations[rank - 1]
     workload = workload_pb2.Workload()
     workload.CopyFrom(request.workload)

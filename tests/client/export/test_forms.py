@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from running_server import EXAMPLES
-from sizewright.v1 import sizing_service_pb2
+from sizewright.v1 import plan_pb2, sizing_service_pb2, workload_pb2
 from sizewright_client import SizingClient
 from sizewright_client.export.forms import Form, written
 from sizewright_client.export.selection import ExportError, Selection, select
@@ -230,6 +230,21 @@ def test_a_plan_a_form_cannot_express_is_refused_with_the_reason(
 
     with pytest.raises(ExportError, match=words):
         written(selection, form)
+
+
+@pytest.mark.parametrize(
+    ("stated", "name"),
+    [
+        ("8B LoRA", "job-8b-lora"),
+        ("llama 3 fine-tune on all that we have - v2", "llama-3-fine-tune-on-all-that-we-have"),
+        ("70", "job-70"),
+        ("--", "sizewright-job"),
+    ],
+)
+def test_a_name_is_a_label_of_dns_whatever_the_workload_is_called(stated: str, name: str) -> None:
+    work = workload_pb2.Workload(name=stated)
+
+    assert Selection(plan_pb2.Recommendation(), work).name == name
 
 
 def test_a_rank_the_answer_does_not_have_is_refused() -> None:

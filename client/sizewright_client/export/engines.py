@@ -119,6 +119,25 @@ def _options(said: Ledger, options: dict[str, str]) -> list[str]:
     ]
 
 
+def _switches(said: Ledger, flags: dict[str, str]) -> list[str]:
+    """The flag of each setting that is on."""
+    return [flag for path, flag in flags.items() if said.take(path)]
+
+
+def _offload(said: Ledger) -> list[str]:
+    if not said.states("serving.cpu_offload_bytes"):
+        return []
+    return [f"--cpu-offload-gb={_gib(said.take('serving.cpu_offload_bytes'))}"]
+
+
+def _adapters(said: Ledger, most: str) -> list[str]:
+    """How many adapters are served; `most` is the engine's option for their number."""
+    if not said.states("serving.adapters.count"):
+        return []
+    count, rank = said.take("serving.adapters.count"), said.take("serving.adapters.rank")
+    return ["--enable-lora", f"--{most}={count}", f"--max-lora-rank={rank}"]
+
+
 def _vllm_limits(said: Ledger) -> list[str]:
     words = _options(
         said,
@@ -142,14 +161,10 @@ def _vllm_extras(said: Ledger) -> list[str]:
         "serving.disable_hybrid_cache": "--disable-hybrid-kv-cache-manager",
         "serving.skip_multimodal_profiling": "--skip-mm-profiling",
     }
-    words = [flag for path, flag in flags.items() if said.take(path)]
-    if said.states("serving.cpu_offload_bytes"):
-        words.append(f"--cpu-offload-gb={_gib(said.take('serving.cpu_offload_bytes'))}")
+    words = _switches(said, flags) + _offload(said)
     if said.states("serving.swap_space_bytes"):
         words.append(f"--swap-space={_gib(said.take('serving.swap_space_bytes'))}")
-    if said.states("serving.adapters.count"):
-        words += ["--enable-lora", f"--max-loras={said.take('serving.adapters.count')}"]
-        words.append(f"--max-lora-rank={said.take('serving.adapters.rank')}")
+    words += _adapters(said, "max-loras")
     draft = _draft(said)
     if draft:
         words.append(f"--speculative-config={json.dumps(draft)}")
@@ -187,14 +202,9 @@ def _sglang_extras(said: Ledger) -> list[str]:
         "serving.data_parallel_attention": "--enable-dp-attention",
         "serving.disable_hybrid_cache": "--disable-hybrid-swa-memory",
     }
-    words = [flag for path, flag in flags.items() if said.take(path)]
+    words = _switches(said, flags) + _offload(said) + _adapters(said, "max-loras-per-batch")
     # The radix cache shares prefixes unless it is switched off.
     said.describes("serving.shared_prefix_tokens")
-    if said.states("serving.cpu_offload_bytes"):
-        words.append(f"--cpu-offload-gb={_gib(said.take('serving.cpu_offload_bytes'))}")
-    if said.states("serving.adapters.count"):
-        words += ["--enable-lora", f"--max-loras-per-batch={said.take('serving.adapters.count')}"]
-        words.append(f"--max-lora-rank={said.take('serving.adapters.rank')}")
     draft = _draft(said)
     if draft:
         words += ["--speculative-algorithm=STANDALONE"]
@@ -229,24 +239,24 @@ def _number_types(selection: Selection, said: Ledger, engine: str) -> list[str]:
 
 
 def _quantisation(selection: Selection, weights: str, engine: str) -> str:
-    method = MADE_ON_LOAD.get(weights) or STORED.get(weights)
-    if method is None or (engine == "sglang" and method in NOT_IN_SGLANG):
-        known = ", ".join([*TORCH_NAMES, *MADE_ON_LOAD, *STORED])
+    missing = NOT_IN_SGLANG if engine == "sglang" else ()
+    methods = {name: one for name, one in (MADE_ON_LOAD | STORED).items() if one not in missing}
+    if weights not in methods:
         raise ExportError(
-            f"{engine} has no word for inference.weight_dtype: {weights}; known are {known}"
+            f"{engine} has no word for inference.weight_dtype: {weights}; known are "
+            f"{', '.join([*TORCH_NAMES, *methods])}"
         )
-    found = selection.accelerators
+    method, found = methods[weights], selection.accelerators
     capable = found is None or float(found.compute_capability or 0) >= MARLIN_FROM
     return f"{method}_marlin" if method in MARLIN and capable else method
 
 
 def _command(selection: Selection, said: Ledger, start: list[str], words: list[str]) -> str:
     """The command, under what must be known of it."""
-    left = said.left()
+    engine, left = selection.workload.inference.engine, said.left()
     if left:
-        raise ExportError(f"{' '.join(start[:2])} has no option for {'; '.join(left)}")
+        raise ExportError(f"{engine} has no option for {'; '.join(left)}")
     stated = selection.engine_version
-    engine = selection.workload.inference.engine
     lines = [f"# sized with the rules of {engine} {stated}"] if stated else []
     lines += [
         f"# {warning.message}"

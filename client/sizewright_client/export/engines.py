@@ -256,13 +256,15 @@ def _command(selection: Selection, said: Ledger, start: list[str], words: list[s
     engine, left = selection.workload.inference.engine, said.left()
     if left:
         raise ExportError(f"{engine} has no option for {'; '.join(left)}")
-    stated = selection.engine_version
+    stated, nodes = selection.engine_version, selection.plan.node_count
     lines = [f"# sized with the rules of {engine} {stated}"] if stated else []
     lines += [
         f"# {warning.message}"
         for warning in selection.plan.estimate.warnings
         if warning.code == "engine-version-not-stated"
     ]
+    if engine == "vllm" and nodes > 1:
+        lines.append(f"# runs on the first node of a Ray cluster of {nodes} nodes")
     weights = selection.workload.inference.weight_dtype
     if weights in STORED:
         lines.append(f"# the model must be a checkpoint that stores {weights} weights")

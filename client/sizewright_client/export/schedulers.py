@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 import yaml
@@ -183,8 +184,10 @@ def slurm(selection: Selection) -> str:
     command = start(selection, SLURM_HEAD).replace("$NODE_RANK", "$SLURM_NODEID")
     remarks = [line for line in command.splitlines() if line.startswith("#")]
     body = "\n".join(line for line in command.splitlines() if not line.startswith("#"))
-    # srun runs a program, and is no shell that would take variables in front of one.
-    step = f"srun env {body}" if "=" in body.split()[0] else f"srun {body}"
+    # srun runs a program: it takes a shell on each node to set variables for one, and to know which
+    # node it is, as the batch script itself runs on the first.
+    shell = "=" in body.split()[0] or "$SLURM_NODEID" in body
+    step = f"srun bash -c {shlex.quote(body)}" if shell else f"srun {body}"
     return "\n".join([*lines, *remarks, step, ""])
 
 

@@ -11,6 +11,8 @@ from sizewright_client.export.selection import ExportError, Selection
 ENGINES = {"vllm": vllm, "sglang": sglang}
 #: In front of a setting that a script of the asker's own makes.
 SIZED = "# sized with"
+#: Where the first node of a Ray cluster listens, as Ray's own documentation has it.
+RAY_PORT = 6379
 #: What makes glibc give freed memory back.
 GIVES_BACK = ("MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=65536")
 
@@ -35,12 +37,37 @@ def _launched(selection: Selection) -> str:
         return _own_script(selection, "fit.py")
     if run == "inference":
         engine = ENGINES.get(work.inference.engine)
-        return engine(selection) if engine else _own_script(selection, "infer.py")
+        if engine is None:
+            return _own_script(selection, "infer.py")
+        across = engine is vllm and selection.plan.node_count > 1
+        return _over_ray(selection) if across else engine(selection)
     if work.framework not in ("", "pytorch"):
         return _own_script(selection, "train.py")
     if selection.plan.layout.implementation == "megatron":
         return megatron(selection)
     return torchrun(selection)
+
+
+def _over_ray(selection: Selection) -> str:
+    """vLLM on the first of several nodes, once all of them are one Ray cluster."""
+    lines = vllm(selection).splitlines()
+    remarks = [line for line in lines if line.startswith("#")]
+    nodes = selection.plan.node_count
+    alive = f'import ray; ray.init("auto"); exit(sum(n["Alive"] for n in ray.nodes()) < {nodes})'
+    return "\n".join(
+        [
+            *remarks,
+            'if [ "$NODE_RANK" = 0 ]; then',
+            f"  ray start --head --port={RAY_PORT}",
+            f"  until python3 -c '{alive}'; do sleep 5; done",
+            *(f"  {line}" for line in lines[len(remarks) :]),
+            "else",
+            f"  until ray start --address={HEAD_NODE}:{RAY_PORT}; do sleep 5; done",
+            "  sleep infinity",
+            "fi",
+            "",
+        ]
+    )
 
 
 def _own_script(selection: Selection, script: str, *remarks: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -131,8 +133,8 @@ def test_a_fit_starts_in_its_environment_under_every_setting_that_was_sized(
     script = written(plan_of(text, tmp_path), Form.SLURM)
 
     (step,) = (line for line in script.splitlines() if line.startswith("srun "))
-    assert step.startswith("srun env OMP_NUM_THREADS=8 MALLOC_MMAP_THRESHOLD_=65536 ")
-    assert step.endswith("python fit.py")
+    assert step.startswith("srun bash -c 'OMP_NUM_THREADS=8 MALLOC_MMAP_THRESHOLD_=65536 ")
+    assert step.endswith("python fit.py'")
     assert "# sized with model.estimator.class_name: RandomForestClassifier" in script
     assert "min_samples_leaf=2" in script
     assert "# sized with dataset.rows: 5000000" in script
@@ -176,6 +178,50 @@ def test_slurm_starts_the_launcher_once_on_each_node(tmp_path: Path) -> None:
     assert f"#SBATCH --nodes={selection.plan.node_count}" in script
     (step,) = (line for line in script if line.startswith("srun "))
     assert f"torchrun --nnodes={selection.plan.node_count} --nproc-per-node={gpus}" in step
+
+
+def ran_on_two_nodes(engine: str, folder: Path) -> list[str]:
+    """What each of two nodes starts when a batch script serves over both."""
+    selection = plan_of(SERVED.replace("vllm", engine), folder)
+    selection.plan.node_count = selection.plan.layout.pp = 2
+    (folder / "job.sh").write_text(written(selection, Form.SLURM), encoding="utf-8")
+    stands_in = {
+        "srun": 'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+        "scontrol": "echo first; echo second",
+        "sleep": ":",
+    }
+    stands_in |= {name: f'echo {name} "$@"' for name in ("ray", "vllm", "python", "python3")}
+    for name, does in stands_in.items():
+        (folder / name).write_text(f"#!/bin/bash\n{does}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    # The batch script itself runs on the first node, and is told so.
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_NODEID": "0"}
+    done = subprocess.run(
+        ["bash", str(folder / "job.sh")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.splitlines()
+
+
+def test_each_node_of_a_batch_job_is_told_its_own_number(tmp_path: Path) -> None:
+    first, second = ran_on_two_nodes("sglang", tmp_path)
+
+    assert "--node-rank=0 --dist-init-addr=first:29500" in first
+    assert "--node-rank=1 --dist-init-addr=first:29500" in second
+
+
+def test_vllm_serves_on_the_first_node_once_both_are_a_ray_cluster(tmp_path: Path) -> None:
+    head, waits, serves, joins = ran_on_two_nodes("vllm", tmp_path)
+
+    assert head == "ray start --head --port=6379"
+    assert waits.startswith("python3 -c")
+    assert serves.startswith("vllm serve ")
+    assert "--distributed-executor-backend=ray" in serves
+    assert joins == "ray start --address=first:6379"
 
 
 def test_launchers_repeat_the_layout_that_was_estimated(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import yaml
 from sizewright.v1 import estimate_pb2
 from sizewright_client.export.fsdp import fsdp_config, parallelism_config, sharded_by_fsdp
 from sizewright_client.export.launchers import (
+    HEAD_NODE,
     NVME_PATH,
+    PORT,
     argument,
     offloads,
     refuse_left,
@@ -52,13 +54,17 @@ def accelerate(selection: Selection) -> str:
             values["deepspeed_config"] = _zero(selection)
     refuse_left(said, "accelerate's configuration")
     text: str = yaml.safe_dump(values, sort_keys=False)
-    return "\n".join([*_launch_line(words), *remarks(words), text])
+    return "\n".join([*_launch_line(words, selection.plan.node_count), *remarks(words), text])
 
 
-def _launch_line(words: TrainerWords) -> list[str]:
-    """How the script is started with the configuration, as a comment."""
+def _launch_line(words: TrainerWords, nodes: int) -> list[str]:
+    """How the script is started with the configuration, on each node, as a comment."""
     start = [f"{name}={value}" for name, value in words.environment.items()]
-    start += ["accelerate launch --config_file THIS_FILE train.py"]
+    start += ["accelerate launch --config_file THIS_FILE"]
+    if nodes > 1:
+        start += ["--machine_rank=$NODE_RANK", f"--main_process_ip={HEAD_NODE}"]
+        start += [f"--main_process_port={PORT}"]
+    start += ["train.py"]
     arguments = [argument(name, value) for name, value in words.values.items()]
     return ["# " + " ".join(start), *(f"#   {argument}" for argument in arguments)]
 

@@ -333,6 +333,20 @@ def test_accelerate_takes_a_strategy_for_fsdp1_and_a_flag_for_fsdp2(tmp_path: Pa
     assert second["fsdp_reshard_after_forward"] is True
 
 
+def test_accelerate_is_told_on_each_of_several_nodes_which_it_is_and_where_the_first(
+    tmp_path: Path,
+) -> None:
+    selection = plan_of(SFT, tmp_path)
+    selection.plan.node_count = 1
+    alone = written(selection, Form.ACCELERATE)
+    selection.plan.node_count = 2
+
+    several = written(selection, Form.ACCELERATE)
+
+    assert "--machine_rank" not in alone
+    assert "--machine_rank=$NODE_RANK --main_process_ip=$HEAD_NODE" in several.splitlines()[0]
+
+
 def test_vllm_is_told_the_types_of_weights_and_cache(tmp_path: Path) -> None:
     selection = plan_of(SERVED, tmp_path)
     run = selection.workload.inference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from sizewright_catalog.published import (
     read_published,
 )
 from sizewright_catalog.values import Device, InstanceType, Machine
+from sizewright_server import clock
 from sizewright_server.asked_layout import asked_layout
 from sizewright_server.estimation.memory import MemoryEstimate, Notice
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
@@ -61,11 +62,6 @@ if TYPE_CHECKING:
     from sizewright_catalog.overrides import Overrides
 
 
-def utc_today() -> date:
-    """Today, UTC."""
-    return datetime.now(tz=UTC).date()
-
-
 @dataclass(frozen=True, slots=True)
 class Recommended:
     """A planning result with the estimates of its first plans."""
@@ -95,7 +91,7 @@ class Sizing:
         self,
         catalog: Catalog,
         *,
-        today: Callable[[], date] = utc_today,
+        today: Callable[[], date] = clock.utc_today,
         published: Published | None = None,
         problems: tuple[str, ...] = (),
         home: Home | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sizewright.v1 import sizing_service_pb2
 from sizewright_client import SizingClient
 from sizewright_client.cli.app import app
 from sizewright_client.errors import DeadlineError
+from sizewright_server import clock
 
 FILES = sorted(str(path) for path in EXAMPLES.glob("*.yaml"))
 WRONG = """
@@ -21,6 +23,16 @@ workload:
   training: {precision: fp31, optimizer: adamv, micro_batch: -1, seq_len: 0}
 constraints: {providers: [awz], headroom: 0.5}
 """
+
+
+@pytest.fixture(autouse=True)
+def _one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages are told to the second, and two commands are never asked in the same one for sure.
+
+    The server of these tests runs in this process, so both are told the same moment.
+    """
+    moment = time.time()
+    monkeypatch.setattr(clock, "now", lambda: moment)
 
 
 def both(target: str, *arguments: str) -> tuple[str, str, int]:

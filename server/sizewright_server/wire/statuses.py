@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +11,7 @@ from sizewright_catalog.catalog import Catalog
 from sizewright_catalog.provider_status import ProviderStatus, provider_statuses
 from sizewright_catalog.published import HeldBack, ProviderRecord, Published
 from sizewright_catalog.refresh.liveness import is_alive
+from sizewright_server import clock
 from sizewright_server.wire.machines import moment, timestamp
 
 INTERRUPTED = "the refresh was ended before it could say what became of it"
@@ -21,7 +21,7 @@ def provider_messages(catalog: Catalog, published: Published) -> list[pb.Provide
     """Every provider that the catalog holds or that is refreshed, by name."""
     held = {status.provider: status for status in provider_statuses(catalog)}
     names = sorted({*held, *published.providers})
-    now = time.time()
+    now = clock.now()
     return [
         _provider(name, held.get(name), published.providers.get(name), catalog, now)
         for name in names

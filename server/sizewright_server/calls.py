@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import grpc
@@ -158,7 +159,7 @@ class Calls:
                 raise failures.deadline()
             message = _parsed(method.request, request)
             until = time.monotonic() + seconds
-            with self._turns.taken(long=method.takes_long(message), seconds=seconds):
+            with self._turn(method, message, seconds):
                 left = until - time.monotonic()
                 app = self.live.app
                 return dispatch(app, path, message, timeout_seconds=left, request_id=identity)
@@ -166,6 +167,14 @@ class Calls:
             raise failures.deadline() from late
         finally:
             self._places.release()
+
+    def _turn(
+        self, method: Method, message: Message, seconds: float
+    ) -> AbstractContextManager[None]:
+        """A call's turn to compute; none for one that waits where others would wait with it."""
+        if method.in_store:
+            return nullcontext()
+        return self._turns.taken(long=method.takes_long(message), seconds=seconds)
 
     def _seconds(self, context: grpc.ServicerContext) -> float:
         """Time left for the call: the caller's deadline within the maximum, or the default."""

@@ -59,6 +59,8 @@ class Method:
     changes_state: bool = False
     #: Whether a request takes many times as long as most: short ones do not wait for it.
     takes_long: Callable[[Any], bool] = lambda request: False
+    #: Waits for the store, which others may hold for long, and computes little.
+    in_store: bool = False
 
 
 def dispatch(
@@ -273,7 +275,7 @@ METHODS: dict[str, Method] = dict(
         _method(CATALOG, "ListOffers", catalog_service_pb2, _offers),
         _method(CATALOG, "ListCatalogVersions", catalog_service_pb2, _versions),
         _method(CATALOG, "DiffCatalog", catalog_service_pb2, _diff),
-        _method(CATALOG, "ListPriceChanges", catalog_service_pb2, _price_changes),
+        _method(CATALOG, "ListPriceChanges", catalog_service_pb2, _price_changes, in_store=True),
         _method(CATALOG, "ListMachines", catalog_service_pb2, _owned("list_machines")),
         _method(
             CATALOG,
@@ -281,6 +283,7 @@ METHODS: dict[str, Method] = dict(
             catalog_service_pb2,
             _owned("register_machine"),
             changes_state=True,
+            in_store=True,
         ),
         _method(
             CATALOG,
@@ -288,6 +291,7 @@ METHODS: dict[str, Method] = dict(
             catalog_service_pb2,
             _owned("delete_machine"),
             changes_state=True,
+            in_store=True,
         ),
         _method(CATALOG, "ListMachineModels", catalog_service_pb2, _owned("list_models")),
     ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from running_server import example, long_batch, open_channel, running, target_of
+from running_server import PATIENCE_SECONDS, example, long_batch, open_channel, running, target_of
+from sizewright.v1 import catalog_pb2, catalog_service_pb2
+from sizewright.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from sizewright.v1.sizing_service_pb2_grpc import SizingServiceStub
+from sizewright_catalog.home import Home
+from sizewright_catalog.locks import commit_lock
 from sizewright_server.turns import Turns
 
 
@@ -40,3 +45,18 @@ def test_a_short_question_is_answered_while_a_long_one_is_worked_on() -> None:
         assert stub.Recommend(example("llama3-8b-sft"), timeout=30).recommendations
         assert not batch.done()
         assert len(batch.result().results) == 128
+
+
+def test_a_question_is_answered_while_a_machine_waits_to_be_registered(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.make()
+    machine = catalog_pb2.Machine(name="machines/lab", model="dgx-h100")
+    request = catalog_service_pb2.RegisterMachineRequest(machine=machine)
+    with running(home=home.root) as server, open_channel(target_of(server)) as channel:
+        with commit_lock(home):
+            registering: Any = CatalogServiceStub(channel).RegisterMachine.future(request)
+            recommend: Any = SizingServiceStub(channel).Recommend
+
+            assert recommend(example("llama3-8b-sft"), timeout=5).recommendations
+            assert not registering.done()
+        assert registering.result(PATIENCE_SECONDS).machine.name == "machines/lab"

@@ -160,6 +160,8 @@ class Calls:
             message = _parsed(method.request, request)
             until = time.monotonic() + seconds
             with self._turn(method, message, seconds):
+                if not context.is_active():
+                    raise failures.cancelled()
                 left = until - time.monotonic()
                 app = self.live.app
                 return dispatch(app, path, message, timeout_seconds=left, request_id=identity)

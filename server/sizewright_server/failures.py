@@ -151,6 +151,11 @@ def deadline() -> CallFailed:
     return CallFailed("DEADLINE_EXCEEDED", "the deadline passed", [_info("DEADLINE")])
 
 
+def cancelled() -> CallFailed:
+    """CANCELLED: whoever asked has gone, and only the log is told."""
+    return CallFailed("CANCELLED", "the caller has gone", [_info("CANCELLED")])
+
+
 def internal(request_id: str) -> CallFailed:
     """INTERNAL: our fault; the log has the rest under the request id."""
     message = f"internal error; quote request id {request_id}"

@@ -79,3 +79,18 @@ def test_a_technique_that_no_word_stands_for_is_taken_where_it_is_named(
     plan = client.recommend(request).recommendations[0]
 
     assert [technique.name for technique in plan.techniques] == ["nvme-offload"]
+
+
+def test_nothing_is_said_of_the_vcpus_of_a_machine_whose_owner_states_none(
+    client: SizingClient,
+) -> None:
+    request = asked("xgboost-tabular")
+    machine = request.machines.add(name="machines/box", cpu_architecture="x86_64")
+    # Less than the plain fit needs and more than one over a table in batches.
+    machine.host_memory.nominal_bytes = 64 * 2**30
+
+    response = client.recommend(request)
+    on_box = [a for a in response.advice if a.recommendation.machine.name == "machines/box"]
+
+    assert on_box
+    assert not [text for advice in on_box for text in advice.details if "vCPU" in text]

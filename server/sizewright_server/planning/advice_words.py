@@ -89,9 +89,9 @@ def _unmodelled(before: Plan, after: Plan, steps: Sequence[Applied]) -> list[str
         words = f"The machine has {new} in place of {old}, a speed nobody modelled."
         return [words] if old != new else []
     cores = _vcpus(before), _vcpus(after)
-    slower = cores[0] / max(cores[1], 1) * prod(step.figures.time[1] for step in steps)
-    if cores[1] >= cores[0]:
-        return []
+    if cores[1] >= cores[0] or not cores[1]:
+        return []  # An owner need not say how many there are.
+    slower = cores[0] / cores[1] * prod(step.figures.time[1] for step in steps)
     most = f": up to {slower:,.2g} times as long" if slower > 1 + ALIKE else ", and less to do"
     return [f"The machine has {cores[1]} vCPUs in place of {cores[0]}{most}."]
 
@@ -123,5 +123,4 @@ def _device(plan: Plan) -> str:
 
 
 def _vcpus(plan: Plan) -> int:
-    target = plan.machine if plan.offer is None else plan.offer.instance_type
-    return target.vcpus * plan.node_count if target else 0
+    return plan.placement.target.vcpus * plan.node_count

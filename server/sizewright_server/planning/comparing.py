@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.estimation.estimator import PreparedWorkload
 from sizewright_server.estimation.workload import Layout, Training
 from sizewright_server.planning.conditions import conditions_of
@@ -61,17 +60,9 @@ def own_layout(prepared: Prepared, layout: Layout) -> Layout:
     return replace(layout, zero=zero, sharding="deepspeed", offload=run.offload)
 
 
-def target_of(plan: Plan) -> InstanceType | Machine:
-    """The kind of machine of a plan."""
-    target = plan.machine if plan.offer is None else plan.offer.instance_type
-    if target is None:
-        raise LookupError("a plan names no machine")
-    return target
-
-
 def ranks_of(plan: Plan) -> int:
     """Ranks on a node of a plan."""
-    return max(target_of(plan).device_count, 1)
+    return max(plan.placement.target.device_count, 1)
 
 
 def time_factor(before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Span | None:
@@ -90,7 +81,7 @@ def _on_cpu(before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Span | Non
     operations nobody counts, the technique's figure, which is for eight threads."""
     prepared = before.variant.prepared
     if not isinstance(prepared, PreparedWorkload):
-        cores = THREADS / max(target_of(after).vcpus, 1)
+        cores = THREADS / max(after.placement.target.vcpus, 1)
         low, best, high = (cores * prod(s.figures.time[at] for s in steps) for at in range(3))
         return low, best, high
     old = _hours(before, before.variant)
@@ -98,7 +89,7 @@ def _on_cpu(before: Plan, after: Plan, steps: tuple[Applied, ...]) -> Span | Non
         return None
     floor = launch_hours(prepared) / before.layout.dp
     slow, likely, fast = (max(one, floor) for one in old)
-    new = cpu_hours(prepared, target_of(after).vcpus)
+    new = cpu_hours(prepared, after.placement.target.vcpus)
     return _ratio((slow, likely, fast), new)
 
 
@@ -126,5 +117,5 @@ def _hours(plan: Plan, variant: Variant) -> Span | None:
 
 def _node(plan: Plan) -> NodeKind | None:
     workload = plan.variant.prepared.workload
-    kind = node_kind(target_of(plan), conditions_of(workload))
+    kind = node_kind(plan.placement.target, conditions_of(workload))
     return None if isinstance(kind, str) else kind

@@ -49,15 +49,18 @@ def _many_processes(it: Situation) -> Iterator[Notice]:
     work = it.network
     if work is None or not work.host.loader_workers:
         return
-    workers, cpus = work.host.loader_workers, it.target.vcpus
-    processes = it.ranks_per_node * workers
+    workers, cpus, ranks = work.host.loader_workers, it.target.vcpus, it.ranks_per_node
+    processes = ranks * workers
     if processes > MANY_PROCESSES or (cpus and processes > cpus):
         kind = "loader_worker" if work.host.worker_start == "fork" else "spawned_worker"
         each = entry_part(kind, kind, "").size.best_bytes
+        who = f"{workers} loader workers are as many"
+        if ranks > 1:
+            who = f"{ranks} ranks with {workers} loader workers each are {processes}"
+        # An owner need not say how many vCPUs there are.
+        node = f"a node of {cpus} vCPUs" if cpus else "a node"
         words = (
-            f"{it.ranks_per_node} ranks with {workers} loader workers each are {processes} "
-            f"processes on a node of {cpus} vCPUs; they hold {gib(processes * each)} beside their "
-            "batches."
+            f"{who} processes on {node}; they hold {gib(processes * each)} beside their batches."
         )
         yield Notice("many-loader-processes", words)
 

@@ -205,6 +205,15 @@ def test_more_loader_processes_than_anybody_means_are_counted_aloud() -> None:
     assert "8 ranks with 16 loader workers each are 128 processes" in notice.message
 
 
+def test_loader_processes_on_a_machine_of_unstated_vcpus_are_counted_without_them() -> None:
+    it = situation(conditions=HostConditions(loader_workers=40), layout=Layout())
+    it.target = replace(owned(), vcpus=0)
+
+    words = told(it, "many-loader-processes")
+
+    assert "40 loader workers are as many processes on a node;" in words
+
+
 def test_arrays_in_memory_are_copied_by_rank_and_a_mapped_file_is_not() -> None:
     data = Dataset(rows=1_000_000, tokens_per_row=2048, dtype="int32", container="in-memory")
     mapped = replace(data, container="memory-mapped")

@@ -8,11 +8,11 @@ from sizewright_catalog.speeds import speeds
 from sizewright_catalog.values import Machine
 from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.memory import Notice
-from sizewright_server.estimation.optimizers import optimizers
-from sizewright_server.estimation.states import state_widths
+from sizewright_server.estimation.optimizers import FP32, optimizers
+from sizewright_server.estimation.states import HALF, state_widths
 from sizewright_server.planning.devices import arm64_words
 from sizewright_server.planning.situation import Situation, gib, seconds
-from sizewright_server.planning.throughput import bands
+from sizewright_server.planning.throughput import pcie_band
 
 #: Below this share of GPU memory at the high estimate much of it is free.
 MOSTLY_FREE = 0.5
@@ -26,10 +26,8 @@ LITTLE = 0.25
 LARGE_COPY = 0.25
 #: Layers whose weights are gathered over PCIe or a network for less than this hide behind the work.
 LONG_SECONDS = 0.5
-HALF_BYTES = 2
 #: Weights are gathered for the forward and the backward pass, gradients reduced (Rajbhandari 2020).
 VOLUMES = 3
-FOUR = 4
 
 
 def _balance(it: Situation) -> tuple[float, float] | None:
@@ -50,7 +48,7 @@ def _balance(it: Situation) -> tuple[float, float] | None:
     if not peak:
         return None
     tokens, hidden = rows * model.work.positions, model.work.hidden
-    width = FOUR if kind in ("fp32", "tf32") else HALF_BYTES
+    width = FP32 if kind in ("fp32", "tf32") else HALF
     operations = 2 * tokens * hidden * 4 * hidden
     moved = width * (tokens * hidden + 4 * hidden**2 + 4 * tokens * hidden)
     return operations / moved, peak / speed.memory_bytes_per_second
@@ -146,14 +144,13 @@ def _tensor_parallel_across_nodes(it: Situation) -> Iterator[Notice]:
 def _gathered(it: Situation) -> Iterator[Notice]:
     """Sharded weights that travel over PCIe in every pass."""
     device, model, layout = it.target.device, it.model, it.layout
-    if it.training is None or model is None or device is None or layout.zero < VOLUMES:
+    if it.training is None or model is None or device is None or layout.zero < 3:
         return
     if device.link_gb_per_second or layout.dp == 1:
         return
-    size = VOLUMES * HALF_BYTES * model.parameter_count / (layout.tp * layout.pp)
+    size = VOLUMES * HALF * model.parameter_count / (layout.tp * layout.pp)
     speed = speeds().get(device.name)
-    generation = str(min(max(speed.pcie_generation if speed else 3, 3), 5))
-    band = bands()["pcie_bytes_per_second"][generation]
+    band = pcie_band(speed.pcie_generation if speed else 0)
     fast, slow = size / band["high"], size / band["low"]
     if fast < LONG_SECONDS:
         return

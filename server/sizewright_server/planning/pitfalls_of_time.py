@@ -18,7 +18,7 @@ WIDE_DOUBT = 1.5
 IN_DOUBT = 0.5
 #: A job in which a slow leak has time to fill what is free.
 LONG_HOURS = 8.0
-#: Growth a minute that loops of Python are known to have: graphs kept in a list, caches.
+#: Growth a minute that an observation of a few minutes tells from noise: slower leaks are missed.
 LEAK_BYTES_PER_MINUTE = 20 * MIB
 WEEK_HOURS = 168.0
 MINUTES = 60

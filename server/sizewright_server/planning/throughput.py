@@ -55,6 +55,12 @@ def bands() -> dict[str, Any]:
     return table
 
 
+def pcie_band(generation: int) -> dict[str, Any]:
+    """Bytes a second over PCIe; of a generation that is not in the table, those of the nearest."""
+    band: dict[str, Any] = bands()["pcie_bytes_per_second"][str(min(max(generation, 3), 5))]
+    return band
+
+
 class ModelledHours:
     """Hours of a network's job; see the module's text."""
 
@@ -155,8 +161,7 @@ class ModelledHours:
         assert isinstance(self.run, Training)
         trained = int(self.work.active_parameters * self.trained_share)
         state = Moved(self.run.optimizer.name, trained, layout, machine.kind.per_node)
-        pcie = str(min(max(machine.speed.pcie_generation, 3), 5))
-        return state.seconds(machine.at, bands()["pcie_bytes_per_second"][pcie][machine.at])
+        return state.seconds(machine.at, pcie_band(machine.speed.pcie_generation)[machine.at])
 
     def _tensor_parallel(self, layout: Layout, machine: _Machine, batch: int, width: int) -> float:
         """Four all-reduces a layer, two in each pass (Shoeybi et al. 2019), none overlapped."""
@@ -232,8 +237,7 @@ class _Machine:
         """Bytes a second between GPUs of one node."""
         if self.speed.link_bytes_per_second:
             return float(self.speed.link_bytes_per_second * bands()["link_share"][self.at])
-        generation = str(min(max(self.speed.pcie_generation, 3), 5))
-        return float(bands()["pcie_bytes_per_second"][generation][self.at])
+        return float(pcie_band(self.speed.pcie_generation)[self.at])
 
     def _network(self) -> float:
         """Bytes a second and GPU between nodes: a share of what is stated, else a wider band."""

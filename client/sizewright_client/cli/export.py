@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from sizewright.v1 import sizing_service_pb2
     from sizewright_client.cli.overrides import Options
 
+AnswerOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Take the plan from this saved answer of `recommend FILE -o json`."
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to an app."""
@@ -40,13 +47,7 @@ def export(
     file: RequestFile,
     to: Annotated[Form, typer.Option(help="What to write the plan as.")],
     rank: Annotated[int, typer.Option(min=1, max=100, help="Which plan of the list.")] = 1,
-    answer: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Take the plan from this saved answer of `recommend FILE -o json`.",
-        ),
-    ] = None,
+    answer: AnswerOption = None,
     provider: ProvidersOption = None,
     purchase: PurchaseOption = None,
     device: DevicesOption = None,

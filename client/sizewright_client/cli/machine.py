@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +17,30 @@ from sizewright_client.cli.options import (
     TimeoutOption,
     TlsOption,
     TokenFileOption,
+)
+from sizewright_client.cli.serve_options import (
+    AdminTokenFileOption,
+    CallersTokenFileOption,
+    CatalogOption,
+    DefaultDeadlineSecondsOption,
+    DrainDelaySecondsOption,
+    GraceSecondsOption,
+    HomeOption,
+    InsecureOption,
+    ListenOption,
+    MaxConcurrencyOption,
+    MaxDeadlineSecondsOption,
+    MaxMessageBytesOption,
+    MaxStreamsOption,
+    MetricsListenOption,
+    PriceOverridesOption,
+    ReflectionOption,
+    RefreshOption,
+    StoreUrlOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+    WorkersOption,
 )
 
 
@@ -120,68 +143,28 @@ def health(
 
 @reported
 def serve(
-    listen: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="host:port or unix:/path.")
-    ] = None,
-    insecure: Annotated[
-        bool | None,
-        typer.Option(
-            "--insecure", help="Let others in without TLS and a token.", show_default=False
-        ),
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM file; clients must show a certificate of it.")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the tokens that may call, one to a line.")
-    ] = None,
-    admin_token_file: Annotated[
-        Path | None, typer.Option(help="File with the tokens that may change state.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on the port; 1.")] = None,
-    max_concurrency: Annotated[
-        int | None, typer.Option(help="Calls at once in a process; 32.")
-    ] = None,
-    default_deadline_seconds: Annotated[
-        float | None, typer.Option(help="For calls that bring none; 10.")
-    ] = None,
-    max_deadline_seconds: Annotated[
-        float | None, typer.Option(help="Longest deadline a call may bring; 60.")
-    ] = None,
-    max_message_bytes: Annotated[int | None, typer.Option(help="Largest request; 4194304.")] = None,
-    drain_delay_seconds: Annotated[
-        float | None, typer.Option(help="From SIGTERM to refusing new calls; 1.")
-    ] = None,
-    grace_seconds: Annotated[
-        float | None, typer.Option(help="For calls that still run; 25.")
-    ] = None,
-    reflection: Annotated[
-        bool | None, typer.Option("--reflection/--no-reflection", help="Tell the contract; on.")
-    ] = None,
-    catalog: Annotated[
-        Path | None, typer.Option(help="Serve this version file alone, for ever.")
-    ] = None,
-    home: Annotated[
-        Path | None, typer.Option(help="Folder of the catalog; else the user's own.")
-    ] = None,
-    store_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Store that several servers share.")
-    ] = None,
-    refresh: Annotated[
-        str | None,
-        typer.Option(metavar="PROVIDERS", help="Keep these fresh, such as aws,gcp; none."),
-    ] = None,
-    max_streams: Annotated[
-        int | None, typer.Option(help="Refreshes and watchers at once; 16.")
-    ] = None,
-    metrics_listen: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="host:port for Prometheus; none.")
-    ] = None,
-    price_overrides: Annotated[
-        Path | None, typer.Option(help="File of private prices: discounts and contracts.")
-    ] = None,
+    listen: ListenOption = None,
+    insecure: InsecureOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    token_file: CallersTokenFileOption = None,
+    admin_token_file: AdminTokenFileOption = None,
+    workers: WorkersOption = None,
+    max_concurrency: MaxConcurrencyOption = None,
+    default_deadline_seconds: DefaultDeadlineSecondsOption = None,
+    max_deadline_seconds: MaxDeadlineSecondsOption = None,
+    max_message_bytes: MaxMessageBytesOption = None,
+    drain_delay_seconds: DrainDelaySecondsOption = None,
+    grace_seconds: GraceSecondsOption = None,
+    reflection: ReflectionOption = None,
+    catalog: CatalogOption = None,
+    home: HomeOption = None,
+    store_url: StoreUrlOption = None,
+    refresh: RefreshOption = None,
+    max_streams: MaxStreamsOption = None,
+    metrics_listen: MetricsListenOption = None,
+    price_overrides: PriceOverridesOption = None,
 ) -> ExitCode:
     """Serve the API over gRPC until SIGTERM, then drain.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,7 +36,32 @@ from sizewright_client.cli.options import (
     TopOption,
 )
 
+if TYPE_CHECKING:
+    from sizewright.v1 import catalog_pb2, sizing_service_pb2
+    from sizewright_client.cli.overrides import Options
+
 LOCAL = "local"
+AdviseOption = Annotated[
+    bool, typer.Option("--advise", help="Also say what would change the answer.")
+]
+LocalOption = Annotated[
+    bool, typer.Option("--local/--no-local", help="Rank this machine beside the offers.")
+]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        metavar="MACHINE",
+        help="local, aws/p5.48xlarge, a type's full name, machines/NAME, or a model.",
+    ),
+]
+NodesOption = Annotated[int, typer.Option(min=1, metavar="N", help="How many such machines.")]
+LimitsOption = Annotated[
+    bool,
+    typer.Option(
+        "--advise/--no-advise",
+        help="Also find the largest batch that fits, and the smallest change that does.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -109,12 +134,8 @@ def recommend(
     min_network: MinNetworkOption = None,
     technique: TechniquesOption = None,
     objective: ObjectiveOption = None,
-    advise: Annotated[
-        bool, typer.Option("--advise", help="Also say what would change the answer.")
-    ] = False,
-    local: Annotated[
-        bool, typer.Option("--local/--no-local", help="Rank this machine beside the offers.")
-    ] = True,
+    advise: AdviseOption = False,
+    local: LocalOption = True,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     tls: TlsOption = False,
@@ -134,33 +155,24 @@ def recommend(
       sizewright recommend job.yaml --server sizing.example:7443 --tls
     """
     from sizewright_client.cli.answers import emit_recommendations
-    from sizewright_client.cli.overrides import override, override_root
-    from sizewright_client.request_file import load_request
 
-    request = load_request(file)
-    override(
-        request,
-        {
-            "providers": provider,
-            "regions": region,
-            "purchase": purchase,
-            "devices": device,
-            "max_nodes": max_nodes,
-            "max_cost_per_hour": max_cost,
-            "max_price_age": max_price_age,
-            "headroom": headroom,
-            "min_local_disk": min_disk,
-            "max_interruption": max_interruption,
-            "min_network_gbps": min_network,
-        },
-    )
-    override_root(request, {"techniques": technique, "objective": objective})
+    constraints: Options = {
+        "providers": provider,
+        "regions": region,
+        "purchase": purchase,
+        "devices": device,
+        "max_nodes": max_nodes,
+        "max_cost_per_hour": max_cost,
+        "max_price_age": max_price_age,
+        "headroom": headroom,
+        "min_local_disk": min_disk,
+        "max_interruption": max_interruption,
+        "min_network_gbps": min_network,
+    }
+    request = _asked(file, constraints, {"techniques": technique, "objective": objective})
     request.advise = advise or request.advise
-    request.max_results = top if top is not None else request.max_results
-    if local:
-        from sizewright_client.embedded import local_machine
-
-        request.machines.append(local_machine())
+    request.max_results = request.max_results if top is None else top
+    request.machines.extend([_this_machine()] if local else [])
     with Connection(server, token_file, tls, ca_file, timeout).open() as client:
         answer = client.recommend(request)
     emit_recommendations(answer, output, name=request.workload.name, explain=explain)
@@ -170,22 +182,10 @@ def recommend(
 @reported
 def check(
     file: RequestFile,
-    on: Annotated[
-        str,
-        typer.Option(
-            metavar="MACHINE",
-            help="local, aws/p5.48xlarge, a type's full name, machines/NAME, or a model.",
-        ),
-    ] = LOCAL,
-    nodes: Annotated[int, typer.Option(min=1, metavar="N", help="How many such machines.")] = 1,
+    on: OnOption = LOCAL,
+    nodes: NodesOption = 1,
     headroom: HeadroomOption = None,
-    advise: Annotated[
-        bool,
-        typer.Option(
-            "--advise/--no-advise",
-            help="Also find the largest batch that fits, and the smallest change that does.",
-        ),
-    ] = True,
+    advise: LimitsOption = True,
     output: OutputOption = Output.TABLE,
     explain: ExplainOption = False,
     server: ServerOption = None,
@@ -221,9 +221,7 @@ def check(
         advise=advise,
     )
     if on == LOCAL:
-        from sizewright_client.embedded import local_machine
-
-        request.machine.CopyFrom(local_machine())
+        request.machine.CopyFrom(_this_machine())
     elif on.startswith("providers/") or ("/" in on and not on.startswith(PREFIX)):
         request.instance_type = instance_type_name(on)
     with Connection(server, token_file, tls, ca_file, timeout).open() as client:
@@ -245,6 +243,23 @@ def instance_type_name(written: str) -> str:
             "full name such as providers/aws/instanceTypes/p5.48xlarge"
         )
     return f"providers/{provider}/instanceTypes/{kind}"
+
+
+def _asked(file: str, constraints: Options, goals: Options) -> sizing_service_pb2.RecommendRequest:
+    """The file's request, with what options said in place of its own."""
+    from sizewright_client.cli.overrides import override, override_root
+    from sizewright_client.request_file import load_request
+
+    request = load_request(file)
+    override(request, constraints)
+    override_root(request, goals)
+    return request
+
+
+def _this_machine() -> catalog_pb2.Machine:
+    from sizewright_client.embedded import local_machine
+
+    return local_machine()
 
 
 def _int32(value: int, option: str) -> int:

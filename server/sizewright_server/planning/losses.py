@@ -6,9 +6,10 @@ import numpy as np
 
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.picks import Mask
 from sizewright_server.planning.plan import Constraints, Miss, Rejection
 from sizewright_server.planning.ranking import Ranking
-from sizewright_server.planning.search import NOTHING_TRIED, Mask, Search
+from sizewright_server.planning.search import NOTHING_TRIED, Search
 from sizewright_server.planning.words import Tight, memory_rejection, miss_of
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.budget import Budget, budget_of
 from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.picks import Floats, Mask, Picks
 from sizewright_server.planning.plan import Constraints, Plan
-from sizewright_server.planning.search import Floats, Mask, Picks, Search
+from sizewright_server.planning.search import Search
 
 MOST_PLANS = 10
 

@@ -23,6 +23,7 @@ from sizewright_server.planning.losses import cheapest_tight, nearest_miss, reje
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.own_machines import own_machines
 from sizewright_server.planning.pareto import front
+from sizewright_server.planning.picks import Mask, Picks
 from sizewright_server.planning.plan import (
     Choice,
     Constraints,
@@ -32,7 +33,7 @@ from sizewright_server.planning.plan import (
     Rejection,
 )
 from sizewright_server.planning.ranking import Ranked, Ranking
-from sizewright_server.planning.search import Mask, Picks, Search
+from sizewright_server.planning.search import Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker

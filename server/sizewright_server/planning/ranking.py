@@ -16,8 +16,9 @@ from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.budget import Budget
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.hours import NEVER
+from sizewright_server.planning.picks import Floats, Mask, Picks
 from sizewright_server.planning.plan import Choice, Objective
-from sizewright_server.planning.search import Floats, Mask, Picks, Search
+from sizewright_server.planning.search import Search
 
 #: Hours beyond every job, to multiply with where the real ones are not known.
 LONGEST = 1e12

@@ -9,50 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Candidates, Needs
+from sizewright_server.planning.picks import Floats, Mask, Picks, fewest
 from sizewright_server.planning.plan import Choice, Constraints, PoolFit, verdict_of
 from sizewright_server.planning.throughput import speed_of
 from sizewright_server.planning.variants import Variant
 from sizewright_server.planning.words import Placements
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
 LOW, BEST, HIGH = 0, 1, 2
 #: Bytes no machine lacks: nothing was tried.
 NOTHING_TRIED = 2**62
-
-
-class Picks:
-    """Per kind of node one way to run the workload, as columns. `variant` -1: none."""
-
-    def __init__(self, count: int) -> None:
-        self.variant = np.full(count, -1, dtype=np.int64)
-        self.nodes, self.row = np.zeros((2, count), dtype=np.int64)
-        #: What the pick is good for: the less, the better.
-        self.score: Floats = np.full(count, NEVER)
-
-    @property
-    def found(self) -> Mask:
-        """The kinds that have one."""
-        return self.variant >= 0
-
-    def of(self, kind: int) -> tuple[int, int, int]:
-        """Variant, nodes and row of a kind's pick."""
-        return int(self.variant[kind]), int(self.nodes[kind]), int(self.row[kind])
-
-    def offer(self, which: Column, score: Floats, variant: int, nodes: int, row: Column) -> None:
-        """Takes what is better than what there is, kind by kind; of equals the first stays."""
-        better = score < self.score[which]
-        mine = which[better]
-        self.score[mine] = score[better]
-        self.variant[mine], self.nodes[mine], self.row[mine] = variant, nodes, row[better]
 
 
 class Search:
@@ -101,16 +72,21 @@ class Search:
         self._choices.clear()
         self._fastest_rows.clear()
         open_kinds = self.wanted if only is None else self.wanted & only
-        per_node = sorted(set(self.kinds.per_node[open_kinds].tolist()))
-        needs = Needs(variant.prepared, [(size, n) for n in node_counts for size in per_node])
+        # Sizes that no open kind has, or has not so many nodes of, are not estimated.
+        able = {
+            (size, n): which
+            for n in node_counts
+            for size in sorted(set(self.kinds.per_node[open_kinds].tolist()))
+            if len(which := self._where(size, n, open_kinds))
+        }
+        needs = Needs(variant.prepared, able)
         self._variants[number], self._hours[number] = variant, hours
         for nodes in node_counts:
             self._needs[number, nodes] = needs
         nearest = Picks(len(self.kinds.kinds))
         for candidates in needs.candidates:
-            which = self._where(candidates, open_kinds)
-            if len(which):
-                self._try(number, needs, candidates, which, hours, nearest)
+            which = able[candidates.per_node, candidates.nodes]
+            self._try(number, needs, candidates, which, hours, nearest)
         return nearest
 
     def choice(self, picks: Picks, kind: int) -> Choice:
@@ -178,17 +154,17 @@ class Search:
             self._first = (self.rounds, fewest(self.fits, count), fewest(self.tight, count))
         return self._first[1:]
 
-    def _where(self, candidates: Candidates, open_kinds: Mask) -> Column:
-        """The kinds of node that candidates can run on."""
-        gpus, kinds = candidates.per_node * candidates.nodes, self.kinds
+    def _where(self, per_node: int, nodes: int, open_kinds: Mask) -> Column:
+        """The kinds of node with so many GPUs each that there are so many of."""
+        gpus, kinds = per_node * nodes, self.kinds
         asked = self.constraints
-        few = gpus < asked.min_gpus or candidates.nodes < asked.min_nodes
+        few = gpus < asked.min_gpus or nodes < asked.min_nodes
         if few or (asked.max_gpus is not None and gpus > asked.max_gpus):
             return np.zeros(0, dtype=np.int64)
         return np.nonzero(
             open_kinds
-            & (kinds.per_node == candidates.per_node)
-            & (kinds.count >= candidates.nodes)
+            & (kinds.per_node == per_node)
+            & (kinds.count >= nodes)
             & (kinds.whole | (gpus == 1))
         )[0]
 
@@ -287,14 +263,3 @@ class Search:
             return (on_host,)
         usable = node.gpu_usable_bytes
         return PoolFit("gpu", gpu, usable, verdict_of(gpu, usable, headroom)), on_host
-
-
-def fewest(levels: dict[int, Picks], count: int) -> Picks:
-    """Per kind the pick of the fewest nodes."""
-    first = Picks(count)
-    for nodes in sorted(levels):
-        level = levels[nodes]
-        mine = np.nonzero(level.found & ~first.found)[0]
-        for name in ("variant", "nodes", "row", "score"):
-            getattr(first, name)[mine] = getattr(level, name)[mine]
-    return first

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sizewright_server.planning.budget import Budget
 from sizewright_server.planning.hours import NEVER
+from sizewright_server.planning.picks import Picks, fewest
 from sizewright_server.planning.plan import Objective
 from sizewright_server.planning.ranking import FIRST_OFFERS, Ranking
-from sizewright_server.planning.search import Picks, fewest
 
 KINDS = 5
 OBJECTIVES: tuple[Objective, ...] = ("cost-per-hour", "cost-per-job", "time")

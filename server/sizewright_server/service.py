@@ -29,6 +29,7 @@ from sizewright_server.estimation.serving.prepared import PreparedServing
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.advice import Advisor
 from sizewright_server.planning.devices import (
+    loading_of,
     overhead_of,
     refuse_what_cannot_run,
     served_on,
@@ -165,7 +166,7 @@ class Sizing:
         device = self._device(question.device)
         if device is not None:
             refuse_what_cannot_run(device, prepared.workload)
-        loading = getattr(prepared.workload, "kernel_loading", None)
+        loading = loading_of(prepared.workload)
         overhead = (
             device_overhead(None, None, loading) if device is None else overhead_of(device, loading)
         )
@@ -267,7 +268,7 @@ def _estimate_on(
         return prepared.estimate(layout, 1, device_overhead(None, None))
     if target.device is None:
         raise LookupError("a plan names no device")
-    overhead = overhead_of(target.device)
+    overhead = overhead_of(target.device, loading_of(prepared.workload))
     if isinstance(prepared, PreparedServing):
         seen = served_on(target.device)
         return prepared.estimate(layout, target.device_count, overhead, device=seen)

@@ -65,4 +65,11 @@ def as_serving(workload: Workload) -> ServingWorkload | None:
         attention=run.attention,
         layout=run.layout,
     )
-    return ServingWorkload(workload.model, served, workload.name, workload.host)
+    return ServingWorkload(
+        workload.model,
+        served,
+        workload.name,
+        workload.host,
+        workload.kernel_loading,
+        workload.cuda,
+    )

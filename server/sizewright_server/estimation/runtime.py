@@ -13,6 +13,8 @@ from sizewright_server.estimation.memory import ByteRange, Part
 MIB = 2**20
 
 KernelLoading: TypeAlias = Literal["lazy", "eager"]
+#: All that may be known of it; None where no version says so.
+LOADINGS: tuple[KernelLoading | None, ...] = (None, "lazy", "eager")
 
 
 @dataclass(frozen=True, slots=True)

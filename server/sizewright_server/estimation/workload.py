@@ -197,6 +197,8 @@ class Workload:
     host: HostConditions = field(default_factory=HostConditions)
     #: How CUDA loads kernels; None where no version says so.
     kernel_loading: Literal["lazy", "eager"] | None = None
+    #: The release of CUDA it runs with, such as "12.4"; empty where none is stated.
+    cuda: str = ""
 
     @property
     def on_gpu(self) -> bool:

@@ -10,6 +10,8 @@ from importlib import resources
 from typing import Any
 
 from sizewright_catalog.values import Device
+from sizewright_server.estimation.classical.cpu_network import CpuWorkload
+from sizewright_server.estimation.cuda import cuda_lacks
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, KernelLoading, device_overhead
@@ -55,8 +57,23 @@ def uses_gpu(workload: AnyWorkload) -> bool:
     return workload.on_gpu
 
 
+def loading_of(workload: AnyWorkload) -> KernelLoading | None:
+    """How CUDA loads a workload's kernels; None where no version says so."""
+    return workload.kernel_loading if isinstance(workload, Workload | ServingWorkload) else None
+
+
 def native_features(workload: AnyWorkload) -> tuple[str, ...]:
-    """The device features a workload asks for; none where it runs on the host."""
+    """The device features a workload asks for; none where it runs on the host.
+
+    The release of CUDA it states is one, such as "CUDA 12.4".
+    """
+    if isinstance(workload, CpuWorkload) or not workload.on_gpu:
+        return _kernel_features(workload)
+    release = (f"CUDA {workload.cuda}",) if workload.cuda else ()
+    return (*_kernel_features(workload), *release)
+
+
+def _kernel_features(workload: AnyWorkload) -> tuple[str, ...]:
     if isinstance(workload, ServingWorkload):
         return _serving_features(workload)
     if not isinstance(workload, Workload):
@@ -99,18 +116,30 @@ def refuse_what_cannot_run(device: Device, workload: AnyWorkload) -> None:
 def lacks(device: Device, features: tuple[str, ...]) -> str:
     """Which asked feature a device does not have; empty when it has all.
 
-    A feature is a number type or kernel the hardware has, or "ENGINE FORMAT" for an engine's
-    kernels, of attention or of a weight format.
+    A feature is a number type or kernel the hardware has, "CUDA RELEASE", or "ENGINE FORMAT" for
+    an engine's kernels, of attention or of a weight format.
     """
     for feature in features:
         engine, _, weights = feature.partition(" ")
-        if weights:
+        if weights and engine == "CUDA":
+            if reason := _cuda_reason(device, weights):
+                return reason
+        elif weights:
             rule = _table()["weight_formats"][engine][weights]
             if not _allowed(device, rule):
                 return f"{engine} has no kernels of {weights} for {device.name}"
         elif not _allowed(device, _table()["native_from"][feature]):
             return f"{device.name} has no native {feature}"
     return ""
+
+
+def _cuda_reason(device: Device, release: str) -> str:
+    if device.vendor != "nvidia":
+        return f"{device.name} runs no CUDA, and the workload states CUDA {release}"
+    takes = cuda_lacks(release, device.compute_capability)
+    capability = device.compute_capability
+    known = f"{device.name} has compute capability {capability} and takes {takes}"
+    return f"CUDA {release} has no kernels for {device.name}: {known}" if takes else ""
 
 
 def _allowed(device: Device, rule: dict[str, Any]) -> bool:

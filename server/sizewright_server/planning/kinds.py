@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sizewright_catalog.values import Device, InstanceType, Machine
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
-from sizewright_server.estimation.runtime import DeviceOverhead
+from sizewright_server.estimation.runtime import LOADINGS, DeviceOverhead, KernelLoading
 from sizewright_server.estimation.serving.devices import device_class
 from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
 from sizewright_server.planning.conditions import NodeConditions
@@ -59,7 +59,11 @@ class NodeKind:
 
 
 class KindColumns:
-    """Kinds as columns. Axes of `overhead`: none, a pair's, a group's; low, best, high; kind."""
+    """Kinds as columns.
+
+    `overheads` are by how CUDA loads kernels; their axes are none, a pair's, a group's; low, best,
+    high; kind.
+    """
 
     def __init__(self, kinds: Sequence[NodeKind]) -> None:
         self.kinds = tuple(kinds)
@@ -74,10 +78,7 @@ class KindColumns:
         )
         self.gpu_usable_bytes = _integers([kind.gpu_usable_bytes for kind in kinds])
         self.host_usable_bytes = _integers([kind.host_usable_bytes for kind in kinds])
-        bounds = [_bounds(kind.device) for kind in kinds]
-        self.overhead = np.moveaxis(
-            np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2
-        )
+        self.overheads = {loading: _overheads(kinds, loading) for loading in LOADINGS}
 
     @property
     def largest_bytes(self) -> Column:
@@ -102,7 +103,10 @@ class KindColumns:
         made.kinds = (*self.kinds, *tail.kinds)
         for name in COLUMNS:
             setattr(made, name, np.concatenate((getattr(self, name), getattr(tail, name))))
-        made.overhead = np.concatenate((self.overhead, tail.overhead), axis=2)
+        made.overheads = {
+            loading: np.concatenate((mine, tail.overheads[loading]), axis=2)
+            for loading, mine in self.overheads.items()
+        }
         return made
 
 
@@ -152,8 +156,16 @@ def overhead_bounds(overhead: DeviceOverhead) -> tuple[tuple[int, int, int], ...
     return tuple(_triple(size) for size in (fixed, overhead.pair.size, overhead.group.size))
 
 
-def _bounds(device: Device | None) -> tuple[tuple[int, int, int], ...]:
-    return (_NO_DEVICE,) * 3 if device is None else overhead_bounds(overhead_of(device))
+def _overheads(kinds: Sequence[NodeKind], loading: KernelLoading | None) -> Column:
+    bounds = [_bounds(kind.device, loading) for kind in kinds]
+    return np.moveaxis(np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2)
+
+
+@cache
+def _bounds(
+    device: Device | None, loading: KernelLoading | None
+) -> tuple[tuple[int, int, int], ...]:
+    return (_NO_DEVICE,) * 3 if device is None else overhead_bounds(overhead_of(device, loading))
 
 
 def _integers(values: list[int]) -> Column:

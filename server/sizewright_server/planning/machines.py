@@ -11,6 +11,7 @@ from sizewright_catalog.values import InstanceType, Machine
 from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.devices import (
     lacks,
+    loading_of,
     native_features,
     uses_gpu,
 )
@@ -46,7 +47,7 @@ def check_nodes(
     # Whoever names the machine knows how several of it reach each other.
     kind = replace(kind, connected=True, count=getattr(target, "count", None))
     columns = KindColumns([kind])
-    search = Search(columns, constraints, np.ones(1, dtype=np.bool_))
+    search = Search(columns, constraints, np.ones(1, dtype=np.bool_), loading_of(prepared.workload))
     search.add(0, Variant(prepared), nodes)
     for picks in (search.first_fit(), search.first_tight(), search.near):
         if picks.found[0]:

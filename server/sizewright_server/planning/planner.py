@@ -14,7 +14,7 @@ from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.budget import budget_of
 from sizewright_server.planning.competitors import Competitors
-from sizewright_server.planning.devices import lacks, native_features
+from sizewright_server.planning.devices import lacks, loading_of, native_features
 from sizewright_server.planning.eligibility import eligible
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
@@ -210,7 +210,8 @@ class Planning:
 
     def _search_of(self, wanted: Mask) -> Search:
         """Every layout of the request as it stands, on every node count that can matter."""
-        search = Search(self.competitors.kinds, self.question.constraints, wanted)
+        loading = loading_of(self.question.prepared.workload)
+        search = Search(self.competitors.kinds, self.question.constraints, wanted, loading)
         hours = self._hours(self.base)
         most, start, length = self.question.constraints.max_nodes, 1, FIRST_RUN
         while start <= most:

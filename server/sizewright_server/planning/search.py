@@ -12,6 +12,7 @@ import numpy as np
 
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.runtime import KernelLoading
 from sizewright_server.planning.hours import NEVER, Hours
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.needs import Candidates, Needs
@@ -32,10 +33,18 @@ class Search:
     `fits` has the pick of each node count by the hours of the job (the preferred layout where no
     job is stated), `free` the one that leaves most memory free, `tight` the one that fits by the
     best estimate. `near` is the pick that lacks least memory, `near.score` the bytes it lacks.
+    `loading` says how CUDA loads the workload's kernels.
     """
 
-    def __init__(self, kinds: KindColumns, constraints: Constraints, wanted: Mask) -> None:
+    def __init__(
+        self,
+        kinds: KindColumns,
+        constraints: Constraints,
+        wanted: Mask,
+        loading: KernelLoading | None,
+    ) -> None:
         self.kinds, self.constraints, self.wanted = kinds, constraints, wanted
+        self._overhead = kinds.overheads[loading]
         usable, keep = (kinds.gpu_usable_bytes, kinds.host_usable_bytes), 1 - constraints.headroom
         self._gpu_limit, self._host_limit = ((size * keep).astype(np.int64) for size in usable)
         self._places = kinds.connected | constraints.allow_unknown_network, kinds.local_disk_bytes
@@ -228,7 +237,7 @@ class Search:
         """Bytes on the GPU and on the host: a row per layout, a column per kind or one for all."""
         _, count, larger, host = needs.bound(candidates.rows, candidates.per_node, bound)
         reserved = needs.reserved(candidates.rows, bound, self.kinds, which)
-        none, pair, group = (self.kinds.overhead[i, bound, which] for i in range(3))
+        none, pair, group = (self._overhead[i, bound, which] for i in range(3))
         each = np.where(larger[:, None], group, pair)
         gpu = reserved + none + count[:, None] * each
         unified = self.kinds.unified[which]
@@ -253,7 +262,7 @@ class Search:
     def _pools(self, needs: Needs, row: int, kind: int, node: NodeKind) -> tuple[PoolFit, ...]:
         headroom = self.constraints.headroom
         made = [
-            needs.peaks_of(row, node, self.kinds.overhead[:, bound, kind].tolist(), bound)
+            needs.peaks_of(row, node, self._overhead[:, bound, kind].tolist(), bound)
             for bound in (LOW, BEST, HIGH)
         ]
         gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))

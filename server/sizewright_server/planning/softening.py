@@ -6,6 +6,7 @@ import numpy as np
 
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.planning.devices import loading_of
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.plan import Choice, Constraints
 from sizewright_server.planning.search import Search
@@ -64,7 +65,8 @@ class Softener:
         variant = self._variant(tuple(pick for pick in picked if pick[1]))
         if variant is None:
             return None
-        search = Search(KindColumns([kind]), self._constraints, np.ones(1, dtype=np.bool_))
+        one, loading = np.ones(1, dtype=np.bool_), loading_of(self._workload)
+        search = Search(KindColumns([kind]), self._constraints, one, loading)
         search.add(0, variant, [nodes])
         found = search.first_fit()
         return search.choice(found, 0) if found.found[0] else None

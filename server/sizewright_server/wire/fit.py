@@ -19,6 +19,7 @@ from sizewright_server.estimation.classical.prepared import FitWorkload
 from sizewright_server.estimation.classical.registry import LIBRARIES, formula_of
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import HostConditions
+from sizewright_server.wire.library_versions import cuda_release
 from sizewright_server.wire.models import MAX_ROWS, MAX_TOKENS, Section
 from sizewright_server.wire.surroundings import read_sample_elements
 from sizewright_server.wire.violations import from_pydantic, one_of
@@ -130,7 +131,7 @@ class FitReader:
             test_share=message.dataset.test_share,
             pool=pool,
         )
-        return FitWorkload(job, name=message.name, host=host)
+        return FitWorkload(job, message.name, host, cuda_release(dict(message.versions)))
 
     def _file(self, message: pb.Dataset) -> TableFile | None:
         if not message.HasField("file"):

@@ -14,6 +14,7 @@ from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.optimizers import FP32, optimizers
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import HostConditions
+from sizewright_server.wire.library_versions import cuda_release
 from sizewright_server.wire.models import MAX_RANKS, MAX_TOKENS, Count, Section
 from sizewright_server.wire.surroundings import read_dataset
 from sizewright_server.wire.violations import echoed, from_pydantic, one_of
@@ -81,6 +82,7 @@ class KerasReader:
             dataset=dataset,
             name=message.name,
             host=host,
+            cuda=cuda_release(dict(message.versions)),
         )
 
     def _words(self, message: pb.Workload) -> tuple[Any, str]:

@@ -28,7 +28,7 @@ from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.keras import FRAMEWORKS as KERAS_FRAMEWORKS
 from sizewright_server.wire.keras import KerasReader
 from sizewright_server.wire.layouts import read_layout
-from sizewright_server.wire.library_versions import kernel_loading, wrong_versions
+from sizewright_server.wire.library_versions import cuda_release, kernel_loading, wrong_versions
 from sizewright_server.wire.model_sources import ModelSourceReader
 from sizewright_server.wire.serving import ServingReader, wants_serving
 from sizewright_server.wire.surroundings import read_dataset, read_host
@@ -57,6 +57,7 @@ class WorkloadReader:
         """The workload; None when anything was wrong."""
         before = len(self.problems)
         host = read_host(message.host, self.problems, self.path)
+        self.problems += wrong_versions(dict(message.versions), f"{self.path}.versions")
         if message.WhichOneof("run") == "fit":
             return FitReader(self.problems, self.path).read(message, host)
         if message.framework in KERAS_FRAMEWORKS:
@@ -70,7 +71,6 @@ class WorkloadReader:
             return self._serving(message, self._for_engine(message, source), host, before)
         run = self._run(message)
         dataset = self._dataset(message)
-        self.problems += wrong_versions(dict(message.versions), f"{self.path}.versions")
         if len(self.problems) > before or source is None or run is None or host is None:
             return None
         if message.accelerator == "cpu":
@@ -78,9 +78,14 @@ class WorkloadReader:
         if isinstance(source, Network):
             self._wrong("model.layers", "is estimated on the CPU alone; say accelerator 'cpu'")
             return None
-        loading = kernel_loading(dict(message.versions))
         return Workload(
-            source, run, name=message.name, dataset=dataset, host=host, kernel_loading=loading
+            source,
+            run,
+            name=message.name,
+            dataset=dataset,
+            host=host,
+            kernel_loading=kernel_loading(dict(message.versions)),
+            cuda=cuda_release(dict(message.versions)),
         )
 
     def _check_words(self, message: pb.Workload) -> None:
@@ -107,7 +112,9 @@ class WorkloadReader:
         )
         if len(self.problems) > before or source is None or run is None or host is None:
             return None
-        return ServingWorkload(source, run, name=message.name, host=host)
+        versions = dict(message.versions)
+        loading, cuda = kernel_loading(versions), cuda_release(versions)
+        return ServingWorkload(source, run, message.name, host, loading, cuda)
 
     def _for_engine(
         self, message: pb.Workload, source: ModelSource | Network | None

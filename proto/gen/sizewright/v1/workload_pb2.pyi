@@ -216,7 +216,8 @@ class Workload(_message.Message):
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Library versions where they are known, such as {"torch": "2.13.0", "transformers": "5.23.0"}.
         "cuda", or else "torch", says whether kernels are loaded as they are used (from CUDA 11.7 and
-        PyTorch 1.13 on): contexts before are larger.
+        PyTorch 1.13 on): contexts before are larger. "cuda" is also what a device must run: one that
+        its release has no kernels for, such as a B200 for 11.8, is refused.
         """
 
     def __init__(

@@ -26,6 +26,8 @@ class FitWorkload:
     job: FitJob
     name: str = ""
     host: HostConditions = field(default_factory=HostConditions)
+    #: The release of CUDA it runs with, such as "12.4"; empty where none is stated.
+    cuda: str = ""
 
     @property
     def on_gpu(self) -> bool:

@@ -32,6 +32,8 @@ class KerasWorkload:
     dataset: Dataset | None = None
     name: str = ""
     host: HostConditions = field(default_factory=HostConditions)
+    #: The release of CUDA it runs with, such as "12.4"; empty where none is stated.
+    cuda: str = ""
 
     @property
     def weight_bytes(self) -> int:

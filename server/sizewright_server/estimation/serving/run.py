@@ -92,6 +92,9 @@ class ServingWorkload:
     run: ServingRun
     name: str = ""
     host: HostConditions = field(default_factory=HostConditions)
+    #: As of a `Workload`.
+    kernel_loading: Literal["lazy", "eager"] | None = None
+    cuda: str = ""
 
     @property
     def on_gpu(self) -> bool:

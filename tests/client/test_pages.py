@@ -172,6 +172,23 @@ def test_a_fresh_list_price_in_first_place_goes_without_saying() -> None:
     assert lines[1].strip().startswith("#")
 
 
+def _front_page(points: int) -> str:
+    answer = sample_answers.recommendation()
+    del answer.pareto_front[:]
+    for share in (0.2, 0.5, 0.9):
+        answer.pareto_front.add().CopyFrom(answer.recommendations[0])
+        answer.pareto_front[-1].free_share = share
+    answer.pareto_front_count = points
+    page = Page(width=100, colour=False, unicode=True)
+    put_recommendations(page, answer, name="job")
+    return page.text()
+
+
+def test_a_front_that_is_not_shown_whole_says_how_many_points_it_has() -> None:
+    assert "The whole front has 24 points; these are spread along it." in _front_page(24)
+    assert "The whole front" not in _front_page(3)
+
+
 def test_an_answer_in_which_nothing_fits_leads_with_the_nearest_miss() -> None:
     page = Page(width=80, colour=False, unicode=True)
     put_recommendations(page, sample_answers.nothing_fits(), name="job")

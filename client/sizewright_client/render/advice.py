@@ -24,8 +24,11 @@ def put_techniques(page: Page, techniques: Sequence[plan_pb2.Technique]) -> None
     page.points([f"{_changes(one)}. Cost: {one.cost}." for one in techniques])
 
 
-def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
-    """Add the front of cost, free memory and nodes, where there is more than one point."""
+def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation], whole: int) -> None:
+    """Add the front of cost, free memory and nodes, where there is more than one point.
+
+    `whole` is how many points the front has; where that is more than `plans`, the page says so.
+    """
     if len(plans) < 2:
         return
     page.heading("Pay more for more room: none of these is beaten in cost, room and nodes")
@@ -38,6 +41,9 @@ def put_pareto(page: Page, plans: Sequence[plan_pb2.Recommendation]) -> None:
             printable(_machine(plan)),
         )
     page.put(grid, indent=2)
+    if whole > len(plans):
+        words = f"The whole front has {count(whole)} points; these are spread along it."
+        page.say(words, style="dim", indent=2)
 
 
 def put_advice(page: Page, advice: Sequence[plan_pb2.Advice]) -> None:

@@ -36,7 +36,7 @@ def put_recommendations(
         _put_price_doubt(page, response.recommendations[0])
         put_plans(page, response.recommendations)
         _put_best(page, response.recommendations[0], explain=explain)
-        put_pareto(page, response.pareto_front)
+        put_pareto(page, response.pareto_front, response.pareto_front_count)
     elif response.HasField("nearest_miss"):
         _put_miss(page, response)
     put_advice(page, response.advice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,20 +15,31 @@ from sizewright_server.planning.picks import Floats, Mask, Picks
 from sizewright_server.planning.plan import Constraints, Plan
 from sizewright_server.planning.search import Search
 
+#: Points of a front that are shown.
 MOST_PLANS = 10
 
 
-def front(
-    search: Search, competitors: Competitors, constraints: Constraints, today: date
-) -> tuple[Plan, ...]:
-    """Plans none of which another beats in all three at once, cheapest first, at most ten.
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The plans of a front that are shown, and how many points the whole front has."""
+
+    plans: tuple[Plan, ...]
+    count: int
+
+
+def front(search: Search, competitors: Competitors, constraints: Constraints, today: date) -> Front:
+    """Plans none of which another beats in all three at once, cheapest first.
+
+    At most ten are shown, spread along the front from the cheapest to the one that leaves most
+    memory free.
 
     Each competitor stands for every node count that was tried, under the layout that leaves most
     memory free there.
     """
     points = _points(search, competitors, budget_of(constraints))
     chosen = []
-    for index in _undominated(points)[:MOST_PLANS].tolist():
+    whole = _undominated(points)
+    for index in whole[_shown(points, whole)].tolist():
         at, nodes = int(points.competitor[index]), int(points.nodes[index])
         choice = search.picked(search.free[nodes], competitors.kind_of(at))
         if competitors.is_offer(at):
@@ -36,7 +48,7 @@ def front(
             chosen.append(search.placements.plan(offer, choice, cost, today, constraints))
         else:
             chosen.append(search.placements.plan_on(competitors.machine(at), choice))
-    return tuple(chosen)
+    return Front(tuple(chosen), len(whole))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +108,22 @@ def _undominated(points: _Points) -> Column:
         on_front |= (nodes == count) & (used < before)
     front_order: Column = order[on_front]
     return front_order
+
+
+def _shown(points: _Points, whole: Column) -> list[int]:
+    """Ranks of the points of a front to show: the best by each good, the last, and between them
+    the middle of the longest run not shown, again and again.
+
+    Ranks alone decide: any distance between points would weigh one good against another.
+    """
+    last = len(whole) - 1
+    if last < MOST_PLANS:
+        return list(range(len(whole)))
+    fewest = int(points.nodes[whole].argmin())
+    roomiest = int(points.used_share[whole].argmin())
+    shown = sorted({0, fewest, roomiest, last})
+    while len(shown) < MOST_PLANS:
+        runs = [after - before for before, after in pairwise(shown)]
+        at = runs.index(max(runs))
+        shown.insert(at + 1, shown[at] + runs[at] // 2)
+    return shown

@@ -230,6 +230,7 @@ class PlanningResult:
     fitting_offer_count: int
     notices: tuple[Notice, ...]
     pareto: tuple[Plan, ...] = ()
+    pareto_count: int = 0
     advice: tuple[Advice, ...] = ()
 
 

@@ -22,7 +22,7 @@ from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.losses import cheapest_tight, nearest_miss, rejections
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.own_machines import own_machines
-from sizewright_server.planning.pareto import front
+from sizewright_server.planning.pareto import Front, front
 from sizewright_server.planning.picks import Mask, Picks
 from sizewright_server.planning.plan import (
     Choice,
@@ -85,7 +85,7 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
     """
     planning = Planning(question, index)
     planning.try_variants()
-    plans = planning.plans()
+    plans, shown = planning.plans(), planning.pareto()
     return PlanningResult(
         plans=plans,
         rejections=(*index.static_rejections, *planning.rejected, *planning.lost()),
@@ -96,7 +96,8 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
             plans,
             planning.cheapest_tight() if question.objective == "cost-per-hour" else None,
         ),
-        pareto=planning.pareto(),
+        pareto=shown.plans,
+        pareto_count=shown.count,
     )
 
 
@@ -157,7 +158,7 @@ class Planning:
             soften = Softener(workload, question.prepare, question.constraints).softened
         return tuple(self._plan(one, ranking.choice(one), soften) for one in ranked)
 
-    def pareto(self) -> tuple[Plan, ...]:
+    def pareto(self) -> Front:
         """Plans that no other beats in cost, free memory and nodes at once."""
         return front(self.search, self.competitors, self.question.constraints, self.question.today)
 

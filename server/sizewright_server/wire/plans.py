@@ -60,6 +60,7 @@ def recommend_response(
         fitting_offer_count=result.fitting_offer_count,
         warnings=warning_messages(result.notices),
         advice=advice_messages(result.advice, today),
+        pareto_front_count=result.pareto_count,
     )
     return b"".join(
         (

@@ -165,10 +165,13 @@ class RecommendResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     PARETO_FRONT_FIELD_NUMBER: _builtins.int
     ADVICE_FIELD_NUMBER: _builtins.int
+    PARETO_FRONT_COUNT_FIELD_NUMBER: _builtins.int
     considered_offer_count: _builtins.int
     """Offers that were looked at."""
     fitting_offer_count: _builtins.int
     """Offers on which the workload fits."""
+    pareto_front_count: _builtins.int
+    """Points of the whole Pareto front, of which `pareto_front` may show fewer."""
     @_builtins.property
     def recommendations(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Recommendation]:
         """Cheapest first; empty when nothing fits."""
@@ -192,7 +195,8 @@ class RecommendResponse(_message.Message):
     @_builtins.property
     def pareto_front(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Recommendation]:
         """Plans none of which is beaten by another in cost per hour, free memory and nodes at once,
-        cheapest first; at most 10.
+        cheapest first; at most 10. Of a longer front, points spread along it by rank, always with
+        the cheapest, the one with most memory free and the cheapest on the fewest nodes.
         """
 
     @_builtins.property
@@ -211,10 +215,11 @@ class RecommendResponse(_message.Message):
         warnings: _abc.Iterable[_estimate_pb2.Warning] | None = ...,
         pareto_front: _abc.Iterable[_plan_pb2.Recommendation] | None = ...,
         advice: _abc.Iterable[_plan_pb2.Advice] | None = ...,
+        pareto_front_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "nearest_miss", b"nearest_miss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "catalog", b"catalog", "considered_offer_count", b"considered_offer_count", "fitting_offer_count", b"fitting_offer_count", "nearest_miss", b"nearest_miss", "pareto_front", b"pareto_front", "recommendations", b"recommendations", "rejections", b"rejections", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "catalog", b"catalog", "considered_offer_count", b"considered_offer_count", "fitting_offer_count", b"fitting_offer_count", "nearest_miss", b"nearest_miss", "pareto_front", b"pareto_front", "pareto_front_count", b"pareto_front_count", "recommendations", b"recommendations", "rejections", b"rejections", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,8 @@ REACH = 0.5
 FIRST_RUN = 4
 
 
+#: A combination that was tried on so many nodes, and the kinds it left beyond reach.
+Beyond: TypeAlias = tuple[frozenset[Applied], int, Mask]
 #: Softens a choice on a kind of node.
 Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
 #: The technique that puts states on local disk.
@@ -128,21 +130,50 @@ class Planning:
         The strongest come first; one with fewer of the same techniques is not tried on kinds that
         they left beyond reach.
         """
-        beyond: list[tuple[frozenset[Applied], int, Mask]] = []
+        beyond: list[Beyond] = []
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
             supported = self._supported(workload) & self.competitors.wanted
-            mine = frozenset(steps)
-            for nodes in range(1, self.question.constraints.max_nodes + 1):
-                only = supported & self._can_improve(nodes)
-                for stronger, count, far in beyond if only.any() else ():
-                    if count == nodes and weaker(mine, stronger):
-                        only = only & ~far
-                variant = self._prepared(workload, steps) if only.any() else None
-                if variant is None:
-                    continue
-                hours = self._hours(variant)
-                nearest = self.search.add(number, variant, [nodes], only=only, hours=hours)
+            most, start, length = self.question.constraints.max_nodes, 1, FIRST_RUN
+            while start <= most:
+                run = range(start, min(start + length, most + 1))
+                self._try_on(number, workload, steps, run, supported, beyond)
+                start, length = start + length, length * 2
+
+    def _try_on(
+        self,
+        number: int,
+        workload: AnyWorkload,
+        steps: tuple[Applied, ...],
+        run: range,
+        supported: Mask,
+        beyond: list[Beyond],
+    ) -> None:
+        """Brings in a combination on a run of node counts, all of them estimated in one walk."""
+        mine = frozenset(steps)
+        open_kinds = {n: self._open(n, mine, supported, beyond) for n in run}
+        open_kinds = {n: kinds for n, kinds in open_kinds.items() if kinds.any()}
+        variant = self._prepared(workload, steps) if open_kinds else None
+        if variant is None:
+            return
+        hours, needs = self._hours(variant), self.search.needs_of(variant, open_kinds)
+        for nodes, before in open_kinds.items():
+            # What fits on fewer nodes by now is no longer looked at on more.
+            only = before & self._can_improve(nodes)
+            if only.any():
+                nearest = self.search.add(
+                    number, variant, [nodes], only=only, hours=hours, needs=needs
+                )
                 beyond.append((mine, nodes, self._beyond_reach(nearest)))
+
+    def _open(
+        self, nodes: int, mine: frozenset[Applied], supported: Mask, beyond: list[Beyond]
+    ) -> Mask:
+        """Kinds that a combination can still bring into the list on so many nodes."""
+        only = supported & self._can_improve(nodes)
+        for stronger, count, far in beyond if only.any() else ():
+            if count == nodes and weaker(mine, stronger):
+                only = only & ~far
+        return only
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""

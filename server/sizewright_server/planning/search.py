@@ -6,7 +6,7 @@ node (GPUs, device, GPU and host memory) is decided once; offers are then ranked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -72,31 +72,42 @@ class Search:
         *,
         only: Mask | None = None,
         hours: Hours | None = None,
+        needs: Needs | None = None,
     ) -> Picks:
         """Tries every layout of a variant on `node_counts` nodes of the kinds in `only`.
 
-        Returns the pick of each kind that lacked least in this try.
+        `needs` are those of `needs_of`, where they were estimated for more at once. Returns the
+        pick of each kind that lacked least in this try.
         """
         self.rounds += 1
         self._choices.clear()
         self._fastest_rows.clear()
         open_kinds = self.wanted if only is None else self.wanted & only
-        # Sizes that no open kind has, or has not so many nodes of, are not estimated.
-        able = {
-            (size, n): which
-            for n in node_counts
-            for size in sorted(set(self.kinds.per_node[open_kinds].tolist()))
-            if len(which := self._where(size, n, open_kinds))
-        }
-        needs = Needs(variant.prepared, able)
+        if needs is None:
+            needs = self.needs_of(variant, dict.fromkeys(node_counts, open_kinds))
         self._variants[number], self._hours[number] = variant, hours
         for nodes in node_counts:
             self._needs[number, nodes] = needs
         nearest = Picks(len(self.kinds.kinds))
         for candidates in needs.candidates:
-            which = able[candidates.per_node, candidates.nodes]
-            self._try(number, needs, candidates, which, hours, nearest)
+            if candidates.nodes in node_counts:
+                which = self._where(candidates.per_node, candidates.nodes, open_kinds)
+                if len(which):
+                    self._try(number, needs, candidates, which, hours, nearest)
         return nearest
+
+    def needs_of(self, variant: Variant, open_kinds: Mapping[int, Mask]) -> Needs:
+        """A variant's needs on each number of nodes, for the kinds that are open on so many.
+
+        Sizes that no open kind has, or has not so many nodes of, are not estimated.
+        """
+        sizes = [
+            (size, nodes)
+            for nodes, kinds in open_kinds.items()
+            for size in np.unique(self.kinds.per_node[kinds]).tolist()
+            if len(self._where(size, nodes, kinds))
+        ]
+        return Needs(variant.prepared, sizes)
 
     def choice(self, picks: Picks, kind: int) -> Choice:
         """A pick with its numbers. Of the layouts that fit as well, the fastest is taken."""

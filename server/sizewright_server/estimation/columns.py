@@ -35,6 +35,12 @@ class LayoutColumns:
         """The columns with an entry per given row."""
         return LayoutColumns(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
+    def and_then(self, more: LayoutColumns) -> LayoutColumns:
+        """These layouts, and more behind them."""
+        names = self.__dataclass_fields__
+        pairs = ((getattr(self, name), getattr(more, name)) for name in names)
+        return LayoutColumns(*(np.concatenate(pair) for pair in pairs))
+
 
 @dataclass(frozen=True, slots=True)
 class GpuColumns:

@@ -34,8 +34,9 @@ from sizewright_server.estimation.workload import Inference, Layout, Training, W
 
 __all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violation", "prepare"]
 
-#: Column sets and explained estimates kept per workload.
+#: Explained estimates kept per workload, and layouts beyond which columns are forgotten.
 KEPT_PER_WORKLOAD = 32
+KEPT_LAYOUTS = 4096
 
 
 class PreparedWorkload:
@@ -45,7 +46,7 @@ class PreparedWorkload:
         self.workload = workload
         self.model = architecture
         self.legal = legal_sizes(architecture, workload.run)
-        self._columns: dict[tuple[Layout, ...], LayoutColumns] = {}
+        self._known: tuple[dict[Layout, int], LayoutColumns | None] = {}, None
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
         first = self._single = self.group([Layout()])
@@ -86,17 +87,19 @@ class PreparedWorkload:
         return InferenceGroup(self.model, run, layouts)
 
     def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
-        """Every layout's needs at once; asked again, they are not computed again."""
-        key = tuple(layouts)
-        found = self._columns.get(key)
-        if found is None:
-            # Node counts share layouts: eight GPUs are one node of eight or two of four.
-            row: dict[Layout, int] = {}
-            rows = [row.setdefault(layout, len(row)) for layout in key]
-            found = self._make_columns(tuple(row)).take(rows)
-            _make_room(self._columns)
-            self._columns[key] = found
-        return found
+        """Every layout's needs at once; a layout asked for again is not computed again."""
+        # Kinds of node and node counts share layouts: eight GPUs are one node of eight or two of
+        # four. Rows and columns are replaced together: another thread may be reading them.
+        rows, known = self._known
+        if len(rows) > KEPT_LAYOUTS:
+            rows, known = {}, None
+        missing = [layout for layout in dict.fromkeys(layouts) if layout not in rows]
+        if missing or known is None:
+            made = self._make_columns(missing)
+            known = made if known is None else known.and_then(made)
+            rows = {**rows, **{layout: at for at, layout in enumerate(missing, len(rows))}}
+            self._known = rows, known
+        return known.take([rows[layout] for layout in layouts])
 
     def _make_columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         count = len(layouts)

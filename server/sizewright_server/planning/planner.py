@@ -23,7 +23,7 @@ from sizewright_server.planning.losses import cheapest_tight, nearest_miss, reje
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.own_machines import own_machines
 from sizewright_server.planning.pareto import Front, front
-from sizewright_server.planning.picks import Mask, Picks
+from sizewright_server.planning.picks import Mask
 from sizewright_server.planning.plan import (
     Choice,
     Constraints,
@@ -33,20 +33,17 @@ from sizewright_server.planning.plan import (
     Rejection,
 )
 from sizewright_server.planning.ranking import Ranked, Ranking
+from sizewright_server.planning.reach import Reach
 from sizewright_server.planning.search import Search
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.techniques import Applied
-from sizewright_server.planning.variants import Combination, Prepare, Variant, weaker
+from sizewright_server.planning.variants import Combination, Prepare, Variant
 from sizewright_server.planning.words import Tight, notices_of, stated_layout
 
-#: What leaving techniques out can save of a node's larger pool (held by a test).
-REACH = 0.5
 #: Node counts are tried in runs of this length, each run estimated in one walk.
 FIRST_RUN = 4
 
 
-#: A combination that was tried on so many nodes, and the kinds it left beyond reach.
-Beyond: TypeAlias = tuple[frozenset[Applied], int, Mask]
 #: Softens a choice on a kind of node.
 Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
 #: The technique that puts states on local disk.
@@ -117,7 +114,7 @@ class Planning:
         self.competitors = Competitors(index, positions, workload, machines, disk=disk)
         self.base = Variant(question.prepared)
         self._rankings: dict[tuple[bool, int], Ranking] = {}
-        self._variants: dict[tuple[Applied, ...], Variant | None] = {}
+        self._variants: dict[tuple[Applied, ...], Variant | None] = {(): self.base}
         self._features: dict[tuple[str, ...], Mask] = {}
         self.search = self._searched()
         fits = self._ranking()
@@ -130,13 +127,13 @@ class Planning:
         The strongest come first; one with fewer of the same techniques is not tried on kinds that
         they left beyond reach.
         """
-        beyond: list[Beyond] = []
+        reach = Reach(self.search.kinds)
         for number, (workload, steps) in enumerate(self.question.combinations, start=1):
             supported = self._supported(workload) & self.competitors.wanted
             most, start, length = self.question.constraints.max_nodes, 1, FIRST_RUN
             while start <= most:
                 run = range(start, min(start + length, most + 1))
-                self._try_on(number, workload, steps, run, supported, beyond)
+                self._try_on(number, workload, steps, run, supported, reach)
                 start, length = start + length, length * 2
 
     def _try_on(
@@ -146,12 +143,12 @@ class Planning:
         steps: tuple[Applied, ...],
         run: range,
         supported: Mask,
-        beyond: list[Beyond],
+        reach: Reach,
     ) -> None:
         """Brings in a combination on a run of node counts, all of them estimated in one walk."""
-        mine = frozenset(steps)
-        open_kinds = {n: self._open(n, mine, supported, beyond) for n in run}
-        open_kinds = {n: kinds for n, kinds in open_kinds.items() if kinds.any()}
+        able = {n: supported & self._can_improve(n) for n in run}
+        within = {n: reach.within(steps, n, kinds) for n, kinds in able.items()}
+        open_kinds = {n: kinds for n, kinds in within.items() if kinds.any()}
         variant = self._prepared(workload, steps) if open_kinds else None
         if variant is None:
             return
@@ -163,17 +160,7 @@ class Planning:
                 nearest = self.search.add(
                     number, variant, [nodes], only=only, hours=hours, needs=needs
                 )
-                beyond.append((mine, nodes, self._beyond_reach(nearest)))
-
-    def _open(
-        self, nodes: int, mine: frozenset[Applied], supported: Mask, beyond: list[Beyond]
-    ) -> Mask:
-        """Kinds that a combination can still bring into the list on so many nodes."""
-        only = supported & self._can_improve(nodes)
-        for stronger, count, far in beyond if only.any() else ():
-            if count == nodes and weaker(mine, stronger):
-                only = only & ~far
-        return only
+                reach.note(steps, nodes, nearest)
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""
@@ -186,7 +173,7 @@ class Planning:
         soften = None
         if question.combinations and question.hours is None:
             workload = question.prepared.workload
-            soften = Softener(workload, question.prepare, question.constraints).softened
+            soften = Softener(workload, self._prepared, question.constraints).softened
         return tuple(self._plan(one, ranking.choice(one), soften) for one in ranked)
 
     def pareto(self) -> Front:
@@ -271,12 +258,6 @@ class Planning:
             return better
         cheapest: Mask = self.competitors.least_nanos * nodes <= ranked[-1].cost_nanos
         return better & cheapest
-
-    def _beyond_reach(self, nearest: Picks) -> Mask:
-        """Kinds that lack too much for leaving out a technique to make it fit."""
-        lacks_much = nearest.score > REACH * self.search.kinds.largest_bytes
-        beyond: Mask = nearest.found & lacks_much
-        return beyond
 
     def _prepared(self, workload: AnyWorkload, steps: tuple[Applied, ...]) -> Variant | None:
         """The changed workload; None for a combination that this model cannot take."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.devices import loading_of
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.plan import Choice, Constraints
 from sizewright_server.planning.search import Search
-from sizewright_server.planning.techniques import forms
-from sizewright_server.planning.variants import Prepare, Variant, combine
+from sizewright_server.planning.techniques import Applied, forms
+from sizewright_server.planning.variants import Variant, combine
+
+#: A combination prepared, with what is estimated of it already; None where the model forbids it.
+VariantOf: TypeAlias = Callable[[AnyWorkload, tuple[Applied, ...]], Variant | None]
 
 
 class Softener:
@@ -20,8 +25,10 @@ class Softener:
     `workload` is the request as it stands.
     """
 
-    def __init__(self, workload: AnyWorkload, prepare: Prepare, constraints: Constraints) -> None:
-        self._workload, self._prepare, self._constraints = workload, prepare, constraints
+    def __init__(
+        self, workload: AnyWorkload, variant_of: VariantOf, constraints: Constraints
+    ) -> None:
+        self._workload, self._variant_of, self._constraints = workload, variant_of, constraints
         self._served: list[list[tuple[str, int]]] = []
         self._done: dict[tuple[NodeKind, int, tuple[str, ...]], Choice] = {}
         self._variants: dict[tuple[tuple[str, int], ...], Variant | None] = {}
@@ -73,9 +80,5 @@ class Softener:
 
     def _variant(self, picked: tuple[tuple[str, int], ...]) -> Variant | None:
         if picked not in self._variants:
-            workload, steps = combine(self._workload, picked)
-            try:
-                self._variants[picked] = Variant(self._prepare(workload), steps)
-            except UnsupportedWorkload:
-                self._variants[picked] = None
+            self._variants[picked] = self._variant_of(*combine(self._workload, picked))
         return self._variants[picked]

@@ -26,6 +26,7 @@ from sizewright_server.planning.objectives import value_of
 from sizewright_server.planning.plan import Advice, Objective, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.prices import details_of
+from sizewright_server.planning.promising import promising
 from sizewright_server.planning.techniques import Applied, figures, forms
 from sizewright_server.planning.variants import (
     Combination,
@@ -50,8 +51,6 @@ SLOW = frozenset(
 MUCH_CHEAPER, NEARLY_AS_FAST = 0.5, 2.0
 #: More combinations than this take seconds to search.
 MOST_COMBINATIONS = 512
-#: Techniques that are tried together where fewer make nothing fit.
-MOST_TOGETHER = 2
 
 
 class Advisor:
@@ -67,6 +66,7 @@ class Advisor:
         self.aim: Objective = question.objective
         fits = result.plans and result.plans[0].verdict == "fits"
         self.before: Plan | None = result.plans[0] if fits else None
+        self.miss = result.nearest_miss
         allowed = {step.name for _, steps in question.combinations for step in steps}
         #: Techniques the plan could have used, which were searched with every other.
         self.allowed = [name for name in figures() if name in allowed]
@@ -78,8 +78,11 @@ class Advisor:
         singles = [pair for pair in single_steps(base) if pair[1][0].name not in left_out]
         found = self._tried(singles)
         if self.before is None:
-            for count in range(2, MOST_TOGETHER + 1):
-                found = found or self._tried(self._together(count))
+            found = found or self._tried(self._together(2))
+            if self.miss is not None and not found:
+                asked = self.question
+                triples = self._together(3)
+                found = self._tried(promising(triples, asked.prepared, asked.prepare, self.miss))
         better = [one for one in found if one.plan is not None]
         better.sort(key=partial(_preference, self.aim))
         jointly = self._exact_together(better)

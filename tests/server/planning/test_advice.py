@@ -197,6 +197,25 @@ def test_where_nothing_fits_the_fewest_techniques_make_something_fit() -> None:
     assert "cpu-only" not in named(found)
 
 
+def test_where_no_pair_makes_anything_fit_three_techniques_do() -> None:
+    run = Training("fp16-mixed", Optimizer("adamw"), micro_batch=1, seq_len=4096)
+    workload = Workload(ModelSource(find_preset(LLAMA).config, preset=LLAMA), run)
+    asked = of(workload)
+    asked = replace(asked, constraints=replace(asked.constraints, devices=("T4",), max_gpus=1))
+    assert not recommend(asked, INDEX).plans
+
+    found = advised(asked)
+
+    assert found
+    for advice in found:
+        assert len(advice.steps) == 3
+        assert advice.plan is not None
+        assert advice.plan.verdict == "fits"
+        assert "fit, at $" in advice.message
+    names = {tuple(step.name for step in advice.steps) for advice in found}
+    assert ("fused-linear-loss", "activation-checkpointing", "qlora") in names
+
+
 def test_a_gpu_that_does_not_earn_its_price_is_told_so_and_one_that_does_is_not() -> None:
     small = ModelSource(find_preset("google-bert/bert-base-uncased").config)
     run = Inference("transformers", "fp32", "fp32", 1, 2, 0, "none", 0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sizewright_server.estimation.architecture import Sizes
+from sizewright_server.estimation.block_configs import read_blocks, widest
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 
 #: Configuration keys by the size they give, unless the family says otherwise.
@@ -37,6 +38,8 @@ class ConfigSizes:
         self.field = field
         self.keys = {**COMMON_KEYS, **family.get("keys", {})}
         self.problems: list[str] = []
+        if family.get("layers") == "block-configs":
+            self.config |= widest(read_blocks(self.config, self.problems))
         #: The images' size where the run states one.
         self.image_size: int | None = None
 

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, TypeAlias
 
 from sizewright_server.estimation.architecture import Run, Sizes, Style
+from sizewright_server.estimation.block_configs import Block, read_blocks
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -119,6 +120,15 @@ def llama4(config: Config, sizes: Sizes) -> list[Layer]:
     return layers
 
 
+def block_configs(config: Config, _sizes: Sizes) -> list[Layer]:
+    """Key/value heads and width of each layer, which may lack either half."""
+    problems: list[str] = []
+    blocks = read_blocks(config, problems)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return [_own_sizes(block) for block in blocks]
+
+
 RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
     "one-window": one_window,
     "layer-types": layer_types,
@@ -129,7 +139,16 @@ RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
     "dense-first": dense_first,
     "ernie-moe": ernie_moe,
     "llama4": llama4,
+    "block-configs": block_configs,
 }
+
+
+def _own_sizes(block: Block) -> Layer:
+    kept = {"attends": bool(block.kv_heads), "feeds_forward": bool(block.ffn)}
+    halves = [name for name, size in (("attention", block.kv_heads), ("ffn", block.ffn)) if size]
+    name = "block" if len(halves) == 2 else f"{''.join(halves) or 'empty'}-block"
+    sizes = {"kv_heads": block.kv_heads, "ffn": block.ffn}
+    return Layer(name, kept, {size: value for size, value in sizes.items() if value})
 
 
 def _expert() -> Layer:

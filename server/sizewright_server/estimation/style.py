@@ -162,6 +162,9 @@ class Style:
     #: Its place in a stack, where first or last blocks differ from the others.
     first: bool = False
     last: bool = False
+    #: Blocks that lack a half lack its norm too (Nemotron-NAS).
+    attends: bool = True
+    feeds_forward: bool = True
     #: The first block has no norm before attention (ModernBERT).
     first_norm: bool = True
     #: The block is run again with the same parameters (ALBERT); the last owns them.

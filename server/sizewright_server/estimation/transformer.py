@@ -76,13 +76,20 @@ class Block:
     # -- wiring ---------------------------------------------------------------------------------
 
     def _pre(self, x: Value) -> Value:
+        if self.style.attends:
+            x = self._pre_attention(x)
+        if self.style.cross_attention:
+            x = self._residual(x, self._across(self._norm(x)))
+        if not self.style.feeds_forward:
+            # What a block without either half gives is what it was given.
+            return x if self.style.attends else self.tape.view(x, x.shape)
+        return self._residual(x, self._scaled(self._mlp(self._norm(x))))
+
+    def _pre_attention(self, x: Value) -> Value:
         normed = self._norm(x) if self.style.first_norm or not self.style.first else x
         if self.style.holds_normed:
             self.attention.held.append(normed)
-        x = self._residual(x, self._scaled(self._attend(normed)))
-        if self.style.cross_attention:
-            x = self._residual(x, self._across(self._norm(x)))
-        return self._residual(x, self._scaled(self._mlp(self._norm(x))))
+        return self._residual(x, self._scaled(self._attend(normed)))
 
     def _post(self, x: Value) -> Value:
         x = self._normed_sum(self._attend(x), x)

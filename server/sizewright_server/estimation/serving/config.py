@@ -48,6 +48,12 @@ class Settings:
         self.values = {**defaults, **stated}
         self.problems: list[str] = []
 
+    def changed(self, values: dict[str, Any]) -> Settings:
+        """The same configuration with other values for some keys; problems go to one list."""
+        made = Settings(values, self.values)
+        made.problems = self.problems
+        return made
+
     def size(self, name: str) -> int:
         """A required size; 1 and a problem when it is missing."""
         value = self.optional(name)

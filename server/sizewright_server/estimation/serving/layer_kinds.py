@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sizewright_server.estimation.block_configs import read_blocks, widest
 from sizewright_server.estimation.serving.config import Settings
 from sizewright_server.estimation.serving.families import Family
 
@@ -28,10 +29,11 @@ LETTERS = {
 
 
 class Kind(NamedTuple):
-    """A layer's mixer and feed-forward network."""
+    """A layer's mixer and feed-forward network, and sizes of its own by configuration key."""
 
     mixer: str
     feedforward: str
+    own: tuple[tuple[str, int], ...] = ()
 
 
 def layer_kinds(settings: Settings, family: Family) -> list[Kind]:
@@ -39,6 +41,8 @@ def layer_kinds(settings: Settings, family: Family) -> list[Kind]:
     pattern = settings.values.get("hybrid_override_pattern")
     if isinstance(pattern, str) and pattern:
         return [Kind(*LETTERS[letter]) for letter in pattern if letter in LETTERS]
+    if family.mixer == "blocks":
+        return _blocks(settings)
     count = settings.size("layers")
     mixers = _mixers(settings, family, count)
     networks = _feedforwards(settings, family, count)
@@ -48,6 +52,20 @@ def layer_kinds(settings: Settings, family: Family) -> list[Kind]:
         if settings.flag("use_double_wide_mlp"):
             networks[i] = "dense-wide"
     return [Kind(m, f) for m, f in zip(mixers, networks, strict=True)]
+
+
+def _blocks(settings: Settings) -> list[Kind]:
+    """Key/value heads and width of each layer, which may lack either half (Nemotron-NAS)."""
+    blocks = read_blocks(settings.values, settings.problems)
+    settings.values |= widest(blocks)
+    return [
+        Kind(
+            "full" if block.kv_heads else "none",
+            "dense" if block.ffn else "none",
+            tuple((key, size) for key, size in widest([block]).items()),
+        )
+        for block in blocks
+    ] or [Kind("full", "dense")]
 
 
 def _mixers(settings: Settings, family: Family, count: int) -> list[str]:

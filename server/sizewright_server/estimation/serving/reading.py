@@ -114,6 +114,7 @@ def _checked(kinds: list[Kind], settings: Settings) -> list[Kind]:
 
 def _layer(kind: Kind, settings: Settings, family: Family, encoder: Encoder | None) -> Layer:
     """The tensors and the cache of one kind of layer."""
+    settings = settings.changed(dict(kind.own)) if kind.own else settings
     made, cache = _mixer(kind.mixer, settings, family, encoder)
     experts = experts_of(settings, family)
     network = kind.feedforward
@@ -128,7 +129,7 @@ def _layer(kind: Kind, settings: Settings, family: Family, encoder: Encoder | No
     if per_layer:
         made += [Tensor("linear", per_layer, hidden), Tensor("linear", hidden, per_layer)]
         made.append(Tensor("vector", hidden))
-    return Layer((*made, *_norms(family, hidden, _norm_count(family, settings, network))), cache)
+    return Layer((*made, *_norms(family, hidden, _norm_count(family, settings, kind))), cache)
 
 
 def _mixer(
@@ -159,10 +160,15 @@ def _mixer(
     return mixers.attention(settings, family, "full", borrows=borrows)
 
 
-def _norm_count(family: Family, settings: Settings, network: str) -> int:
-    """Falcon's newer decoder norms attention and MLP apart; both networks are normed apart."""
+def _norm_count(family: Family, settings: Settings, kind: Kind) -> int:
+    """Falcon's newer decoder norms attention and MLP apart; both networks are normed apart.
+
+    Blocks that lack a half lack its norm.
+    """
+    if family.mixer == "blocks":
+        return sum(half != "none" for half in (kind.mixer, kind.feedforward))
     apart = int(settings.flag("new_decoder_architecture"))
-    return family.norms + apart + (3 if network == "both" else 0)
+    return family.norms + apart + (3 if kind.feedforward == "both" else 0)
 
 
 def _final_norm(settings: Settings, family: Family, hidden: int) -> tuple[Tensor, ...]:

@@ -104,8 +104,7 @@ def _ffn(half: Config, hidden: int, where: str, problems: list[str]) -> int:
     number = isinstance(multiple, int | float) and not isinstance(multiple, bool)
     if not number or not 0 < float(str(multiple)) <= LARGEST_MULTIPLE:
         problems.append(
-            f"{where}.ffn.ffn_mult must be above 0 and at most {LARGEST_MULTIPLE}, "
-            f"not {multiple!r}"
+            f"{where}.ffn.ffn_mult must be above 0 and at most {LARGEST_MULTIPLE}, not {multiple!r}"
         )
         return 0
     return ffn_width(float(str(multiple)), hidden)

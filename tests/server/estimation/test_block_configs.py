@@ -9,6 +9,7 @@ import copy
 from typing import Any
 
 import pytest
+from tests.server.estimation.test_presets import training_of
 
 from sizewright_server.estimation.block_configs import ffn_width
 from sizewright_server.estimation.estimator import prepare
@@ -17,7 +18,6 @@ from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.serving.reading import read_served_model
 from sizewright_server.estimation.workload import ModelSource
-from tests.server.estimation.test_presets import training_of
 
 NAME = "nvidia/Llama-3_3-Nemotron-Super-49B-v1"
 PARAMETERS = 49_867_145_216

@@ -9,10 +9,8 @@ import copy
 from typing import Any
 
 import pytest
-from tests.server.estimation.test_presets import training_of
 
 from sizewright_server.estimation.block_configs import ffn_width
-from sizewright_server.estimation.estimator import prepare
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
@@ -43,10 +41,6 @@ def wrong_in_both_readers(config: dict[str, Any]) -> set[str]:
             read()
         found.add(str(refused.value))
     return found
-
-
-def test_the_published_model_has_its_published_parameters_in_training() -> None:
-    assert prepare(training_of(NAME, "")).parameter_count == PARAMETERS
 
 
 def test_the_published_model_has_its_published_parameters_when_served() -> None:

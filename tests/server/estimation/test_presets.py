@@ -82,6 +82,11 @@ def test_every_preset_that_can_be_sized_has_the_counted_parameters_to_the_unit()
     assert sized >= 236
 
 
+def test_layers_of_sizes_of_their_own_add_up_to_the_published_weights() -> None:
+    # 99,734,290,432 bytes of bf16; transformers has no class that could count them.
+    assert parameters_of("nvidia/Llama-3_3-Nemotron-Super-49B-v1", "") == 49_867_145_216
+
+
 @pytest.mark.parametrize("name", ["meta-llama/meta-llama-3-8b", "LLAMA-3-8B"])
 def test_a_preset_is_found_by_alias_and_in_any_case(name: str) -> None:
     assert find_preset(name).name == "meta-llama/Meta-Llama-3-8B"

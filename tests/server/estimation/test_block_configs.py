@@ -74,8 +74,8 @@ def test_layers_of_llamas_own_sizes_are_llama() -> None:
 
 
 def test_a_layer_may_lack_attention_a_network_or_both() -> None:
-    no_op = {"no_op": True}
-    bare = [
+    no_op: dict[str, Any] = {"no_op": True}
+    bare: list[dict[str, Any]] = [
         {"attention": no_op, "ffn": {"ffn_mult": 3.0}},
         {"attention": {"n_heads_in_group": 8}, "ffn": no_op},
         {"attention": no_op, "ffn": no_op},

@@ -82,8 +82,8 @@ def test_every_preset_that_can_be_sized_has_the_counted_parameters_to_the_unit()
     assert sized >= 236
 
 
-def test_layers_of_sizes_of_their_own_add_up_to_the_published_weights() -> None:
-    # 99,734,290,432 bytes of bf16; transformers has no class that could count them.
+def test_layers_of_sizes_of_their_own_add_up_to_the_sum_by_hand() -> None:
+    # Summed over its block_configs; transformers has no class that could count them.
     assert parameters_of("nvidia/Llama-3_3-Nemotron-Super-49B-v1", "") == 49_867_145_216
 
 

@@ -8,7 +8,7 @@ the modelling code beside the published weights).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -90,25 +90,25 @@ def _half(entry: Any, name: str, where: str, problems: list[str]) -> Config | No
 
 def _kv_heads(half: Config, heads: int, where: str, problems: list[str]) -> int:
     group = half.get("n_heads_in_group")
-    if not _is_size(group) or heads % int(str(group)):
+    if not _is_size(group) or heads % group:
         problems.append(
             f"{where}.attention.n_heads_in_group must be a divisor of num_attention_heads "
             f"{heads}, not {group!r}"
         )
         return 0
-    return heads // int(str(group))
+    return heads // group
 
 
 def _ffn(half: Config, hidden: int, where: str, problems: list[str]) -> int:
     multiple = half.get("ffn_mult")
-    number = isinstance(multiple, int | float) and not isinstance(multiple, bool)
-    if not number or not 0 < float(str(multiple)) <= LARGEST_MULTIPLE:
+    number = multiple if isinstance(multiple, int | float) and multiple is not True else 0
+    if not 0 < number <= LARGEST_MULTIPLE:
         problems.append(
             f"{where}.ffn.ffn_mult must be above 0 and at most {LARGEST_MULTIPLE}, not {multiple!r}"
         )
         return 0
-    return ffn_width(float(str(multiple)), hidden)
+    return ffn_width(number, hidden)
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31

@@ -75,6 +75,8 @@ def _with_kernels(style: Style, kernels: Kernels) -> Style:
         style = replace(style, fused_mlp=True)
     if kernels.rope == "fused" or (compiled and kernels.rope is None):
         style = replace(style, fused_rope=True)
+    if kernels.recurrence == "eager":
+        style = replace(style, fused_recurrence=False)
     return style
 
 

@@ -175,5 +175,10 @@ class Style:
     disentangled: Literal["none", "shared", "own"] = "none"
     #: Tokens under a convolution beside the first block (DeBERTa V2); 0 is none.
     convolution: int = 0
+    #: What mixes tokens in the place of attention: Mamba's selective scan over every channel, or
+    #: over heads (Mamba-2).
+    mixer: Literal["attention", "mamba", "mamba2"] = "attention"
+    #: Recurrent layers and the convolutions before them run in kernels of their own.
+    fused_recurrence: bool = True
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
     cache_in_training: bool = True

@@ -86,6 +86,8 @@ class Kernels:
     mlp: Kernel | None = None
     rope: Kernel | None = None
     compile: Compile = "none"
+    #: None where it is not known whether recurrent layers run in kernels of their own.
+    recurrence: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ class KernelsSection(Section):
     mlp: Literal["eager", "fused"] | None
     rope: Literal["eager", "fused"] | None
     compile: Literal["none", "blocks", "model"]
+    recurrence: Literal["eager", "fused"] | None
 
 
 class PreferenceSection(Section):

@@ -170,6 +170,7 @@ class TechniquesReader:
                 "mlp": message.mlp or None,
                 "rope": message.rope or None,
                 "compile": message.compile or "none",
+                "recurrence": message.recurrence or None,
             },
         )
         return Kernels() if section is None else Kernels(**section.model_dump())

@@ -879,6 +879,7 @@ class Kernels(_message.Message):
     MLP_FIELD_NUMBER: _builtins.int
     ROPE_FIELD_NUMBER: _builtins.int
     COMPILE_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
     loss: _builtins.str
     """Loss: "full" (all logits, upcast to fp32 as transformers does), "shifted" (as transformers up to
     4.45: the model's logits are fp32, and a copy of them is shifted by a token), "native" (all logits, in their
@@ -898,6 +899,12 @@ class Kernels(_message.Message):
     """Rotary embedding: "eager" or "fused". Empty means the modelling code's own."""
     compile: _builtins.str
     """torch.compile: "none", "blocks" (each block by itself) or "model". Empty means "none"."""
+    recurrence: _builtins.str
+    """Recurrent layers (Mamba's scan, gated delta nets) and the convolutions before them: "fused" (the
+    kernels of mamba-ssm, causal-conv1d or flash-linear-attention) or "eager" (the modelling code's
+    own operators, which run where those packages are not installed). Empty means not known: the
+    best value is that of the kernels, and the interval reaches over both.
+    """
     def __init__(
         self,
         *,
@@ -907,10 +914,11 @@ class Kernels(_message.Message):
         mlp: _builtins.str = ...,
         rope: _builtins.str = ...,
         compile: _builtins.str = ...,
+        recurrence: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compile", b"compile", "loss", b"loss", "loss_chunk_tokens", b"loss_chunk_tokens", "mlp", b"mlp", "norm", b"norm", "rope", b"rope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compile", b"compile", "loss", b"loss", "loss_chunk_tokens", b"loss_chunk_tokens", "mlp", b"mlp", "norm", b"norm", "recurrence", b"recurrence", "rope", b"rope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

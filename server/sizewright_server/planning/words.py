@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from sizewright_catalog.money import dollars
-from sizewright_catalog.values import Device, InstanceType, Interruption, Machine, Offer
+from sizewright_catalog.values import Device, InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.workload import Layout
@@ -23,6 +23,7 @@ from sizewright_server.planning.plan import (
     worst,
 )
 from sizewright_server.planning.situation import Situation
+from sizewright_server.planning.spot import spot_notice
 
 GIB = 2**30
 #: What a price is that nobody published for this very offer.
@@ -72,7 +73,7 @@ class Placements:
                 self._plans.clear()
             placement, notices = (
                 self.of(choice, offer.instance_type),
-                price_notices(offer, today, limit),
+                price_notices(offer, choice, today, limit),
             )
             made = self._plans[key] = Plan(placement, nanos, offer, notices)
         return made
@@ -150,19 +151,8 @@ def _gpu_words(asked: Constraints, within: str) -> str:
     return " or ".join(words for words in (most, least) if words)
 
 
-def _spot_words(taken: Interruption | None) -> str:
-    words = "Spot capacity can be taken away while the job runs"
-    if taken is None:
-        return f"{words}; nobody says how often it is."
-    low, high = taken.low_percent, taken.high_percent
-    share = f"{low} to {high} %" if low else f"at most {high} %"
-    if high == 100:
-        share = f"more than {low} %"
-    return f"{words}: {share} of such instances were within a month ({taken.source})."
-
-
 def price_notices(
-    offer: Offer, today: date, max_age_days: float | None = None
+    offer: Offer, choice: Choice, today: date, max_age_days: float | None = None
 ) -> tuple[Notice, ...]:
     """What to know of a price before buying; one older than was asked for is flagged."""
     made = []
@@ -176,7 +166,8 @@ def price_notices(
     elif age > OLD_PRICE_DAYS:
         made.append(Notice("price-old", f"The price is {age} days old."))
     if offer.term == "spot":
-        made.append(Notice("spot", _spot_words(offer.interruption)))
+        hours = choice.hours and choice.hours[1]
+        made.append(spot_notice(offer.interruption, choice.nodes, hours))
     return tuple(made)
 
 

@@ -32,10 +32,10 @@ def spot_notice(
     share = _band(low, high, ends=ends)
     words = f"{words}: {share} of such instances were within a month ({taken.source})."
     if nodes > 1:
+        band = _band(*_over(taken, nodes, 1.0), ends=ends)
         words += (
-            f" At least one of {nodes} nodes is taken back within a month in "
-            f"{_band(*_over(taken, nodes, 1.0), ends=ends)} of cases, by whether they go together or each "
-            "by itself."
+            f" At least one of {nodes} nodes is taken back within a month in {band} of cases, by "
+            "whether they go together or each by itself."
         )
     if job_hours is not None and job_hours < HOURS_OF_A_MONTH:
         band = _band(*_over(taken, nodes, job_hours / HOURS_OF_A_MONTH), ends=ends)

@@ -57,6 +57,10 @@ class Sizes:
     latent_rotary: int = 0
     latent_plain: int = 0
     value_dim: int = 0
+    #: Heads of an indexer, the width of one, and the keys that it chooses for a query.
+    index_heads: int = 0
+    index_head_dim: int = 0
+    index_keys: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,11 @@ class Architecture:
     runs: tuple[Run, ...]
     #: Made from sizes alone, of a model_type that is not known.
     generic: bool = False
+
+    @property
+    def chooses_keys(self) -> bool:
+        """An indexer chooses the keys that attention sees (DeepSeek V3.2, GLM-5)."""
+        return self.style.indexer != "none"
 
     def __hash__(self) -> int:
         # Models that differ in nothing of this are rare, and what is made of them is kept by it.

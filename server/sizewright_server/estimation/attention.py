@@ -9,6 +9,7 @@ from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.disentangled import disentangled_attention
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.gated_prompts import answer_prompt, has_gated_prompt
+from sizewright_server.estimation.indexer import CHOSEN, INT32, chosen_keys, sparse_mask
 from sizewright_server.estimation.kernels import Scores, attend
 from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
@@ -77,7 +78,7 @@ class Attention:
         """Multi-head latent attention: the cache keeps what keys and values are made of."""
         ops, style, mode = self.ops, self.style, self.mode
         with self.tape.within("attention"):
-            q = queries(ops, style, x)
+            q, low_queries = queries(ops, style, x)
             joint, low, turning = compressed(ops, style, x)
             q_turned = turn(ops, style, mode, q, "NH")
             k_turned = turn(ops, style, mode, turning, 1)
@@ -86,7 +87,23 @@ class Attention:
             key, values = expanded(ops, low, k_turned, "C")
             scores = replace(self._scores(), mixed="VA")
             self.names += [q, joint, q_turned, k_turned]
+            if style.indexer != "none":
+                self._choose_keys(x, low_queries)
+                self.names += [low_queries, low]
             return self._mix(x, query, key, values, scores)
+
+    def _choose_keys(self, x: Value, low_queries: Value) -> None:
+        """Sparse attention: the keys that the indexer, or one of a block before, has chosen."""
+        if self.style.indexer == "shared":
+            with self.tape.within("indexer"):
+                chosen = self.tape.external(CHOSEN, INT32)
+        else:
+            chosen = chosen_keys(
+                self.ops, self.style, self.mode, x, low_queries, lambda keys: self._cache(keys)
+            )
+        if self.style.hands_keys and self.mode.checkpointed:
+            self.tape.storages[chosen.storage].handed_on = True
+        self.names += [chosen, *sparse_mask(self.ops, self.mode, chosen)]
 
     @property
     def _key_bias(self) -> bool:

@@ -10,7 +10,8 @@ the last product of a block all the same (seen on PyTorch 2.13: the tensors a co
 
 from __future__ import annotations
 
-from sizewright_server.estimation.tape import Event, Tape, forward_pass
+from sizewright_server.estimation.forward import forward_pass
+from sizewright_server.estimation.tape import Event, Tape
 
 #: An attention matrix has samples, heads, queries and keys.
 MATRIX_DIMS = 4
@@ -20,8 +21,13 @@ COMPILED = " compiled"
 
 def kept_storages(tape: Tape, policy: str) -> frozenset[int]:
     """Storages that stay from a block's forward pass to its recomputation, its inputs apart."""
+    given = (i for i, storage in enumerate(tape.storages) if storage.handed_on)
+    return _chosen(tape, policy).union(given)
+
+
+def _chosen(tape: Tape, policy: str) -> frozenset[int]:
     if policy.endswith(COMPILED):
-        return _read_again(tape, kept_storages(tape, policy.removesuffix(COMPILED)))
+        return _read_again(tape, _chosen(tape, policy.removesuffix(COMPILED)))
     if policy == "matmuls":
         products = [i for i, s in enumerate(tape.storages) if s.result_of == "product"]
         attended = [i for i, s in enumerate(tape.storages) if s.result_of == "attention"]

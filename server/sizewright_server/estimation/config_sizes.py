@@ -139,7 +139,8 @@ class ConfigSizes:
     def _latent_sizes(self) -> dict[str, int]:
         if not self.family["style"].get("latent"):
             return {}
-        return {
+        indexer = [name for name in INDEXER if name in self.keys]
+        return {name: self._size(name) for name in indexer} | {
             "query_rank": self._optional("query_rank") or 0,
             "latent_rank": self._size("latent_rank"),
             "latent_rotary": self._size("latent_rotary"),
@@ -241,6 +242,8 @@ class ConfigSizes:
         return head_dim
 
 
+#: Sizes of an indexer, where a family has one.
+INDEXER = ("index_heads", "index_head_dim", "index_keys")
 #: Sizes that say "none of it" with 0.
 MAY_BE_ZERO = frozenset(
     {

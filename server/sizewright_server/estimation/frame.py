@@ -15,6 +15,7 @@ from sizewright_server.estimation.ops import BOOL, INT64
 from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
 
 PART = "frame"
+INT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
                 held.append(Held(name, ("one", "S", part), width, until_backward=mode.training))
     if style.positions == "learned" and style.holds_embeddings == "own":
         held.append(Held("position rows", (rows, "S", "E"), width, until_backward=False))
+    if style.hands_keys and not mode.checkpointed:
+        # What the block before chose has a name in the loop while a block makes its own choice.
+        held.append(Held("chosen keys", ("B", "S", "IK"), INT32, until_backward=False))
     held += _biases(style, mode)
     held += _masks(style, mode)
     return tuple(replace(h, name=f"{stack}{h.name}") for h in held)

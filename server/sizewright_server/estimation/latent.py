@@ -18,13 +18,12 @@ from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Dim, Value
 
 
-def queries(ops: Ops, style: Style, x: Value) -> Value:
-    """Query heads, through a low rank where the model has one."""
+def queries(ops: Ops, style: Style, x: Value) -> tuple[Value, Value]:
+    """Query heads, and what they are projected from: a low rank where the model has one."""
     if style.latent_queries:
-        low = _linear(ops, style, x, "QR", name="q_a")
-        x = norm(ops, style, low, ("QR",))
-        return ops.linear(x, "QW", ops.weight(("QW", "QR")), name="q_b")
-    return ops.linear(x, "QW", ops.weight(("QW", "H")), name="q")
+        low = norm(ops, style, _linear(ops, style, x, "QR", name="q_a"), ("QR",))
+        return ops.linear(low, "QW", ops.weight(("QW", "QR")), name="q_b"), low
+    return ops.linear(x, "QW", ops.weight(("QW", "H")), name="q"), x
 
 
 def compressed(ops: Ops, style: Style, x: Value) -> tuple[Value, Value, Value]:

@@ -94,6 +94,50 @@ def dense_first(config: Config, sizes: Sizes) -> list[Layer]:
     return [_expert() if i >= first and i % step == 0 else _dense() for i in range(sizes.layers)]
 
 
+def chosen_keys(config: Config, sizes: Sizes) -> list[Layer]:
+    """DeepSeek V3.2 and GLM-5: experts where `mlp_layer_types` says sparse, by default from a first
+    layer on; of GLM-5's layers some see the keys that a layer before them chose.
+    """
+    plain = _whole(config, "first_k_dense_replace", 3)
+    kinds = config.get("mlp_layer_types") or [
+        "dense" if i < plain else "sparse" for i in range(sizes.layers)
+    ]
+    choosing = _choosing(config, sizes.layers)
+    for name, given in (("mlp_layer_types", kinds), ("indexer_types", choosing)):
+        if len(given) != sizes.layers:
+            raise ValueError(f"{name} names {len(given)} layers of {sizes.layers}")
+    if choosing[:1] == ["shared"]:
+        raise ValueError("indexer_types: the first layer is shared, but none before it chose keys")
+    layers = []
+    for kind, how in zip(kinds, choosing, strict=True):
+        layer = _expert() if kind == "sparse" else _dense()
+        if how == "shared":
+            layer = Layer(f"shared-{layer.name}", {**layer.style, "indexer": "shared"})
+        layers.append(layer)
+    return layers
+
+
+def _choosing(config: Config, layers: int) -> list[str]:
+    """ "full" or "shared" per layer: stated, as a pattern of F and S, or every n-th from one on."""
+    letters = {"F": "full", "S": "shared", "full": "full", "shared": "shared"}
+    given = config.get("indexer_types") or config.get("index_topk_pattern")
+    if given:
+        unknown = [kind for kind in given if kind not in letters]
+        if unknown:
+            raise ValueError(f"indexer_types: {unknown[0]!r} is neither full nor shared")
+        return [letters[kind] for kind in given]
+    step = max(_whole(config, "index_topk_freq", 1), 1)
+    offset = _whole(config, "index_skip_topk_offset", 2)
+    return ["shared" if max(i - offset + 1, 0) % step else "full" for i in range(layers)]
+
+
+def _whole(config: Config, key: str, unless: int) -> int:
+    value = config.get(key, unless)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number, not {value!r}")
+    return value
+
+
 def ernie_moe(config: Config, sizes: Sizes) -> list[Layer]:
     """Experts between two layers, in every n-th."""
     step = int(config.get("moe_layer_interval", 1))
@@ -137,6 +181,7 @@ RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
     "no-rope-global": no_rope_global,
     "sparse-step": sparse_step,
     "dense-first": dense_first,
+    "chosen-keys": chosen_keys,
     "ernie-moe": ernie_moe,
     "llama4": llama4,
     "block-configs": block_configs,

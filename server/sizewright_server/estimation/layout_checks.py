@@ -154,6 +154,12 @@ def _context(architecture: Architecture, layout: Layout, training: Training) -> 
         return
     if training.attention == "eager":
         yield "cp", "eager attention needs every key on every rank; use sdpa or flash attention"
+    if architecture.chooses_keys and layout.sharding != "megatron":
+        yield (
+            "cp",
+            f"the indexer of {architecture.model_type} chooses among all keys of a sample, which no"
+            " rank has; use 1",
+        )
     pieces = layout.cp if layout.context_method == "ulysses" else 2 * layout.cp
     if training.seq_len % pieces:
         each = "a piece" if pieces == layout.cp else "two pieces"

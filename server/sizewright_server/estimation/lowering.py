@@ -192,6 +192,9 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "LR": sizes.latent_rank,
         "LROT": sizes.latent_rotary,
         "LROT2": sizes.latent_rotary // 2,
+        "IH": sizes.index_heads,
+        "ID": sizes.index_head_dim,
+        "IQ": sizes.index_heads * sizes.index_head_dim,
         "KVA": sizes.latent_rank + sizes.latent_rotary,
         "G": sizes.patches,
         "W": sizes.window,
@@ -261,8 +264,17 @@ class Dims:
             if "C" in made:
                 # Scores with one more column beside those of the keys.
                 made |= {"C1": made["C"] + 1, "S1": made["S"] + 1}
+            if sizes.index_keys:
+                made |= _chosen_dims(made, sizes.index_keys)
             self._made[sizes] = made
         return self._made[sizes]
+
+
+def _chosen_dims(dims: Mapping[str, Column], most: int) -> dict[str, Column]:
+    """Keys that an indexer chooses of those seen; and the samples where it copies keys for each
+    query: a product of one sample, or of one query each, reads them as they are."""
+    copied = (dims["B"] > 1) & (dims["S"] > 1)
+    return {"IK": np.minimum(dims["C"], most), "MANY": np.where(copied, dims["B"], 0)}
 
 
 def parameter_count(segment: Segment, dims: dict[str, Column], *, trained: bool = False) -> Column:

@@ -28,6 +28,10 @@ from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
 ADAPTED = {
     "qkv": ("q", "k", "v", "qkv"),
     "proj": ("o",),
+    "q_down": ("q_a",),
+    "q_up": ("q", "q_b"),
+    "kv_down": ("kv_a",),
+    "kv_up": ("kv_b",),
     "fc1": ("gate", "up", "gate_up"),
     "fc2": ("down",),
 }
@@ -121,7 +125,7 @@ class Layers:
             if value.needs_grad and value not in fused:
                 run.give(value, run.like(value))
 
-    def duplicated(self, x: Value, width: Dim) -> Value:
+    def duplicated(self, x: Value, width: Dim, *, name: str = "") -> Value:
         """A linear layer that every tensor-parallel rank has whole, over its own tokens."""
         w = self.ops.weight((width, x.shape[-1]))
         kept = self.kept(x)
@@ -134,7 +138,7 @@ class Layers:
 
         saves = (kept,) if w.needs_grad else ()
         self.tape.record((x, w), (out,), saves=saves, backward=backward)
-        return out
+        return self.adapted(x, out, w, name)
 
     def adapted(self, x: Value, out: Value, w: Value, name: str) -> Value:
         """A layer's result with its adapter's, where the layer has one."""

@@ -22,13 +22,13 @@ def latent_attention(layers: Layers, x: Value) -> Value:
     """Self-attention over compressed keys and values, and queries where they are compressed."""
     start, query = layers.here, x
     if layers.style.latent_queries:
-        query = layers.duplicated(x, "QR")
-    low, turned = split(layers.tape, layers.duplicated(x, "KVA"), ("LR", "LROT"))
+        query = layers.duplicated(x, "QR", name="q_down")
+    low, turned = split(layers.tape, layers.duplicated(x, "KVA", name="kv_down"), ("LR", "LROT"))
     remade = layers.remade("mla_up_proj")
     if layers.style.latent_queries:
         query = layers.norm(query)
-    q = _joined(layers, "QW", layers.column(query, "QW", bias=False, name="qkv"))
-    joint = layers.column(layers.norm(low), "KVB", bias=False, name="qkv")
+    q = _joined(layers, "QW", layers.column(query, "QW", bias=False, name="q_up"))
+    joint = layers.column(layers.norm(low), "KVB", bias=False, name="kv_up")
     plain, values = split(layers.tape, joint, ("KP", "VA"))
     k, v = _joined(layers, "QW", plain, turned), _joined(layers, "VA", values)
     remade.stop()

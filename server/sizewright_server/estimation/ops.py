@@ -52,7 +52,7 @@ class Ops(Pointwise):
         if not self.types.autocast or w.itemsize == self.types.compute:
             return w
         with self.tape.within("autocast weight copies"):
-            if not w.needs_grad:
+            if not (w.needs_grad or w.idle):
                 return self.cast(w, self.types.compute)
             if id(w) not in self._casts:
                 self._casts[id(w)] = self.cast(w, self.types.compute)

@@ -20,6 +20,7 @@ from sizewright_server.estimation.checkpoints import (
     kept_storages,
     recompute_events,
 )
+from sizewright_server.estimation.forward import forward_pass
 from sizewright_server.estimation.tape import Event, Parameter, Shape, Tape
 from sizewright_server.estimation.weight_formats import WeightFormat
 
@@ -169,8 +170,8 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         parts=tuple(s.part for s in storages),
         part_names=tuple(names),
         part_of_storage=np.array([names[s.part] for s in storages], dtype=np.int64),
-        forward=_pass(tape.forward_events(keep_saved=True)),
-        forward_without_grad=_pass(tape.forward_events(keep_saved=False)),
+        forward=_forward(tape, keep_saved=True),
+        forward_without_grad=_forward(tape, keep_saved=False),
         checkpointed=_pass(checkpointed_events(tape, policy)),
         recompute=again[0],
         backward=_pass(backward),
@@ -219,6 +220,11 @@ def _groups(parameters: Sequence[Parameter]) -> tuple[ParameterGroup, ...]:
     for row, parameter in enumerate(parameters):
         kinds.setdefault((parameter.trained, parameter.stored), []).append(row)
     return tuple(ParameterGroup(*kind, np.array(rows)) for kind, rows in kinds.items())
+
+
+def _forward(tape: Tape, *, keep_saved: bool) -> Pass:
+    events = forward_pass(tape, len(tape.ops), keep_saved=keep_saved, keep_inputs=False)
+    return _pass(events)
 
 
 def _pass(events: Sequence[Event]) -> Pass:

@@ -35,6 +35,21 @@ def check_size(architecture: Architecture, run: Training | Inference) -> None:
     )
 
 
+def check_attention(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload for a kernel that the model's code does not run with."""
+    megatron = run.layout is not None and run.layout.sharding == "megatron"
+    if megatron or not (architecture.chooses_keys and run.attention.startswith("flash")):
+        return
+    kind = "training" if isinstance(run, Training) else "inference"
+    raise UnsupportedWorkload(
+        Violation(
+            f"workload.{kind}.attention",
+            f"transformers runs the sparse attention of {architecture.model_type} through a mask,"
+            f" which {run.attention} does not take; use sdpa or eager",
+        )
+    )
+
+
 def check_trains(run: Training | Inference, trained: int) -> None:
     """Raises UnsupportedWorkload for an adapter that finds nothing in the model to adapt."""
     if not isinstance(run, Training) or run.adapter is None or trained:

@@ -136,6 +136,11 @@ class Style:
     #: Multi-head latent attention (DeepSeek): keys and values from one compressed vector.
     latent: bool = False
     latent_queries: bool = False
+    #: Sparse attention over the keys that an indexer chooses (DeepSeek V3.2, GLM-5), which turns
+    #: its heads by halves or pair by pair; "shared" has none, and sees what a block before chose.
+    indexer: Literal["none", "halves", "pairs", "shared"] = "none"
+    #: Every block hands the choice on to the next (GLM-5).
+    hands_keys: bool = False
     #: Dropout on what attention gives (DistilBERT has none).
     attention_out_dropout: bool = True
     #: Where embeddings of another width than the hidden states are projected.

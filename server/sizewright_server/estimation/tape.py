@@ -48,6 +48,8 @@ class Storage:
     cached: bool = False
     #: "product" or "attention": the operators that selective checkpointing chooses among.
     result_of: str = ""
+    #: The next block is given it, and where blocks are checkpointed keeps it.
+    handed_on: bool = False
     #: Its name where several segments of a model use it; empty where only this one does.
     shared: str = ""
 
@@ -66,6 +68,8 @@ class Value:
     stored: WeightFormat | None = None
     #: Its gradient exists when this tape's backward begins: a new one is added to it and dropped.
     adds: bool = False
+    #: A parameter that asks for a gradient and gets none: it is used where none are recorded.
+    idle: bool = False
     #: Which of a shared parameter's uses this is, in the order of the backward pass; autograd adds
     #: up the gradients of all and only then hands the sum on.
     use: Literal["only", "first", "more", "last"] = "only"
@@ -129,6 +133,8 @@ class Tape:
     moved: set[int] = field(default_factory=set)
     #: Operators' saves that keep nothing in the forward pass (`again.py`).
     uncounted: set[tuple[int, int]] = field(default_factory=set)
+    #: What is recorded now gets no gradients (`torch.no_grad`).
+    frozen: bool = False
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -136,6 +142,13 @@ class Tape:
         outer, self.part = self.part, part
         yield
         self.part = outer
+
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """Values made inside need none, and parameters used inside get none."""
+        self.frozen = True
+        yield
+        self.frozen = False
 
     def allocate(self, shape: Shape, itemsize: int) -> int:
         """A new storage of this block."""
@@ -149,8 +162,8 @@ class Tape:
 
     def parameter(self, shape: Shape, itemsize: int, *, trainable: bool) -> Value:
         """A parameter; its gradient stays as `.grad`."""
-        value = self.external(shape, itemsize, needs_grad=trainable)
-        value.parameter = True
+        value = self.external(shape, itemsize, needs_grad=trainable and not self.frozen)
+        value.parameter, value.idle = True, trainable and self.frozen
         self.parameters.append(value)
         return value
 
@@ -203,6 +216,7 @@ class Tape:
 
     def value(self, shape: Shape, itemsize: int, *, needs_grad: bool) -> Value:
         """A fresh value in a fresh storage."""
+        needs_grad = needs_grad and not self.frozen
         return Value(self.allocate(shape, itemsize), shape, itemsize, needs_grad)
 
     def view(self, of: Value, shape: Shape) -> Value:
@@ -230,10 +244,6 @@ class Tape:
             self.storages[storage].saves += 1
         self.ops.append(Op(inputs, outputs, saved, backward if node else None))
 
-    def forward_events(self, *, keep_saved: bool) -> list[Event]:
-        """The forward pass, with saved tensors kept or (no_grad) not."""
-        return forward_pass(self, len(self.ops), keep_saved=keep_saved, keep_inputs=False)
-
 
 def _pass_through(source: Value, out: Value) -> Callable[[Backward], None]:
     def backward(run: Backward) -> None:
@@ -242,47 +252,3 @@ def _pass_through(source: Value, out: Value) -> Callable[[Backward], None]:
             run.give(source, grad)
 
     return backward
-
-
-def forward_pass(
-    tape: Tape,
-    stop: int,
-    *,
-    keep_saved: bool,
-    keep_inputs: bool,
-    spared: frozenset[int] = frozenset(),
-    given: frozenset[int] = frozenset(),
-) -> list[Event]:
-    """Allocation at the operator that makes a storage, release after its last use.
-
-    `stop` is the operator before which the pass ends. The caller's name for an input dies when the
-    block returns, unless a checkpoint keeps it. Storages that are `spared` outlive the pass; those
-    that are `given` are there before it.
-    """
-    last_use: dict[int, int] = {}
-    for index, op in enumerate(tape.ops):
-        for value in (*op.inputs, *op.outputs):
-            last_use[value.storage] = index
-    inputs = {value.storage for value in tape.inputs}
-    kept = {value.storage for value in (*tape.outputs, *tape.lent)}
-    kept |= inputs if keep_inputs or not tape.inputs_die else set()
-    kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
-    kept |= spared
-    events: list[Event] = []
-    alive: set[int] = inputs | given | {value.storage for value in tape.received}
-    for index, op in enumerate(tape.ops[:stop]):
-        for storage in dict.fromkeys(out.storage for out in op.outputs):
-            if storage not in alive and not tape.storages[storage].external:
-                alive.add(storage)
-                events.append(Event(+1, storage))
-        for storage in dict.fromkeys(value.storage for value in (*op.inputs, *op.outputs)):
-            if last_use[storage] == index and storage in alive - kept:
-                alive.discard(storage)
-                events.append(Event(-1, storage))
-    # A recomputation that stops early unwinds the Python frame, and its names with it.
-    left = alive - kept if stop < len(tape.ops) else set()
-    outputs = {value.storage for value in (*tape.outputs, *tape.lent)}
-    for storage in inputs - outputs if not (keep_inputs or tape.inputs_stay) else set():
-        if storage in alive and not (keep_saved and tape.storages[storage].saves):
-            left.add(storage)
-    return events + [Event(-1, storage) for storage in sorted(left)]

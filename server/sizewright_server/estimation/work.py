@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.lowering import Dims, Segment
 from sizewright_server.estimation.profile import elements
+from sizewright_server.estimation.tensor_tables import EXPERTS
 
 #: Multiplication and addition.
 PER_PARAMETER = 2
@@ -67,7 +68,7 @@ def _active_parameters(segment: Segment, dims: Dims) -> int:
     total = 0
     for parameter in segment.program.parameters:
         count = int(elements(parameter.shape, own)[0])
-        if len(parameter.shape) == 3 and parameter.shape[0] == "N":
+        if len(parameter.shape) == 3 and parameter.shape[0] == EXPERTS:
             count = count * segment.sizes.experts_per_token // segment.sizes.experts
         total += count
     return total

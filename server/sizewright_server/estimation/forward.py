@@ -1,0 +1,51 @@
+"""The forward pass over a tape as allocations and releases, by reference count."""
+
+from __future__ import annotations
+
+from sizewright_server.estimation.tape import Event, Tape
+
+
+def forward_pass(
+    tape: Tape,
+    stop: int,
+    *,
+    keep_saved: bool,
+    keep_inputs: bool,
+    spared: frozenset[int] = frozenset(),
+    given: frozenset[int] = frozenset(),
+) -> list[Event]:
+    """Allocation at the operator that makes a storage, release after its last use.
+
+    `keep_saved` with gradients recorded, else as under `no_grad`; `keep_inputs` for a checkpoint.
+
+    `stop` is the operator before which the pass ends. The caller's name for an input dies when the
+    block returns, unless a checkpoint keeps it. Storages that are `spared` outlive the pass; those
+    that are `given` are there before it.
+    """
+    last_use: dict[int, int] = {}
+    for index, op in enumerate(tape.ops):
+        for value in (*op.inputs, *op.outputs):
+            last_use[value.storage] = index
+    inputs = {value.storage for value in tape.inputs}
+    kept = {value.storage for value in (*tape.outputs, *tape.lent)}
+    kept |= inputs if keep_inputs or not tape.inputs_die else set()
+    kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
+    kept |= spared
+    events: list[Event] = []
+    alive: set[int] = inputs | given | {value.storage for value in tape.received}
+    for index, op in enumerate(tape.ops[:stop]):
+        for storage in dict.fromkeys(out.storage for out in op.outputs):
+            if storage not in alive and not tape.storages[storage].external:
+                alive.add(storage)
+                events.append(Event(+1, storage))
+        for storage in dict.fromkeys(value.storage for value in (*op.inputs, *op.outputs)):
+            if last_use[storage] == index and storage in alive - kept:
+                alive.discard(storage)
+                events.append(Event(-1, storage))
+    # A recomputation that stops early unwinds the Python frame, and its names with it.
+    left = alive - kept if stop < len(tape.ops) else set()
+    outputs = {value.storage for value in (*tape.outputs, *tape.lent)}
+    for storage in inputs - outputs if not (keep_inputs or tape.inputs_stay) else set():
+        if storage in alive and not (keep_saved and tape.storages[storage].saves):
+            left.add(storage)
+    return events + [Event(-1, storage) for storage in sorted(left)]

@@ -12,7 +12,6 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -25,6 +24,7 @@ from sizewright_catalog.overrides import OverridesError
 from sizewright_catalog.snapshot import SnapshotError
 from sizewright_server.calls import Calls
 from sizewright_server.engines import overrides_of
+from sizewright_server.event_loop import on_loop
 from sizewright_server.logs import log_to_stderr
 from sizewright_server.refreshing.live import LiveCatalog
 from sizewright_server.refreshing.upkeep import home_of, kept_fresh
@@ -35,8 +35,6 @@ from sizewright_server.tokens import TokenFileError, Tokens, read_tokens
 log = logging.getLogger("sizewright.server")
 
 SERVICES = (SIZING, CATALOG)
-#: Threads beyond the calls that may run: to refuse the others at once, and to answer health.
-SPARE_THREADS = 8
 #: How soon a worker that ended, or a parent that did, is seen.
 WATCH_SECONDS = 0.2
 
@@ -49,41 +47,45 @@ class Running:
 
     def __init__(self, settings: ServerSettings, *, shared_port: bool = False) -> None:
         self.settings = settings
-        self.health = health.HealthServicer()
         tokens = Tokens(read_tokens(settings.token_file), read_tokens(settings.admin_token_file))
-        threads = settings.max_concurrency + settings.max_streams + SPARE_THREADS
-        self.server = grpc.server(
-            ThreadPoolExecutor(max_workers=threads, thread_name_prefix="call"),
-            options=_options(settings, shared_port),
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
-        self.set_serving(False)
         self.live = _live_catalog(settings)
         self.calls = Calls(self.live, settings, tokens)
-        self.server.add_generic_rpc_handlers(tuple(self.calls.handlers()))
-        if settings.reflection:
-            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self.server)
+        self.health = health.aio.HealthServicer()
+        on_loop(self._make(shared_port))
         self.port = self._listen(shared_port)
         # What was built for the catalog stays: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
-        self.server.start()
-        self.set_serving(True)
+        on_loop(self._start())
 
-    def set_serving(self, serving: bool) -> None:
+    def drain(self) -> None:
+        """Says NOT_SERVING, waits for balancers to see it, then finishes the calls that run."""
+        on_loop(self.health.enter_graceful_shutdown())
+        time.sleep(self.settings.drain_delay_seconds)
+        on_loop(self.calls.close(self.settings.grace_seconds))
+        on_loop(self.server.stop(self.settings.grace_seconds))
+        self.calls.turns.close()
+
+    async def _make(self, shared_port: bool) -> None:
+        """The gRPC server with everything it answers, not started yet."""
+        self.server = grpc.aio.server(options=_options(self.settings, shared_port))
+        self.server.add_generic_rpc_handlers(tuple(self.calls.handlers()))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        await self._set_serving(False)
+        if self.settings.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self.server)
+
+    async def _start(self) -> None:
+        await self.server.start()
+        await self._set_serving(True)
+
+    async def _set_serving(self, serving: bool) -> None:
         """Says it to health checks, per service and for the process."""
         states = health_pb2.HealthCheckResponse
         status = states.SERVING if serving else states.NOT_SERVING
         for name in ("", *SERVICES):
-            self.health.set(name, status)
-
-    def drain(self) -> None:
-        """Says NOT_SERVING, waits for balancers to see it, then finishes the calls that run."""
-        self.health.enter_graceful_shutdown()
-        time.sleep(self.settings.drain_delay_seconds)
-        self.calls.close(self.settings.grace_seconds)
-        self.server.stop(self.settings.grace_seconds).wait()
+            await self.health.set(name, status)
 
     def _listen(self, shared_port: bool) -> int:
         address, settings = self.settings.listen, self.settings

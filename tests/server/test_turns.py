@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from running_server import (
@@ -17,36 +20,89 @@ from running_server import (
     target_of,
     wait_until,
 )
-from sizewright.v1 import catalog_pb2, catalog_service_pb2
+from sizewright.v1 import catalog_pb2, catalog_service_pb2, sizing_service_pb2
 from sizewright.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from sizewright.v1.sizing_service_pb2_grpc import SizingServiceStub
 from sizewright_catalog.home import Home
 from sizewright_catalog.locks import commit_lock
-from sizewright_server.calls import Calls
-from sizewright_server.questions import RecommendQuestion
-from sizewright_server.service import Recommended, Sizing
-from sizewright_server.turns import Turns
+from sizewright_server.service import Sizing
+from sizewright_server.servicer import dispatch
+from sizewright_server.turns import Turns, Work
 
 
-def test_a_turn_that_does_not_come_in_time_is_an_error_and_is_not_taken_later() -> None:
-    turns = Turns()
-    with turns.taken(long=False, seconds=1):
-        with pytest.raises(TimeoutError), turns.taken(long=False, seconds=0.01):
-            raise AssertionError("two questions compute at once")
-        with turns.taken(long=True, seconds=0.01):
-            pass
+def test_short_questions_compute_one_at_a_time_and_the_loop_looks_around_between_them() -> None:
+    seen: list[str] = []
 
-    with turns.taken(long=False, seconds=0.01):
-        pass
+    async def ask() -> None:
+        turns = Turns(1, 1)
+        asked = [turns.short(partial(_say, seen, name)) for name in ("one", "two", "three")]
+        asyncio.get_running_loop().call_soon(_look_around, seen, 4)
+        assert await asyncio.gather(*asked) == [b"one", b"two", b"three"]
+
+    asyncio.run(ask())
+    questions = [at for at, what in enumerate(seen) if what != "others"]
+    assert [seen[at] for at in questions] == ["one", "two", "three"]
+    assert all("others" in seen[a:b] for a, b in pairwise(questions))
 
 
-def test_a_turn_is_given_back_by_a_question_that_fails() -> None:
-    turns = Turns()
-    with pytest.raises(KeyError), turns.taken(long=True, seconds=1):
-        raise KeyError
+def _say(seen: list[str], name: str) -> bytes:
+    seen.append(name)
+    return name.encode()
 
-    with turns.taken(long=True, seconds=0.01):
-        pass
+
+def _look_around(seen: list[str], left: int) -> None:
+    """Something else that the loop has to see to, again and again."""
+    seen.append("others")
+    if left:
+        asyncio.get_running_loop().call_soon(_look_around, seen, left - 1)
+
+
+def test_a_question_that_fails_fails_alone() -> None:
+    def fail() -> bytes:
+        raise KeyError("this one")
+
+    async def ask() -> list[bytes | BaseException]:
+        turns = Turns(1, 1)
+        works: list[Work] = [fail, lambda: b"a", fail, lambda: b"b"]
+        asked = [turns.short(work) for work in works]
+        return await asyncio.gather(*asked, turns.long(fail, 5), return_exceptions=True)
+
+    first, a, third, b, long = asyncio.run(ask())
+    assert (a, b) == (b"a", b"b")
+    assert all(isinstance(failed, KeyError) for failed in (first, third, long))
+
+
+def test_a_question_that_is_cancelled_while_it_waits_is_never_worked_on() -> None:
+    seen: list[str] = []
+
+    async def ask() -> None:
+        turns = Turns(1, 1)
+        names = ("works", "waits", "waits too")
+        asked = [asyncio.ensure_future(turns.short(partial(_say, seen, name))) for name in names]
+        await asyncio.sleep(0)
+        asked[1].cancel()
+        assert await asked[2] == b"waits too"
+
+    asyncio.run(ask())
+    assert seen == ["works", "waits too"]
+
+
+@pytest.mark.parametrize("kind", ["long", "in_store"])
+def test_work_in_a_thread_that_is_not_done_in_time_is_an_error(kind: str) -> None:
+    may_end = threading.Event()
+
+    async def ask() -> None:
+        turns = Turns(1, 1)
+        slow: Work = lambda: bytes(may_end.wait(PATIENCE_SECONDS))  # noqa: E731
+        with pytest.raises(TimeoutError):
+            await getattr(turns, kind)(slow, 0.05)
+        # What waits behind it is dropped when its own time has passed.
+        with pytest.raises(TimeoutError):
+            await getattr(turns, kind)(lambda: b"never", 0.05)
+        may_end.set()
+        assert await getattr(turns, kind)(lambda: b"next", PATIENCE_SECONDS) == b"next"
+
+    asyncio.run(ask())
 
 
 def test_a_short_question_is_answered_while_a_long_one_is_worked_on() -> None:
@@ -59,36 +115,35 @@ def test_a_short_question_is_answered_while_a_long_one_is_worked_on() -> None:
         assert len(batch.result().results) == 128
 
 
-def test_a_question_that_is_cancelled_while_it_waits_is_never_worked_on(
+def test_a_question_whose_caller_goes_while_it_waits_is_never_worked_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[RecommendQuestion] = []
-    contexts: list[grpc.ServicerContext] = []
-    answer, time_left = Sizing.recommend, Calls._seconds
+    asked: list[str] = []
+    may_end = threading.Event()
 
-    def recommend_and_tell(app: Sizing, question: RecommendQuestion) -> Recommended:
-        asked.append(question)
-        return answer(app, question)
+    def tell(app: Sizing, method: str, request: Any, **more: Any) -> bytes:
+        asked.append(request.requests[0].workload.name)
+        assert may_end.wait(PATIENCE_SECONDS)
+        return dispatch(app, method, request, **more)
 
-    def seconds_of(calls: Calls, context: grpc.ServicerContext) -> float:
-        contexts.append(context)
-        return time_left(calls, context)
+    monkeypatch.setattr("sizewright_server.calls.dispatch", tell)
+    with running() as server, open_channel(target_of(server)) as channel:
+        stub: Any = SizingServiceStub(channel)
+        sent = [stub.BatchRecommend.future(_named(name), timeout=60) for name in ("a", "b", "c")]
+        wait_until(lambda: server.calls.running == 3)
+        sent[1].cancel()
+        wait_until(lambda: server.calls.running == 2)
+        may_end.set()
 
-    monkeypatch.setattr(Sizing, "recommend", recommend_and_tell)
-    monkeypatch.setattr(Calls, "_seconds", seconds_of)
-    with running(max_concurrency=1) as server, open_channel(target_of(server)) as channel:
-        recommend: Any = SizingServiceStub(channel).Recommend
-        with server.calls._turns.taken(long=False, seconds=1):
-            waiting = recommend.future(example("llama3-8b-sft"))
-            # Of one place it has the only one.
-            wait_until(lambda: server.calls._places._value == 0)
-            waiting.cancel()
-            wait_until(lambda: not contexts[0].is_active())
-        wait_until(lambda: server.calls._places._value == 1)
+        assert [len(sent[at].result().results) for at in (0, 2)] == [1, 1]
+        assert sorted(asked) == ["a", "c"]
 
-        assert not asked
-        assert recommend(example("llama3-8b-sft"), timeout=30).recommendations
-        assert len(asked) == 1
+
+def _named(name: str) -> sizing_service_pb2.BatchRecommendRequest:
+    """A question of the kind that takes long, its workload named."""
+    made = long_batch(1)
+    made.requests[0].workload.name = name
+    return made
 
 
 def test_a_question_is_answered_while_a_machine_waits_to_be_registered(tmp_path: Path) -> None:

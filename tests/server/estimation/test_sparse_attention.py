@@ -12,6 +12,7 @@ from sizewright_server.estimation.estimator import PreparedWorkload, prepare
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.profile import walk
+from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import Layout, ModelSource, Optimizer, Training, Workload
@@ -42,6 +43,17 @@ def refusal(name: str, run: Training = RUN, **changes: Any) -> str:
 @pytest.mark.parametrize(("name", "count"), [(V32, 671_877_929_216), (GLM5, 743_911_199_232)])
 def test_parameters_are_those_counted_on_the_meta_device(name: str, count: int) -> None:
     assert prepared(name).parameter_count == count
+
+
+def test_the_explanation_names_the_indexer_with_its_formula() -> None:
+    overhead = device_overhead(None, None)
+    made = prepared(GLM5).estimate(Layout(dp=512, zero=3, sharding="fsdp2"), 8, overhead)
+
+    phases = made.pool("gpu").phases
+    running = [part for phase in phases for part in phase.parts if part.name == "activations"]
+    inner = [part for whole in running for part in whole.parts if part.name == "indexer"]
+    assert inner
+    assert "heads of the indexer" in inner[0].formula
 
 
 def test_the_indexer_trains_nothing_and_has_no_optimizer_state() -> None:

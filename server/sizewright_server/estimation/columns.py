@@ -44,31 +44,23 @@ class LayoutColumns:
 
 @dataclass(frozen=True, slots=True)
 class GpuColumns:
-    """Allocated and reserved bytes per GPU, and the phases they come from."""
+    """Allocated and reserved bytes per GPU, and the phases they come from.
+
+    Of a pipeline there is a column for every layout at its first position, then at the next;
+    `doubts` are what each phase may hold less, and more.
+    """
 
     phases: tuple[PhasePeak, ...]
+    doubts: tuple[tuple[Column, Column], ...]
     allocated_low: Column
     allocated_best: Column
     allocated_high: Column
     reserved_best: Column
     reserved_high: Column
-    #: Stages of a pipeline, by their number, where there is one.
-    stages: tuple[tuple[Column, GpuColumns], ...] = ()
 
-
-def highest(columns: Sequence[GpuColumns], shown: int, numbers: Sequence[Column]) -> GpuColumns:
-    """The highest of each reading over pipeline stages; the phases are those of the shown one."""
-
-    def top(name: str) -> Column:
-        found: Column = np.max([getattr(one, name) for one in columns], axis=0)
-        return found
-
-    return GpuColumns(
-        phases=columns[shown].phases,
-        allocated_low=top("allocated_low"),
-        allocated_best=top("allocated_best"),
-        allocated_high=top("allocated_high"),
-        reserved_best=top("reserved_best"),
-        reserved_high=top("reserved_high"),
-        stages=tuple(zip(numbers, columns, strict=True)),
-    )
+    def needs(self, layouts: int) -> Column:
+        """Three rows for so many layouts, each the highest over the positions in a pipeline:
+        allocated at least, reserved at best and at most."""
+        made = np.array((self.allocated_low, self.reserved_best, self.reserved_high))
+        highest: Column = made.reshape(3, -1, layouts).max(axis=1)
+        return highest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture, Sizes
-from sizewright_server.estimation.columns import GpuColumns, LayoutColumns, highest
+from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.gpu_peaks import gpu_columns
@@ -22,7 +22,7 @@ from sizewright_server.estimation.layout_checks import check_layout
 from sizewright_server.estimation.layouts import layouts_of_run, legal_sizes
 from sizewright_server.estimation.lowering import Dims, Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
-from sizewright_server.estimation.pipeline import positions, stage_index
+from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.run_checks import check_attention, check_size, check_trains
@@ -106,9 +106,7 @@ class PreparedWorkload:
         gpu = np.zeros((3, count), dtype=np.int64)
         for members in _groups(layouts):
             made = self._scheduled([layouts[i] for i in members])[1]
-            gpu[0, members] = made.allocated_low
-            gpu[1, members] = made.reserved_best
-            gpu[2, members] = made.reserved_high
+            gpu[:, members] = made.needs(len(members))
         host = self._host(layouts)
         return LayoutColumns(
             *gpu,
@@ -153,17 +151,16 @@ class PreparedWorkload:
     def _fullest(
         self, layouts: Sequence[Layout]
     ) -> tuple[TrainingGroup | InferenceGroup, GpuColumns]:
-        """The fullest pipeline stage: its schedule for the first layout, every one's peaks."""
+        """The schedule, showing the first layout's fullest stage, and the peaks of all."""
         stages = positions(max(layout.pp for layout in layouts))
-        if isinstance(self.workload.run, Inference) or len(stages) == 1:
+        run = self.workload.run
+        if isinstance(run, Inference) or len(stages) == 1:
             group = self.group(layouts)
             return group, gpu_columns(group)
-        first_stage = TrainingGroup(self.model, self.workload.run, layouts, stages[0])
-        groups = [first_stage, *(first_stage.at(position) for position in stages[1:])]
-        made = [gpu_columns(group) for group in groups]
-        first = max(range(len(made)), key=lambda i: int(made[i].reserved_best[0]))
-        numbers = [stage_index(group.position, group.parallel.pp) for group in groups]
-        return groups[first], highest(made, first, numbers)
+        pipeline = TrainingGroup(self.model, run, layouts, stages)
+        columns = gpu_columns(pipeline)
+        fullest = int(columns.reserved_best[:: len(layouts)].argmax())
+        return pipeline.showing(fullest * len(layouts)), columns
 
     def collectives(self, layout: Layout) -> tuple[int, int]:
         """NCCL communicators of a rank, and the size of the largest."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.composition import Composition, compose
-from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.explain_host import explain_host, host_notices
 from sizewright_server.estimation.idle_settings import idle_settings
 from sizewright_server.estimation.memory import (
@@ -68,17 +67,19 @@ def _gpu_pool(
     *,
     replay: bool,
 ) -> PoolEstimate:
-    allocated, reserved = _readings(columns)
+    shown, every = group.shown, range(len(columns.allocated_best))
+    allocated, reserved = _readings(columns, every)
     if replay and kind_of(group) != "expandable":
         exact = replayed_reserved_bytes(group, allocated.best_bytes)
         reserved = around_replay(group, exact, allocated, reserved)
     runtime = overhead.parts(*prepared.collectives(layout))
-    peak_index = max(range(len(columns.phases)), key=lambda i: int(columns.phases[i].peak_bytes[0]))
+    peaks = [int(phase.peak_bytes[shown]) for phase in columns.phases]
+    peak_index = peaks.index(max(peaks))
     there = resident_parts(prepared, group)
     phases = tuple(
-        _phase(there, group, phase, reserved if i == peak_index else None, runtime)
-        for i, phase in enumerate(columns.phases)
-        if int(phase.peak_bytes[0])
+        _phase(there, group, columns, i, reserved if i == peak_index else None, runtime)
+        for i, peak in enumerate(peaks)
+        if peak
     )
     device = reserved + _total(runtime)
     inside = overhead.workspaces.size if overhead.known else ByteRange(0, 0, 0)
@@ -92,8 +93,8 @@ def _gpu_pool(
         peak=device,
         gpu=GpuReadings(allocated + inside, seen + inside, seen + _total(runtime)),
         stages=tuple(
-            StageReadings(int(number[0]), *(one + inside for one in _readings(stage)))
-            for number, stage in columns.stages
+            StageReadings(number, *(one + inside for one in _readings(columns, [column])))
+            for column, number in enumerate(_stages(group))
         ),
     )
 
@@ -118,9 +119,7 @@ def _seen(
     A device that is full makes it give cached blocks back: a run whose tensors fit is not seen to
     hold more than the device has.
     """
-    left = left_by_lengths(group)
-    low, best, high = (int(column[0]) for column in (left.low, left.best, left.high))
-    held = reserved + ByteRange(min(low, best), best, max(best, high))
+    held = reserved + left_by_lengths(group)
     if room is None or allocated.best_bytes > room.best_bytes:
         return held
     most = max(allocated.best_bytes, min(held.best_bytes, room.best_bytes))
@@ -129,10 +128,18 @@ def _seen(
     )
 
 
-def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
-    """Allocated and reserved bytes of the first layout."""
+def _stages(group: TrainingGroup | InferenceGroup) -> list[int]:
+    """The numbers of the pipeline stages that are columns of a group of one layout."""
+    if not isinstance(group, TrainingGroup) or group.positions == ("only",):
+        return []
+    numbers: list[int] = group.stage.tolist()
+    return numbers
+
+
+def _readings(columns: GpuColumns, which: Sequence[int]) -> tuple[ByteRange, ByteRange]:
+    """Allocated and reserved bytes, each reading's highest over some columns."""
     low, best, high, reserved, most = (
-        int(column[0])
+        max(int(column[at]) for at in which)
         for column in (
             columns.allocated_low,
             columns.allocated_best,
@@ -149,13 +156,15 @@ def _readings(columns: GpuColumns) -> tuple[ByteRange, ByteRange]:
 def _phase(
     there: Sequence[Part],
     group: TrainingGroup | InferenceGroup,
-    peak: PhasePeak,
+    columns: GpuColumns,
+    number: int,
     reserved: ByteRange | None,
     runtime: tuple[Part, ...],
 ) -> Phase:
     """One phase; `reserved` is given for the highest, whose slack makes up the pool's peak."""
-    less, more = (int(column[0]) for column in phase_doubt(group, peak))
-    best = int(peak.peak_bytes[0])
+    peak, shown = columns.phases[number], group.shown
+    less, more = (int(column[shown]) for column in columns.doubts[number])
+    best = int(peak.peak_bytes[shown])
     if peak.phase == "load":
         there = [part for part in there if part.name == "weights"]
     parts = [*there, *_moving(group, peak)]
@@ -180,12 +189,13 @@ def _phase(
 def _moving(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> list[Part]:
     """What comes and goes within the step, grouped: activations, gradients, caches, buffers."""
     segments = {segment.name: segment for segment in group.segments}
-    found = compose(peak, group.all_stages, segments)
+    at = group.shown
+    found = compose(peak, group.all_stages, segments, at)
     sizes = dict(found.bytes_by_part)
     if isinstance(group, TrainingGroup) and peak.phase == "optimizer-step":
         sizes = group.step_parts()
     if isinstance(group, TrainingGroup) and peak.phase == "load":
-        sizes = {"gathered-parameters": int(group.load_bytes[0] - group.resident.weights[0])}
+        sizes = {"gathered-parameters": int(group.load_bytes[at] - group.resident.weights[at])}
     gradients = sizes.pop("gradients", 0) + sizes.pop("reduced-or-gathered", 0)
     parts = []
     if gradients:

@@ -8,7 +8,7 @@ from sizewright_server.estimation.columns import GpuColumns
 from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.reserved import reserved, reserved_shares
-from sizewright_server.estimation.timeline import PhasePeak, run_timeline
+from sizewright_server.estimation.timeline import PhasePeak, run_timeline, walk_stages
 from sizewright_server.estimation.training import TrainingGroup
 
 #: Tensors too small to be listed, whatever the run: two segments of the small pool.
@@ -20,26 +20,28 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
     if isinstance(group, TrainingGroup):
         schedule = group.schedule
         resident = schedule.resident.total
-        peaks, _ = run_timeline(resident, schedule.stages)
+        peaks = run_timeline(resident, schedule.stages, group.walks)
         step = resident + schedule.step_bytes + schedule.step_temporary
-        nowhere = np.full_like(step, len(schedule.stages))
-        peaks.append(PhasePeak("optimizer-step", step, nowhere, np.zeros_like(step)))
+        nowhere, never = np.full_like(step, len(schedule.stages)), np.zeros(len(step), dtype=bool)
+        peaks.append(PhasePeak("optimizer-step", step, nowhere, never))
         if group.load_bytes.any():
-            peaks.append(PhasePeak("load", group.load_bytes, nowhere, np.zeros_like(step)))
+            peaks.append(PhasePeak("load", group.load_bytes, nowhere, never))
     else:
         resident = group.resident
-        peaks, _ = run_timeline(resident, group.all_stages)
-    best = np.max([peak.peak_bytes for peak in peaks], axis=0)
-    doubts = [(peak.peak_bytes, *phase_doubt(group, peak)) for peak in peaks]
-    lower = np.max([at - less for at, less, _ in doubts], axis=0)
+        peaks = run_timeline(resident, group.all_stages, walk_stages(group.all_stages))
+    doubts = tuple(phase_doubt(group, peak) for peak in peaks)
+    at = np.array([peak.peak_bytes for peak in peaks])
+    best = at.max(axis=0)
+    lower = (at - [less for less, _ in doubts]).max(axis=0)
     dynamic = np.maximum(best - resident, 0)
     small = (dynamic * reserved_shares()["small-tensors"][2]).astype(np.int64) + SMALL_BYTES
     lower = np.maximum(lower - small, np.minimum(lower, resident))
-    upper = np.max([at + more for at, _, more in doubts], axis=0) + small
+    upper = (at + [more for _, more in doubts]).max(axis=0) + small
     held = reserved(group, best, upper, dynamic)
     ahead = 0 if isinstance(group, InferenceGroup) else group.working.ahead_of_time()
     return GpuColumns(
         phases=tuple(peaks),
+        doubts=doubts,
         allocated_low=lower,
         allocated_best=best,
         allocated_high=upper,

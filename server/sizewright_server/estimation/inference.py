@@ -42,6 +42,9 @@ DECODE_CACHES: dict[str, Literal["none", "dynamic", "static"]] = {
 class InferenceGroup:
     """Layouts of one inference; data-parallel ranks are whole replicas."""
 
+    #: The column that is explained.
+    shown = 0
+
     def __init__(
         self, architecture: Architecture, inference: Inference, layouts: Sequence[Layout]
     ) -> None:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,13 +61,6 @@ class ModelStates:
         self._tied_trained = self._tied if trains_table else np.zeros_like(table)
         self._buffers = [buffer_bytes(s.program, dims.of(s.sizes)) for s in segments]
         self._made: dict[tuple[int, int], list[Column]] = {}
-
-    def at(self, counts: Sequence[Column]) -> ModelStates:
-        """The states of other counts of the same segments."""
-        other = copy(self)
-        vars(other).pop("trained_on_rank", None)
-        other.counts = tuple(counts)
-        return other
 
     def here(self, index: int) -> Column:
         """1 where the pipeline stage has the segment, else 0."""
@@ -240,16 +231,15 @@ class ModelStates:
             total = total + count * small.sum(axis=0)
         return total * self.widths.types.weight
 
-    @cached_property
-    def trained_on_rank(self) -> tuple[int, int]:
-        """Elements that the first layout's rank trains, before sharding: of experts, and others.
+    def trained_on_rank(self, column: int) -> tuple[int, int]:
+        """Elements that a column's rank trains, before sharding: of experts, and others.
 
         Tied tensors count once.
         """
-        made = [0, -int(self._tied_trained[0])]
+        made = [0, -int(self._tied_trained[column])]
         rows = zip(self.counts, self._tensors, self._trained, self._experts, strict=True)
         for count, table, trained, experts in rows:
-            size = int(count[0]) * table.elements[:, 0]
+            size = int(count[column]) * table.elements[:, column]
             made[0] += int(size[trained & experts].sum())
             made[1] += int(size[trained & ~experts].sum())
         return made[0], made[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sizewright_server.estimation.pipeline import stage_index
 from sizewright_server.estimation.timeline import PhasePeak
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import Layout
@@ -39,7 +38,7 @@ def scope_of(layout: Layout, group: TrainingGroup | InferenceGroup) -> str:
     """Whose memory it is, and of a pipeline why that stage is the fullest."""
     if layout.pp == 1 or not isinstance(group, TrainingGroup):
         return "every rank"
-    stage = int(stage_index(group.position, group.parallel.pp)[0])
+    stage = int(group.stage[group.shown])
     why = FULLEST[group.position]
     return f"ranks of pipeline stage {stage} of 0 to {layout.pp - 1}, the fullest: {why}"
 
@@ -50,6 +49,6 @@ def reason_of(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> str:
         return ""
     if peak.phase != "backward":
         return REASONS.get(peak.phase, "")
-    stage = group.all_stages[int(peak.stage[0])]
-    later = bool(peak.at_last[0]) and int(stage.count[0]) > 1
+    stage = group.all_stages[int(peak.stage[group.shown])]
+    later = bool(peak.at_last[group.shown]) and int(stage.count[group.shown]) > 1
     return LATER_BLOCK if later else FIRST_BLOCK

@@ -38,15 +38,12 @@ def stage_index(position: Position, pp: Column) -> Column:
 
 
 def stage_counts(
-    segments: Sequence[Segment], pp: Column, virtual: Column, position: Position
+    segments: Sequence[Segment], pp: Column, virtual: Column, stage: Column
 ) -> list[Column]:
-    """Instances of each segment on the stage; layers are spread as evenly as they divide.
+    """Instances of each segment on a stage; layers are spread as evenly as they divide.
 
     With v chunks, chunk c of stage r is the (c p + r)-th of the p v pieces.
     """
-    if position == "only":
-        return [np.full_like(pp, segment.count) for segment in segments]
-    stage = stage_index(position, pp)
     layers = sum(s.count for s in segments if s.repeats)
     pieces = pp * virtual
     spans = []
@@ -69,13 +66,12 @@ def stage_counts(
 
 
 def chunks_in_flight(
-    schedule: PipelineSchedule, pp: Column, virtual: Column, micro: int, position: Position
+    schedule: PipelineSchedule, pp: Column, virtual: Column, micro: int, stage: Column
 ) -> Column:
     """Chunks of which a rank holds the saved activations at its fullest, the running one counted.
 
     Without interleaving a chunk is a whole stage.
     """
-    stage = stage_index(position, pp)
     every = micro * virtual
     if schedule == "gpipe":
         return every

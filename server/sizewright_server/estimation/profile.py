@@ -133,14 +133,6 @@ class Program:
         return self.backward, self.recompute, *self.accumulating_passes
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """Live bytes of one pass, relative to its start: the highest, and what is left at its end."""
-
-    peak_bytes: Column
-    delta_bytes: Column
-
-
 def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) -> Program:
     """Compiles every pass of a tape; `policy` says what selective checkpointing keeps.
 
@@ -262,19 +254,3 @@ def storage_bytes(program: Program, dims: Mapping[str, Column]) -> Column:
     table = np.array([dims[name] for name in kinds.names])
     sizes = table[kinds.factors].prod(axis=1) * kinds.scale[:, None]
     return round_up(sizes)[program.kind_of_storage]
-
-
-def until_made(events: Pass, storage: int) -> Pass:
-    """A pass up to the allocation of a storage; the whole pass where it makes none such."""
-    made = np.flatnonzero((events.storages == storage) & (events.signs > 0))
-    stop = int(made[0]) + 1 if len(made) else len(events.signs)
-    return Pass(events.signs[:stop], events.storages[:stop])
-
-
-def walk(events: Pass, sizes: Column) -> Walk:
-    """Walks one pass; the peak is never below the start."""
-    if not len(events.signs):
-        zero = np.zeros(sizes.shape[1], dtype=np.int64)
-        return Walk(zero, zero)
-    live = np.cumsum(events.signs[:, None] * sizes[events.storages], axis=0)
-    return Walk(np.maximum(live.max(axis=0), 0), live[-1])

@@ -109,7 +109,7 @@ class CachingAllocator:
 
 
 def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_bytes: int) -> int:
-    """Bytes the allocator holds at the end of a run of the group's first layout.
+    """Bytes the allocator holds at the end of a run of the group's column that is shown.
 
     Each CUDA stream has blocks of its own; what FSDP gathers is requested on another stream. Of a
     deep model as many blocks are replayed as `MOST_EVENTS` allows, what a block leaves free being
@@ -142,6 +142,6 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
 def _expansion(group: TrainingGroup | InferenceGroup) -> Expansion:
     if not isinstance(group, TrainingGroup):
         return Expansion(group)
-    layout = group.layout
+    group, layout = group.alone(), group.layout
     alone = Layout(tp=layout.tp, sequence_parallel=layout.sequence_parallel)
     return Expansion(group) if layout == alone else ShardedExpansion(group)

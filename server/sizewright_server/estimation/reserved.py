@@ -19,7 +19,7 @@ import numpy as np
 from sizewright_server.estimation.fsdp import FsdpWorkingSet
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.modeling import training_loop
-from sizewright_server.estimation.profile import Column, walk
+from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.techniques import Kernels
 from sizewright_server.estimation.training import TrainingGroup
 
@@ -34,15 +34,6 @@ LARGE_SEGMENT_BYTES = 20 * 2**20
 class Reserved:
     """Bytes held: the best value for a run as stated, and the highest."""
 
-    best: Column
-    high: Column
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """Bytes left cached: at least, as a rule, and at most."""
-
-    low: Column
     best: Column
     high: Column
 
@@ -88,7 +79,7 @@ def around_replay(
     if not _is_plain(group):
         ahead = 0
         if isinstance(group, TrainingGroup):
-            ahead = int(group.working.ahead_of_time()[0])
+            ahead = int(group.working.ahead_of_time()[group.shown])
         low, _, high = reserved_shares()["replayed-recipes"]
         likely = int(exact * (1 + high))
         most = max(exact + ahead, allocated.high_bytes, min(likely, expected.high_bytes))
@@ -133,24 +124,21 @@ def kind_of(group: TrainingGroup | InferenceGroup) -> str:
     return "training" if group.training.checkpointing == "none" else "training-checkpointed"
 
 
-def left_by_lengths(group: TrainingGroup | InferenceGroup) -> Left:
+def left_by_lengths(group: TrainingGroup | InferenceGroup) -> ByteRange:
     """Bytes that batches of other lengths leave cached; nothing where they do not vary.
 
     They are given back before a request fails, so that they count in what is seen and not in what
     is needed.
     """
-    nothing: Column = np.zeros(1, dtype=np.int64)
     if not isinstance(group, TrainingGroup) or not group.training.variable_lengths:
-        return Left(nothing, nothing, nothing)
+        return ByteRange(0, 0, 0)
     if group.training.expandable_segments:
-        return Left(nothing, nothing, nothing)
-    at_loss: Column = np.zeros_like(group.dp)
-    live = at_loss
-    for stage in group.schedule.stages:
+        return ByteRange(0, 0, 0)
+    at_loss = live = 0
+    walks, column = group.walks, group.shown
+    for row, stage in enumerate(group.schedule.stages):
         if stage.phase == "loss":
-            result = walk(stage.events, stage.sizes)
-            at_loss = np.maximum(at_loss, live + result.peak_bytes)
-            live = live + result.delta_bytes
-    shares = reserved_shares()["varying-lengths"]
-    low, best, high = ((at_loss * share).astype(np.int64) for share in shares)
-    return Left(low, best, high)
+            at_loss = max(at_loss, live + int(walks.peak_bytes[row, column]))
+            live += int(walks.delta_bytes[row, column])
+    low, best, high = (int(at_loss * share) for share in reserved_shares()["varying-lengths"])
+    return ByteRange(min(low, best), best, max(best, high))

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sizewright_server.estimation.profile import Column, Pass, walk
+from sizewright_server.estimation.profile import Column, Pass
+from sizewright_server.estimation.walks import Walk, walk_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +45,41 @@ class PhasePeak:
     phase: str
     peak_bytes: Column
     stage: Column
-    at_last: Column
+    at_last: NDArray[np.bool_]
 
 
-def run_timeline(start_bytes: Column, stages: Sequence[Stage]) -> tuple[list[PhasePeak], Column]:
-    """The peak of each phase in order, and the live bytes at the end."""
-    live = start_bytes
-    peaks: dict[str, PhasePeak] = {}
+def walk_stages(stages: Sequence[Stage]) -> Walk:
+    """The walks of stages' passes: a row each."""
+    tables = {id(stage.sizes): stage.sizes for stage in stages}
+    number = {key: at for at, key in enumerate(tables)}
+    over = [number[id(stage.sizes)] for stage in stages]
+    return walk_all([stage.events for stage in stages], over, tuple(tables.values()))
+
+
+def run_timeline(start_bytes: Column, stages: Sequence[Stage], walks: Walk) -> list[PhasePeak]:
+    """The peak of each phase in order; `walks` has a row for every stage."""
+    count, during, after = (
+        np.array(rows)
+        for rows in zip(*((s.count, s.during_bytes, s.after_bytes) for s in stages), strict=True)
+    )
+    net = walks.delta_bytes + after
+    drift = (count - 1) * net
+    # Live bytes before each stage.
+    live = np.empty_like(net)
+    live[0] = start_bytes
+    np.add((count[:-1] * net[:-1]).cumsum(axis=0), start_bytes, out=live[1:])
+    peak = live + during + walks.peak_bytes + np.maximum(drift, 0)
+    # A rank of a pipeline has not every stage.
+    peak[count == 0] = 0
+    phases: dict[str, list[int]] = {}
     for index, stage in enumerate(stages):
-        if not stage.count.any():
-            # Another rank of the pipeline has it.
-            nothing = np.zeros_like(live)
-            first = PhasePeak(stage.phase, nothing, np.full_like(nothing, index), nothing)
-            peaks.setdefault(stage.phase, first)
-            continue
-        result = walk(stage.events, stage.sizes)
-        net = result.delta_bytes + stage.after_bytes
-        drift = (stage.count - 1) * net
-        peak = live + stage.during_bytes + result.peak_bytes + np.maximum(drift, 0)
-        peak = np.where(stage.count > 0, peak, 0)
-        at_last = (drift > 0).astype(np.int64)
-        live = live + stage.count * net
-        held = peaks.get(stage.phase)
-        if held is None:
-            peaks[stage.phase] = PhasePeak(stage.phase, peak, np.full_like(peak, index), at_last)
-            continue
-        higher = peak > held.peak_bytes
-        peaks[stage.phase] = PhasePeak(
-            stage.phase,
-            np.where(higher, peak, held.peak_bytes),
-            np.where(higher, index, held.stage),
-            np.where(higher, at_last, held.at_last),
-        )
-    return list(peaks.values()), live
+        phases.setdefault(stage.phase, []).append(index)
+    return [_phase_peak(phase, rows, peak, drift) for phase, rows in phases.items()]
+
+
+def _phase_peak(phase: str, rows: list[int], peak: Column, drift: Column) -> PhasePeak:
+    """The highest of a phase's stages, the first of several."""
+    first = peak[rows].argmax(axis=0)
+    stage = np.array(rows)[first]
+    at = np.arange(len(stage))
+    return PhasePeak(phase, peak[stage, at], stage, drift[stage, at] > 0)

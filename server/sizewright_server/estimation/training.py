@@ -53,18 +53,24 @@ class TrainingGroup(ResidentGroup):
 
     def step_parts(self) -> dict[str, int]:
         """Bytes by part that the optimizer step adds to the resident ones."""
-        schedule = self.schedule
-        held = int(self._held_outputs[0])
+        schedule, at = self.schedule, self.shown
+        held = int(self._held_outputs[at])
         return {
-            "gradients": int(schedule.step_bytes[0]) - held,
+            "gradients": int(schedule.step_bytes[at]) - held,
             "logits-held": held,
-            "step-temporaries": int(schedule.step_temporary[0]),
+            "step-temporaries": int(schedule.step_temporary[at]),
         }
+
+    def alone(self) -> TrainingGroup:
+        """The first layout at the position that is shown, and nothing else."""
+        if len(self.parallel.dp) == 1:
+            return self
+        return TrainingGroup(self.architecture, self.training, self.layouts[:1], [self.position])
 
     def first_of_several(self) -> TrainingGroup:
         """The group as its first micro-batch runs, when no gradient is there yet."""
         alone = replace(self.training, gradient_accumulation_steps=1)
-        return TrainingGroup(self.architecture, alone, self.layouts, self.position)
+        return TrainingGroup(self.architecture, alone, self.layouts, self.positions)
 
     def _step_temporary(self) -> Column:
         """Lists the foreach step makes, or one tensor's worth for the plain loop.

@@ -15,12 +15,11 @@ from sizewright_server.estimation.profile import (
     Pass,
     elements,
     round_up,
-    until_made,
-    walk,
 )
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training_setup import TrainingSetup
 from sizewright_server.estimation.transformer import residual_itemsize
+from sizewright_server.estimation.walks import Walk, until_made, walk, walk_all
 
 
 class TrainingPasses(TrainingSetup):
@@ -30,6 +29,15 @@ class TrainingPasses(TrainingSetup):
     def all_stages(self) -> tuple[Stage, ...]:
         """The stages of forward, loss and backward."""
         return (*self.forward_stages, *self._backward())
+
+    @cached_property
+    def walks(self) -> Walk:
+        """The walks of the passes of `all_stages`: a row each, the forward passes first."""
+        count = len(self.segments)
+        passes = [self._forward_pass(segment) for segment in self.segments]
+        passes += [self._backward_pass(segment) for segment in reversed(self.segments)]
+        over = [*range(count), *reversed(range(count)), 0]
+        return walk_all([*passes, EMPTY_PASS], over, [self._sizes(s) for s in self.segments])
 
     @cached_property
     def forward_stages(self) -> list[Stage]:
@@ -156,9 +164,10 @@ class TrainingPasses(TrainingSetup):
         at_end = self.working.at_end(index)
         if not at_end.any():
             return at_end
-        segment = self.segments[index]
-        made = walk(self._backward_pass(segment), self._sizes(segment))
-        return np.maximum(at_end - (made.peak_bytes - made.delta_bytes), 0)
+        row, made = 2 * len(self.segments) - 1 - index, self.walks
+        given_back = made.peak_bytes[row] - made.delta_bytes[row]
+        beyond: Column = np.maximum(at_end - given_back, 0)
+        return beyond
 
     def _after_part(self, segment: Segment) -> str:
         """Where what stays of an instance counts: inputs gone to the host, or gradients."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from sizewright_server.estimation.exchanges import expert_bytes, imbalance
 from sizewright_server.estimation.inputs import input_bytes
+from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.mode import SHARDED, WHOLE
 from sizewright_server.estimation.ops import BYTE, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
-from sizewright_server.estimation.pipeline import chunks_in_flight, stage_index
-from sizewright_server.estimation.profile import Column, elements, round_up, walk
+from sizewright_server.estimation.pipeline import chunks_in_flight
+from sizewright_server.estimation.profile import Column, elements, round_up
 from sizewright_server.estimation.states import HALF, ITEMSIZES, buffer_elements
 from sizewright_server.estimation.training_passes import TrainingPasses
 
@@ -133,12 +135,12 @@ class ResidentGroup(TrainingPasses):
         return beyond
 
     def moved_bytes(self) -> int:
-        """Bytes that the first layout's blocks leave in host memory for their backward passes."""
+        """Bytes that the shown column's blocks leave in host memory for their backward passes."""
         total: Column = self.nothing
         for stage, segment in zip(self.forward_stages, self.segments, strict=True):
             total = total + stage.count * stage.sizes[list(segment.program.moved)].sum(axis=0)
         flights = np.maximum(self._chunks // self.parallel.virtual, 1)
-        return int((total * flights)[0])
+        return int((total * flights)[self.shown])
 
     def _workspaces(self, bound: str) -> int:
         """Transformer Engine's own cuBLAS workspaces, tensors of the caching allocator."""
@@ -152,7 +154,7 @@ class ResidentGroup(TrainingPasses):
 
         A chunk holds the hidden states it was sent, of its own tokens under sequence parallelism.
         """
-        if self.position == "only":
+        if self.positions == ("only",):
             return self.nothing
         virtual = self.parallel.virtual
         chunks = self._chunks
@@ -162,10 +164,8 @@ class ResidentGroup(TrainingPasses):
         # The embedding makes the input of the first stage's first chunk; others are sent.
         sent = np.where(self.states.here(0) > 0, chunks - batches, chunks)
         total = hidden * (2 + sent)
-        for stage, segment in zip(self.forward_stages, self.segments, strict=True):
-            if not stage.count.any():
-                continue
-            saved = stage.count * walk(stage.events, stage.sizes).delta_bytes
+        for count, segment, left in self._saved_forward():
+            saved = count * left
             if segment.repeats:
                 total = total + saved * np.maximum(chunks - virtual, 0) // virtual
             elif segment.role == "embedding" or self.layout.pipeline_schedule == "gpipe":
@@ -174,56 +174,62 @@ class ResidentGroup(TrainingPasses):
         return waiting
 
     def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:
-        """Name, bytes and numbers of what is there throughout, for the first layout."""
+        """Name, bytes and numbers of what is there throughout, for the shown column."""
         widths = self.widths
         kind = optimizers()[self.training.optimizer.name]
-        resident = self.resident
+        resident, at = self.resident, self.shown
         batch = f"2 x {self.training.rows} x {self.training.seq_len} x {INT64} B"
         return [
             (
                 "weights",
-                int(resident.weights[0]),
+                int(resident.weights[at]),
                 self._weight_numbers(parameters, trained),
             ),
-            ("optimizer-state", int(resident.optimizer[0]), self._state_numbers(kind)),
-            ("gradients-kept", int(resident.gradients_kept[0]), self._terms(widths.gradient, 2)),
-            ("reduction-buckets", int(resident.buckets[0]), f"{int(resident.buckets[0]):,} B"),
-            ("persisted-parameters", int(resident.persisted[0]), "small tensors, whole"),
+            ("optimizer-state", int(resident.optimizer[at]), self._state_numbers(kind)),
+            ("gradients-kept", int(resident.gradients_kept[at]), self._terms(widths.gradient, 2)),
+            ("reduction-buckets", int(resident.buckets[at]), f"{int(resident.buckets[at]):,} B"),
+            ("persisted-parameters", int(resident.persisted[at]), "small tensors, whole"),
             (
                 "fp8-weight-copies",
-                int(resident.narrow_weights[0]),
+                int(resident.narrow_weights[at]),
                 "2 x 1 B for every element of a block's matrices",
             ),
             (
                 "weight-gradient-stand-ins",
-                int(resident.stand_ins[0]),
+                int(resident.stand_ins[at]),
                 f"{HALF} B for every element of each distinct weight",
             ),
-            ("inputs", int(resident.inputs[0]), batch),
-            ("reference-model", int(resident.reference[0]), f"{parameters:,} parameters"),
-            ("moving-average", int(resident.moving_average[0]), "one copy of what trains"),
-            ("waiting-micro-batches", int(resident.waiting[0]), self._flight_numbers()),
+            ("inputs", int(resident.inputs[at]), batch),
+            ("reference-model", int(resident.reference[at]), f"{parameters:,} parameters"),
+            ("moving-average", int(resident.moving_average[at]), "one copy of what trains"),
+            ("waiting-micro-batches", int(resident.waiting[at]), self._flight_numbers()),
             (
                 "expert-imbalance",
-                int(resident.imbalance[0]),
+                int(resident.imbalance[at]),
                 f"busiest rank {imbalance(self.layout).best:g} x the mean",
             ),
             (
                 "engine-workspaces",
-                int(resident.workspaces[0]),
-                f"{int(resident.workspaces[0]):,} B",
+                int(resident.workspaces[at]),
+                f"{int(resident.workspaces[at]):,} B",
             ),
         ]
+
+    @cached_property
+    def _trained_on_rank(self) -> tuple[int, int]:
+        """Elements that the shown column's rank trains: of experts, and others."""
+        return self.states.trained_on_rank(self.shown)
 
     def _terms(self, itemsize: int, stage: int) -> str:
         """What the rank trains, by its bytes and the ranks that share it: experts by themselves,
         since other ranks hold the same ones."""
-        experts, others = self.states.trained_on_rank
+        at = self.shown
+        experts, others = self._trained_on_rank
         found = [
-            (f"{others:,}", int(self.parallel.ways(stage)[0])),
-            (f"{experts:,} of experts", int(self.parallel.ways(stage, expert=True)[0])),
+            (f"{others:,}", int(self.parallel.ways(stage)[at])),
+            (f"{experts:,} of experts", int(self.parallel.ways(stage, expert=True)[at])),
         ]
-        split = self.tp[0] * self.parallel.pp[0] * self.parallel.ep[0] > 1
+        split = self.tp[at] * self.parallel.pp[at] * self.parallel.ep[at] > 1
         on_rank = " on this rank" if split else ""
         return " + ".join(
             f"{text}{on_rank} x {itemsize} B" + (f" over {ways}" if ways > 1 else "")
@@ -236,10 +242,10 @@ class ResidentGroup(TrainingPasses):
         widths, base = self.widths, self.training.base_weights
         if self.training.adapter is None:
             return self._terms(widths.stored, 3)
-        frozen = f"{parameters - trained:,} frozen"
+        frozen, at = f"{parameters - trained:,} frozen", self.shown
         if widths.types.quantized is not None and base is not None:
             frozen += f", linear layers in {base.format}, the rest"
-        split = int(self.parallel.ways(3)[0] * self.tp[0] * self.parallel.pp[0])
+        split = int(self.parallel.ways(3)[at] * self.tp[at] * self.parallel.pp[at])
         adapter = f"{trained:,} trained x {widths.trained} B"
         return f"({frozen} x {widths.stored} B + {adapter}) over {split}"
 
@@ -250,8 +256,8 @@ class ResidentGroup(TrainingPasses):
             return f"{name}: in unified memory, not counted on the GPU"
         if kind.whole_states is None:
             kinds = ", ".join(f"{rule.count} x {rule.of}" for rule in kind.states)
-            trained = sum(self.states.trained_on_rank)
-            ways = int(self.parallel.ways(1)[0])
+            trained = sum(self._trained_on_rank)
+            ways = int(self.parallel.ways(1)[self.shown])
             return f"{trained:,} trained on this rank, {name} keeps {kinds} over {ways}"
         item = kind.states[0].bytes or widths.state if kind.states else widths.state
         return self._terms(kind.whole_states * item + widths.master, 1)
@@ -264,13 +270,14 @@ class ResidentGroup(TrainingPasses):
             self.parallel.pp,
             self.parallel.virtual,
             self.training.gradient_accumulation_steps,
-            self.position,
+            self.stage,
         )
 
     def _flight_numbers(self) -> str:
-        chunks, own = int(self._chunks[0]), int(self.parallel.virtual[0])
-        stages, micro = int(self.parallel.pp[0]), self.training.gradient_accumulation_steps
-        stage = int(stage_index(self.position, self.parallel.pp)[0])
+        at = self.shown
+        chunks, own = int(self._chunks[at]), int(self.parallel.virtual[at])
+        stages, micro = int(self.parallel.pp[at]), self.training.gradient_accumulation_steps
+        stage = int(self.stage[at])
         rule = f"min({stages} - {stage}, {micro})"
         if self.layout.pipeline_schedule == "gpipe":
             rule = f"{micro} micro-batches"
@@ -280,16 +287,21 @@ class ResidentGroup(TrainingPasses):
             warm_up = f"2 ({stages} - {stage} - 1) + ({own} - 1) {stages} + 1"
             rule = f"min({warm_up}, {micro} x {own})"
         waiting = max(chunks - own, 0)
-        each = int(self._saved_by_blocks()[0]) // own
+        each = int(self._saved_by_blocks()[at]) // own
         return (
             f"{chunks} chunks in flight = {rule}; {waiting} wait beside the {own} of a whole pass,"
             f" {each:,} B saved by each"
         )
 
+    def _saved_forward(self) -> Iterator[tuple[Column, Segment, Column]]:
+        """Of each segment its instances on the stage, and what one leaves for its backward pass."""
+        # The first walks are those of the forward passes.
+        return zip(self.counts, self.segments, self.walks.delta_bytes, strict=False)
+
     def _saved_by_blocks(self) -> Column:
         """What a micro-batch saves in all blocks of the rank."""
         total: Column = self.nothing
-        for stage, segment in zip(self.forward_stages, self.segments, strict=True):
+        for count, segment, left in self._saved_forward():
             if segment.repeats:
-                total = total + stage.count * walk(stage.events, stage.sizes).delta_bytes
+                total = total + count * left
         return total

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from sizewright_server.estimation.modeling import (
 )
 from sizewright_server.estimation.offload import Placement, placement
 from sizewright_server.estimation.parallel import ParallelColumns
-from sizewright_server.estimation.pipeline import Position, stage_counts
+from sizewright_server.estimation.pipeline import Position, stage_counts, stage_index
 from sizewright_server.estimation.profile import Column, storage_bytes
 from sizewright_server.estimation.sharding import WorkingSet
 from sizewright_server.estimation.states import Widths, megatron_widths, state_widths
@@ -44,32 +45,31 @@ WORKING_SETS: dict[Sharding, type[WorkingSet]] = {
 
 
 class TrainingSetup:
-    """Layouts of one library and structure, as one stage of their pipelines holds them."""
+    """Layouts of one library and structure, as stages of their pipelines hold them.
 
-    #: Names of what a stage works out for itself when it is asked for.
-    _late: ClassVar[frozenset[str]] = frozenset()
-
-    def __init_subclass__(cls) -> None:
-        members = (item for each in cls.__mro__ for item in vars(each).items())
-        cls._late = frozenset(name for name, it in members if isinstance(it, cached_property))
+    A column is a layout at a position in the pipeline: all layouts at the first of `positions`,
+    then all of them at the next.
+    """
 
     def __init__(
         self,
         architecture: Architecture,
         training: Training,
         layouts: Sequence[Layout],
-        position: Position = "only",
+        positions: Sequence[Position] = ("only",),
     ) -> None:
         self.architecture = architecture = restyle(architecture, training)
         self.training = training
         self.layouts = tuple(layouts)
-        self.position: Position = position
+        self.positions = tuple(positions)
+        #: The column that is explained: the first layout's, at one of the positions.
+        self.shown = 0
         self.layout = layouts[0]
         self.sharding: Sharding = self.layout.sharding
         self.widths: Widths = state_widths(training, self.sharding)
         if self.sharding == "megatron":
             self.widths = megatron_widths(self.widths, self.layout.megatron)
-        self.parallel = ParallelColumns.of(layouts)
+        self.parallel = ParallelColumns.of([*layouts] * len(self.positions))
         #: No bytes, for every layout; made once, since most of what may be held is not.
         self.nothing: Column = np.zeros_like(self.parallel.dp)
         self.nothing.setflags(write=False)
@@ -79,20 +79,30 @@ class TrainingSetup:
         self.dims = self.dims_of.of(architecture.sizes)
         self._sizes_of: dict[str, Column] = {}
 
-    def at(self, position: Position) -> Self:
-        """The same layouts as another stage of their pipelines holds them."""
-        other = object.__new__(type(self))
-        kept = {name: value for name, value in vars(self).items() if name not in self._late}
-        vars(other).update(kept)
-        other.position = position
-        other.states = self.states.at(other.counts)
+    def showing(self, column: int) -> Self:
+        """The same group, of which another column is explained."""
+        other = copy(self)
+        other.shown = column
         return other
+
+    @property
+    def position(self) -> Position:
+        """Where in the pipeline the stage is that is explained."""
+        return self.positions[self.shown // len(self.layouts)]
+
+    @cached_property
+    def stage(self) -> Column:
+        """The number of each column's pipeline stage."""
+        pp = np.split(self.parallel.pp, len(self.positions))
+        return np.concatenate([stage_index(*each) for each in zip(self.positions, pp, strict=True)])
 
     @cached_property
     def counts(self) -> list[Column]:
         """Instances of each segment on the pipeline stage."""
         parallel = self.parallel
-        return stage_counts(self.segments, parallel.pp, parallel.virtual, self.position)
+        if self.positions == ("only",):
+            return [np.full_like(parallel.pp, segment.count) for segment in self.segments]
+        return stage_counts(self.segments, parallel.pp, parallel.virtual, self.stage)
 
     @cached_property
     def states(self) -> ModelStates:

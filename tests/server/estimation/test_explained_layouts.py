@@ -119,7 +119,7 @@ def test_stages_are_sent_the_tokens_of_a_sequence_parallel_rank(config: dict[str
             prepare(workload(config, one, gradient_accumulation_steps=8)).model,
             training_of(config, one),
             [one],
-            "last",
+            ["last"],
         )
         sizes.append(int(group.resident.waiting[0]))
 

@@ -184,18 +184,18 @@ def ones(*values: int) -> Column:
 def test_1f1b_holds_as_many_micro_batches_as_stages_follow_and_its_own() -> None:
     pp, one = ones(4, 4), ones(1, 1)
 
-    assert chunks_in_flight("1f1b", pp, one, 16, "first").tolist() == [4, 4]
-    assert chunks_in_flight("1f1b", pp, one, 2, "first").tolist() == [2, 2]
-    assert chunks_in_flight("1f1b", pp, one, 16, "last").tolist() == [1, 1]
-    assert chunks_in_flight("gpipe", pp, one, 16, "last").tolist() == [16, 16]
-    assert chunks_in_flight("zero-bubble", pp, one, 16, "last").tolist() == [4, 4]
+    assert chunks_in_flight("1f1b", pp, one, 16, 0 * pp).tolist() == [4, 4]
+    assert chunks_in_flight("1f1b", pp, one, 2, 0 * pp).tolist() == [2, 2]
+    assert chunks_in_flight("1f1b", pp, one, 16, pp - 1).tolist() == [1, 1]
+    assert chunks_in_flight("gpipe", pp, one, 16, pp - 1).tolist() == [16, 16]
+    assert chunks_in_flight("zero-bubble", pp, one, 16, pp - 1).tolist() == [4, 4]
 
 
 def test_interleaving_warms_up_twice_the_stages_that_follow_and_all_but_one_chunk() -> None:
     pp, chunks = ones(4), ones(8)
 
-    assert chunks_in_flight("1f1b", pp, chunks, 4, "first").tolist() == [32]
-    assert chunks_in_flight("1f1b", pp, chunks, 4, "last").tolist() == [29]
+    assert chunks_in_flight("1f1b", pp, chunks, 4, 0 * pp).tolist() == [32]
+    assert chunks_in_flight("1f1b", pp, chunks, 4, pp - 1).tolist() == [29]
 
 
 @given(st.integers(2, 16), st.integers(1, 4), st.sampled_from(["fsdp2", "megatron"]))
@@ -206,7 +206,7 @@ def test_the_stages_of_a_pipeline_hold_every_layer_once(pp: int, per: int, libra
     layout = layout if 32 % (pp * virtual) == 0 or library == "fsdp2" else replace(layout, pp=2)
     run = training(layout, gradient_accumulation_steps=layout.pp)
     prepared = prepare(Workload(ModelSource(LLAMA), run))
-    seen = [TrainingGroup(prepared.model, run, [layout], at) for at in positions(layout.pp)]
+    seen = [TrainingGroup(prepared.model, run, [layout], [at]) for at in positions(layout.pp)]
 
     first, last = seen[0].counts, seen[-1].counts
     assert (int(first[0][0]), int(first[-1][0])) == (1, 0)

@@ -13,10 +13,10 @@ from sizewright_server.estimation.layout import MegatronSettings
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
-from sizewright_server.estimation.profile import walk
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter
 from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.walks import walk
 from sizewright_server.estimation.workload import (
     Layout,
     ModelSource,

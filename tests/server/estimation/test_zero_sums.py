@@ -9,6 +9,7 @@ import pytest
 
 from sizewright_server.estimation.estimator import prepare
 from sizewright_server.estimation.layout import ZeroBuffers
+from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import (
@@ -152,8 +153,10 @@ def test_a_zero_bubble_stage_holds_what_the_first_of_1f1b_holds(config: dict[str
     micro = {"gradient_accumulation_steps": 16}
 
     def in_flight(schedule: Any) -> list[int]:
-        first = group_of(config, replace(plain, pipeline_schedule=schedule), **micro)
-        return [int(first.at(at)._chunks[0]) for at in ("first", "second", "last")]
+        layout = replace(plain, pipeline_schedule=schedule)
+        one = group_of(config, layout, **micro)
+        held = TrainingGroup(one.architecture, one.training, [layout], positions(4))._chunks
+        return [int(column) for column in held]
 
     assert in_flight("1f1b") == [4, 3, 1]
     assert in_flight("zero-bubble") == [4, 4, 4]

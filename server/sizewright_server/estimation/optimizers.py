@@ -77,7 +77,7 @@ class OptimizerKind:
 
     def rules(self, role: Role, *, matrix: bool) -> tuple[StateRule, ...]:
         """The states of a tensor by where it stands and whether it is a matrix."""
-        special = {"embedding": self.embeddings, "head": self.heads, "block": None}[role]
+        special = {"embedding": self.embeddings, "head": self.heads}.get(role)
         if not matrix:
             special = self.vectors
         return self.states if special is None else special

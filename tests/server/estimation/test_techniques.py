@@ -40,10 +40,10 @@ def training(**changes: Any) -> Training:
     return replace(run, **changes)
 
 
-def states_bytes(name: str, **changes: Any) -> int:
+def states_bytes(name: str, config: dict[str, Any] = CONFIG, **changes: Any) -> int:
     step = optimizers()[name].steps[0]
     run = training(optimizer=Optimizer(name, step, **changes))
-    group = prepare(Workload(ModelSource(CONFIG), run)).group([Layout()])
+    group = prepare(Workload(ModelSource(config), run)).group([Layout()])
     assert isinstance(group, TrainingGroup)
     return int(group.resident.optimizer[0])
 
@@ -102,6 +102,16 @@ def test_factored_states_are_next_to_nothing() -> None:
 def test_muon_keeps_one_moment_of_hidden_matrices_and_two_of_the_rest() -> None:
     expected = 2 * (COUNT - TABLES - VECTORS) + 4 * (TABLES + VECTORS)
     assert states_bytes("muon") == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_norm_between_two_stacks_has_states_of_whole_elements_as_norms_of_blocks_have() -> None:
+    # T5-base: 222,903,552 parameters, with one table and the weights of 62 norms.
+    config = find_preset("google-t5/t5-base").config
+    whole, tables, vectors = 222_903_552, 32_128 * 768, 62 * 768
+    muon = 2 * (whole - tables - vectors) + 4 * (tables + vectors)
+
+    assert states_bytes("muon", config) == pytest.approx(muon, rel=1e-4)
+    assert states_bytes("adafactor", config) < whole * 4 // 100
 
 
 def test_a_projected_gradients_states_shrink_with_its_rank() -> None:

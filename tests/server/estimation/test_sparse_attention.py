@@ -11,10 +11,10 @@ from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
-from sizewright_server.estimation.profile import walk
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.walks import walk
 from sizewright_server.estimation.workload import Layout, ModelSource, Optimizer, Training, Workload
 
 V32, GLM5 = "deepseek-ai/DeepSeek-V3.2", "zai-org/GLM-5"

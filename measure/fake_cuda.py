@@ -8,7 +8,7 @@ falls back to the math kernel.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -26,6 +26,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HALF = (torch.bfloat16, torch.float16)
 MASK_ALIGNMENT = 8
 FLASH_MAX_HEAD_DIM = 256
+SKIPPED_MASKS = ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa")
 
 
 def autocast_cast(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -141,10 +142,23 @@ def grouped_product(
     return result
 
 
+def without_padding(name: str) -> Callable[..., bool]:
+    """A question of transformers whether a mask can be left out, asked of a mask that hides
+    nothing: some models make one of ones where none is given, and its values are not there to see.
+    """
+    ask = getattr(masking_utils, name)
+
+    def asked(_padding: torch.Tensor | None, *more: Any, **named: Any) -> bool:
+        answer: bool = ask(None, *more, **named)
+        return answer
+
+    return asked
+
+
 @contextmanager
-def pretend_gpu() -> Iterator[GpuAttention]:
+def pretend_gpu(*, padded: bool = True) -> Iterator[GpuAttention]:
     """Answers of a GPU build for the time of the block; yields the attention, which counts its
-    kernels.
+    kernels. `padded`: masks that are given hide something.
     """
     attention = GpuAttention()
     find_packed = masking_utils.find_packed_sequence_indices
@@ -163,4 +177,6 @@ def pretend_gpu() -> Iterator[GpuAttention]:
             (torch._meta_registrations, "_meta_grouped_mm_common", grouped_product),
         ):
             stack.enter_context(mock.patch.object(owner, name, answer))
+        for name in () if padded else SKIPPED_MASKS:
+            stack.enter_context(mock.patch.object(masking_utils, name, without_padding(name)))
         yield attention

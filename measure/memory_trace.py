@@ -15,7 +15,7 @@ import cuda_guard  # noqa: F401  (before torch)
 import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 ROUND_BYTES = 512  # the caching allocator hands out multiples of this
@@ -252,8 +252,13 @@ def concrete_scalar(tensor: torch.Tensor) -> bool | int | float:
     """The value model code reads from a tensor whose contents do not exist.
 
     Masks are read to ask whether they hide nothing: they do hide something, or the row would not
-    have stated one.
+    have stated one. A number that code itself wrote into a tensor is known.
     """
+    known = getattr(tensor, "constant", None)
+    if known is not None:
+        with _disable_current_modes():
+            value: bool | int | float = known.item()
+        return value
     if tensor.dtype == torch.bool:
         return False
     return 1.0 if tensor.is_floating_point() else 1

@@ -99,7 +99,12 @@ def bare_model(workload: dict[str, Any]) -> Any:
     options: dict[str, Any] = {"dtype": dtype}
     if workload.get("attn"):
         options["attn_implementation"] = workload["attn"]
-    return head_class(workload, config).from_config(config, **options)
+    model = head_class(workload, config).from_config(config, **options)
+    # Loading a checkpoint casts parameters to which the code gives a type of their own as well.
+    if workload.get("cast"):
+        model = model.to(dtype)
+        model.tie_weights()
+    return model
 
 
 def build_model(workload: dict[str, Any]) -> torch.nn.Module:
@@ -118,7 +123,10 @@ def build_model(workload: dict[str, Any]) -> torch.nn.Module:
     if training and hasattr(model.config, "use_cache"):
         # A training loop that leaves the cache on keeps every key and value for nothing.
         model.config.use_cache = False
-    return model.train(training)
+    model.train(training)
+    if lora and lora.get("method") in DRAWN_METHODS:
+        always_adapt(model)
+    return model
 
 
 #: The peft configuration class of each method of a row's ``lora``.
@@ -136,6 +144,20 @@ ADAPTER_CONFIGS = {
     "prefix_tuning": "PrefixTuningConfig",
     "p_tuning": "PromptEncoderConfig",
 }
+
+
+#: Methods that draw in each pass whether a layer is adapted at all.
+DRAWN_METHODS = ("loha", "lokr")
+
+
+def always_adapt(model: torch.nn.Module) -> None:
+    """Adapts in every pass: a number drawn has no value here, and without `module_dropout` every
+    number would do.
+    """
+    layers = importlib.import_module("peft.tuners.lycoris_utils").LycorisLayer
+    for module in model.modules():
+        if isinstance(module, layers):
+            module.training = False
 
 
 def with_adapters(model: torch.nn.Module, lora: dict[str, Any]) -> torch.nn.Module:

@@ -34,7 +34,7 @@ def trace_workload(workload: dict[str, Any]) -> tuple[dict[str, Any], MemoryTrac
     started = time.monotonic()
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
-        pretend_gpu() as attention,
+        pretend_gpu(padded=bool(workload.get("padded_mask"))) as attention,
         MemoryTrace() as trace,
     ):
         model = models.build_model(workload)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.accuracy.case import Case, Mapped, Unmapped
 
-from sizewright_server.estimation.adapter_targets import adapter_targets
+from sizewright_server.estimation.adapter_targets import adapter_targets, trained_modules
 from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.workload import (
     Inference,
@@ -19,6 +19,15 @@ from sizewright_server.estimation.workload import (
 
 TRACE_OPTIMIZERS: dict[str, Any] = {"sgd_momentum": "sgd-momentum"}
 TRACE_STEPS: dict[str, Any] = {"forloop": "for-loop"}
+#: Methods and ranks by PEFT's own names, and modules that are trained whole by the model's.
+TRACE_METHODS: dict[str, Any] = {
+    "ln_tuning": "layernorm-tuning",
+    "prompt_tuning": "prompt-tuning",
+    "prefix_tuning": "prefix-tuning",
+    "p_tuning": "p-tuning",
+}
+RANK_KEYS = {"adalora": "init_r", "boft": "boft_block_size", "oft": "oft_block_size"}
+MODULE_NAMES = {"input_layernorm": "norms", "post_attention_layernorm": "norms"}
 TRACE_HEADS: dict[str, Any] = {"seqcls": "sequence-classification"}
 
 
@@ -61,10 +70,28 @@ def _trace_training(work: Case) -> Training:
 
 
 def _trace_adapter(lora: Case | None) -> Adapter | None:
+    """PEFT's method and the settings of its configuration class, as `measure/models.py` has them.
+
+    The rank is the block's side where rotations are trained.
+    """
     if not lora:
         return None
-    targets = adapter_targets(lora["targets"], "lora")
-    return Adapter("lora", lora["r"], targets, dropout=lora.get("dropout", 0.05))
+    options: Case = lora.get("options", {})
+    stated: str = lora.get("method", "lora")
+    method: Any = TRACE_METHODS.get(stated, stated)
+    for key, variant in (("use_dora", "dora"), ("use_rslora", "rslora")):
+        method = variant if options.get(key) else method
+    names: list[str] = lora.get("targets") or options.get("target_modules") or []
+    modules = [MODULE_NAMES.get(name, name) for name in options.get("modules_to_save", ())]
+    dropout: Any = lora.get("dropout", options.get("vera_dropout", 0.0))
+    return Adapter(
+        method,
+        options.get(RANK_KEYS.get(method, "r")) or lora.get("r") or 8,
+        adapter_targets(names, method),
+        dropout=dropout if "method" in lora else lora.get("dropout", 0.05),
+        trained_modules=trained_modules(modules, method),
+        virtual_tokens=options.get("num_virtual_tokens", 20),
+    )
 
 
 def _trace_optimizer(name: str, step: str) -> tuple[Any, Any]:

@@ -2,16 +2,14 @@
 
 The operators are those of PEFT 0.21 (peft/tuners/*/layer.py) and of litgpt's own LoRA. A frozen
 linear layer saves no input; an adapter saves its own copy of it, in the adapter's type.
-Dimension names: AR the rank, AW the width of a rotation's block, AT half of that (the free numbers
-of a skew-symmetric block, per row), AS about the square root of the hidden width.
+Dimension names are those of `adapter_sizes`.
 """
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import TYPE_CHECKING, TypeAlias
 
-from sizewright_server.estimation.architecture import Sizes
+from sizewright_server.estimation.adapter_matrices import by_blocks, by_butterflies, through_delta
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.gated_prompts import shifted_and_scaled
 from sizewright_server.estimation.tape import Shape, Value
@@ -24,21 +22,6 @@ Dim: TypeAlias = str | int
 FP32 = 4
 #: Methods that put virtual tokens before the others.
 PROMPTS = ("prompt-tuning", "p-tuning")
-
-
-def adapter_dims(adapter: Adapter | None, sizes: Sizes) -> dict[str, int]:
-    """The sizes an adapter brings to the tape."""
-    if adapter is None:
-        return {}
-    rank, past = adapter.rank, 2 * sizes.layers * sizes.kv_heads * sizes.head_dim
-    return {
-        "AR": rank,
-        "AW": rank,
-        "AT": rank // 2,
-        "AS": isqrt(sizes.hidden),
-        "AV": adapter.virtual_tokens,
-        "AP": past,
-    }
 
 
 def virtual_tokens(adapter: Adapter | None, *, keys_only: bool) -> int:
@@ -101,17 +84,19 @@ def adapted_linear(
     if joint:
         return _joint(ops, x, width, w, bias)
     if style.method in ("boft", "oft"):
-        turned = _rotated(ops, x, butterfly=style.method == "boft")
+        turned = by_butterflies(ops, x) if style.method == "boft" else by_blocks(ops, x)
         out = ops.frozen_or_whole(turned, width, w, bias, name)
-        return _scaled(ops, out, width) if style.method == "boft" else out
+        scaled = _scaled(ops, out, width, x.itemsize) if style.method == "boft" else out
+        return ops.cast(scaled, x.itemsize)
     if style.method == "ia3" and name in ("down", "o"):
-        return ops.frozen_or_whole(_scaled(ops, x, x.shape[-1]), width, w, bias, name)
+        scaled = _scaled(ops, x, x.shape[-1], x.itemsize)
+        return ops.frozen_or_whole(scaled, width, w, bias, name)
     out = ops.frozen_or_whole(x, width, w, bias, name)
     with ops.tape.within("adapter"):
         if style.method == "ia3":
-            return _scaled(ops, out, width)
+            return _scaled(ops, out, width, out.itemsize)
         if style.method in ("loha", "lokr"):
-            return _through_delta(ops, x, out, width, w)
+            return through_delta(ops, x, out, width, w)
         return low_rank(ops, x, out, width, w)
 
 
@@ -129,7 +114,7 @@ def low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
         down = _down(ops, x)
         delta = ops.product(ops.product(kept, "AR", down), width, ops.adapter_weight((width, "AR")))
     if style.method == "dora":
-        delta = _dora(ops, delta, base, width, w)
+        delta = _dora(ops, kept, delta, base, width, w)
     elif style.method not in ("vera", "adalora"):
         delta = ops.scale(delta)
     out = ops.cast(ops.add(base, delta), base.itemsize)
@@ -204,97 +189,40 @@ def _vera(ops: Ops, x: Value, width: Dim) -> Value:
     return ops.multiply(ops.product(inner, width, shared[1]), ops.adapter_weight((width,)))
 
 
-def _dora(ops: Ops, delta: Value, base: Value, width: Dim, w: Value) -> Value:
+def _dora(ops: Ops, x: Value, delta: Value, base: Value, width: Dim, w: Value) -> Value:
     """`(m / n - 1) * base + (m / n) * delta * scaling`, n the norm of each row of the whole weight.
 
     The norm takes the identity through A and B, the weight in the adapter's type, and their sum.
+    With dropout, the base is made once more, of what the dropout left and the weight in that type
+    (peft/tuners/lora/variants.py, `base_result=None`).
     """
     tape, kind = ops.tape, ops.types.trained
     inner = w.shape[-1]
-    eye, whole, cast, total = (
-        tape.value(shape, kind, needs_grad=False)
-        for shape in ((inner, inner), w.shape, w.shape, w.shape)
+    eye, whole, total = (
+        tape.value(shape, kind, needs_grad=False) for shape in ((inner, inner), w.shape, w.shape)
     )
     tape.record((), (eye,))
     tape.record((eye,), (whole,))
-    tape.record((w,), (cast,))
+    # A quantised weight is made whole for it; one of the adapter's own type is read as it is.
+    cast = w
+    if w.stored is not None or w.itemsize != kind:
+        cast = tape.value(w.shape, kind, needs_grad=False)
+        tape.record((w,), (cast,))
     tape.record((cast, whole), (total,))
     norm = tape.value((width,), kind, needs_grad=False)
     tape.record((total,), (norm,))
     magnitude = ops.multiply(ops.adapter_weight((width,)), norm)
+    if ops.types.adapter is not None and ops.types.adapter.dropout:
+        base = ops.product(x, width, cast)
     tape.hold(eye, cast, whole)
     own = ops.multiply(base, ops.scale(magnitude))
     return ops.add(own, ops.scale(ops.multiply(delta, magnitude)))
 
 
-def _through_delta(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
-    """LoHa and LoKr: a whole weight is made of the factors in each pass and kept for backward."""
-    style = ops.types.adapter
-    assert style is not None
-    factors = _factors(ops, width, x.shape[-1], hadamard=style.method == "loha")
-    halves = [ops.tape.value(w.shape, ops.types.trained, needs_grad=False) for _ in range(2)]
-    delta = ops.tape.value(w.shape, ops.types.trained, needs_grad=True)
-
-    def backward(run: Backward) -> None:
-        if run.take(delta) is not None:
-            for _ in range(3):
-                run.like(delta)
-            for factor in factors:
-                run.give(factor, run.like(factor))
-
-    for half in halves:
-        ops.tape.record((), (half,))
-    ops.tape.record((*halves, *factors), (delta,), backward=backward)
-    wide = ops.cast(x, ops.types.trained)
-    out = ops.add(base, ops.product(wide, width, delta))
-    return ops.cast(out, base.itemsize)
-
-
-def _factors(ops: Ops, width: Dim, inner: Dim, *, hadamard: bool) -> list[Value]:
-    """The trained factors: two low-rank products (LoHa); a small and a low-rank block (LoKr)."""
-    if hadamard:
-        shapes: list[tuple[Dim, ...]] = [(width, "AR"), ("AR", inner)] * 2
-    else:
-        shapes = [("AS", "AS"), ("AS", "AR"), ("AR", "AS")]
-    return [ops.adapter_weight(shape) for shape in shapes]
-
-
-def _rotated(ops: Ops, x: Value, *, butterfly: bool) -> Value:
-    """OFT turns x block by block in the adapter's type; BOFT multiplies by one whole matrix."""
-    with ops.tape.within("adapter"):
-        if not butterfly:
-            blocks = ops.adapter_weight((x.shape[-1], "AT"))
-            wide = ops.cast(x, ops.types.trained)
-            turned = ops.tape.value(x.shape, wide.itemsize, needs_grad=True)
-
-            def backward(run: Backward) -> None:
-                if run.take(turned) is not None:
-                    run.give(wide, run.like(wide))
-                    run.give(blocks, run.like(blocks))
-
-            ops.tape.record((wide, blocks), (turned,), saves=(wide,), backward=backward)
-            out = ops.cast(ops.copy(turned), x.itemsize)
-            ops.tape.hold(wide)
-            return out
-        inner = x.shape[-1]
-        blocks = ops.adapter_weight((inner, "AW"))
-        kept = [ops.tape.value((inner, inner), x.itemsize, needs_grad=False) for _ in range(2)]
-        rotation = ops.tape.value((inner, inner), x.itemsize, needs_grad=True)
-
-        def turn(run: Backward) -> None:
-            if run.take(rotation) is not None:
-                run.like(rotation)
-                run.new(rotation.shape, FP32)
-                run.give(blocks, run.like(blocks))
-
-        ops.tape.record((blocks,), (*kept, rotation), saves=tuple(kept), backward=turn)
-        return ops.product(x, inner, rotation)
-
-
-def _scaled(ops: Ops, x: Value, width: Dim) -> Value:
+def _scaled(ops: Ops, x: Value, width: Dim, itemsize: int) -> Value:
     """A trained scale of each feature; what it scales is saved in the type it is scaled in."""
     with ops.tape.within("adapter"):
         wide = x
         if ops.types.adapter is not None and ops.types.adapter.method == "ia3" and width == "F":
             wide = ops.cast(x, ops.types.trained)
-        return ops.cast(ops.multiply(wide, ops.adapter_weight((width,))), x.itemsize)
+        return ops.cast(ops.multiply(wide, ops.adapter_weight((width,))), itemsize)

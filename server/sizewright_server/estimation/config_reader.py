@@ -44,9 +44,17 @@ class ConfigReader(ConfigSizes):
         if sizes.embedding != sizes.hidden or self.family.get("always_projects"):
             fields["embedding_projection"] = self.family.get("projection", "after-norm")
         fields["convolution"] = self._convolution()
+        self._check_only()
         if fields.get("latent"):
             fields["latent_queries"] = sizes.query_rank > 0
         return Style(**fields)
+
+    def _check_only(self) -> None:
+        """Switches of which only some settings are wired."""
+        for key, wired in self.family.get("only", {}).items():
+            if self._at(key) not in wired:
+                first = next(value for value in wired if value is not None)
+                self.problems.append(f"{key} {self._at(key)!r} is not built, only {first!r}")
 
     def _convolution(self) -> int:
         """Tokens under DeBERTa's convolution beside its first block; every channel sees all."""

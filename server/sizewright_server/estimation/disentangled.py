@@ -1,16 +1,17 @@
-"""Disentangled attention (DeBERTa V2 and V3) as transformers 5.23 runs it: three score matrices.
+"""Disentangled attention (DeBERTa) as transformers 5.23 runs it: three score matrices.
 
 Content with content, content with position and position with content, each a (B, NH, S, S) matrix.
-BUCKETS is the number of relative positions, both directions.
+BUCKETS is the number of relative positions, both directions, SPAN those of them that the text has.
 """
 
 from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.frame import PART
 from sizewright_server.estimation.mode import Mode
-from sizewright_server.estimation.ops import BOOL, INT64, Ops
+from sizewright_server.estimation.ops import BOOL, FP32, INT64, Ops
 from sizewright_server.estimation.tape import Shape, Value
 
 #: The name under which the embeddings of relative positions are lent to the blocks.
@@ -19,9 +20,12 @@ SQUARE: Shape = ("B", "NH", "S", "S")
 
 
 def lend_relative_embeddings(ops: Ops, style: Style) -> None:
-    """The table of relative positions, normed where the model norms it."""
+    """The table of relative positions, normed where the model norms it (V2)."""
     table = ops.weight(("BUCKETS", "H"))
     with ops.tape.within(PART):
+        if style.disentangled == "joint":
+            ops.tape.lend(RELATIVE, ops.tape.view(table, table.shape))
+            return
         w, b = ops.weight(("H",), module="norms"), ops.weight(("H",), module="norms")
         ops.tape.lend(RELATIVE, ops.layer_norm(table, w, b))
 
@@ -29,6 +33,8 @@ def lend_relative_embeddings(ops: Ops, style: Style) -> None:
 def disentangled_attention(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     """Mixed values of every head; the caller projects them."""
     tape = ops.tape
+    if style.disentangled == "joint":
+        return _jointly_projected(ops, style, mode, x)
     weights = [(ops.weight(("A", "H")), ops.weight(("A",))) for _ in range(3)]
     q, k, v = (
         ops.copy(ops.linear(x, "A", w, b, name=n)) for (w, b), n in zip(weights, "qkv", strict=True)
@@ -44,12 +50,39 @@ def disentangled_attention(ops: Ops, style: Style, mode: Mode, x: Value) -> Valu
     tape.hold(first, second)
     logits = ops.add(logits, score)
     filled = _masked(ops, logits)
-    likely = ops.softmax(filled, filled.itemsize)
+    likely = _softmax(ops, filled)
     tape.hold(filled, score)
     likely = ops.dropout(likely, float(mode.attention_dropout))
     mixed = ops.matmul(likely, v, ("B", "S", "A"))
     out = ops.copy(mixed)
     tape.hold(q, k, v, relative)
+    return out
+
+
+def _jointly_projected(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """DeBERTa V1's: one product for queries, keys and values, biases for two of them.
+
+    Batched products read copies, head by head; only the positions within the text's length count.
+    """
+    tape = ops.tape
+    joint = ops.linear(x, "QKV", ops.weight(("QKV", "H")), name="qkv")
+    q, k, v = split(tape, joint, ("A", "A", "A"))
+    q = ops.scale(ops.add(q, ops.weight(("A",))))
+    v = ops.add(v, ops.weight(("A",)))
+    logits = ops.matmul(ops.copy(q), ops.copy(k), SQUARE)
+    relative = _relative(ops, style, mode)
+    near = ops.slice(relative, ("SPAN", "H"))
+    keys = ops.linear(near, "A", ops.weight(("A", "H")))
+    first = _gathered(ops, ops.copy(q), _for_every_sample(ops, keys, "SPAN"), "SPAN")
+    score = ops.scale(first)
+    places = ops.linear(near, "A", ops.weight(("A", "H")), ops.weight(("A",)))
+    second = _gathered(ops, ops.copy(k), _for_every_sample(ops, places, "SPAN"), "SPAN")
+    score = ops.add_in_place(score, second)
+    tape.hold(keys, first, places, second)
+    filled = _masked(ops, ops.add(logits, score), converted=True)
+    likely = ops.dropout(_softmax(ops, filled), float(mode.attention_dropout))
+    out = ops.copy(ops.matmul(likely, ops.copy(v), ("B", "S", "A")))
+    tape.hold(joint, q, v, relative, score, filled)
     return out
 
 
@@ -91,14 +124,17 @@ def _positions(ops: Ops, style: Style, relative: Value, shared: tuple[Value, Val
     w, b = shared
     if style.disentangled == "own":
         w, b = ops.weight(("A", "H")), ops.weight(("A",))
-    projected = ops.linear(relative, "A", w, b)
-    return ops.reduce_copy(ops.copy(projected), ("B", "BUCKETS", "A"))
+    return _for_every_sample(ops, ops.copy(ops.linear(relative, "A", w, b)), "BUCKETS")
 
 
-def _gathered(ops: Ops, content: Value, places: Value) -> Value:
+def _for_every_sample(ops: Ops, projected: Value, count: str) -> Value:
+    return ops.reduce_copy(projected, ("B", count, "A"))
+
+
+def _gathered(ops: Ops, content: Value, places: Value, count: str = "BUCKETS") -> Value:
     """Scores against every relative position, and of them the one of each pair of tokens."""
     tape = ops.tape
-    every = ops.matmul(content, places, ("B", "NH", "S", "BUCKETS"))
+    every = ops.matmul(content, places, ("B", "NH", "S", count))
     index = tape.value(("S", "S"), INT64, needs_grad=False)
     tape.record((), (index,))
     out = tape.value(SQUARE, every.itemsize, needs_grad=every.needs_grad)
@@ -112,11 +148,23 @@ def _gathered(ops: Ops, content: Value, places: Value) -> Value:
     return out
 
 
-def _masked(ops: Ops, logits: Value) -> Value:
-    """`masked_fill`: a new matrix; the inverted mask is made in every block and saved."""
+def _softmax(ops: Ops, scores: Value) -> Value:
+    """Autocast runs it in fp32."""
+    scores = ops.cast(scores, FP32) if ops.types.autocast else scores
+    return ops.softmax(scores, scores.itemsize)
+
+
+def _masked(ops: Ops, logits: Value, *, converted: bool = False) -> Value:
+    """`masked_fill`: a new matrix; the inverted mask is made in every block and saved.
+
+    `converted`: the mask has a boolean copy too, of which the caller keeps the name.
+    """
     tape = ops.tape
     mask = tape.value(("B", 1, "S", "S"), BOOL, needs_grad=False)
     tape.record((), (mask,))
+    if converted:
+        copied = tape.value(mask.shape, BOOL, needs_grad=False)
+        tape.record((), (copied,))
     out = tape.value(logits.shape, logits.itemsize, needs_grad=logits.needs_grad)
 
     def backward(run: Backward) -> None:

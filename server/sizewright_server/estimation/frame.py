@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.mode import Mode
-from sizewright_server.estimation.ops import BOOL, INT64
+from sizewright_server.estimation.ops import BOOL, FP32, INT64
 from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
 
 PART = "frame"
@@ -82,6 +82,13 @@ def _biases(style: Style, mode: Mode) -> list[Held]:
 def _masks(style: Style, mode: Mode) -> list[Held]:
     """Additive masks for eager attention, boolean ones for fused kernels where they need any."""
     keep = mode.checkpointed
+    if style.disentangled != "none":
+        # Made of a mask of ones where there is no padding; and each pair's distance (DeBERTa).
+        pairs: Shape = ("S", "S")
+        return [
+            Held("mask 0", ("B", 1, "S", "S"), INT64 if mode.padded else FP32, keep),
+            Held("distances", pairs, INT64, keep),
+        ]
     if mode.attention == "eager" or style.eager_only:
         if not (style.causal or mode.padded):
             return []

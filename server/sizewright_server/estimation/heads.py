@@ -9,9 +9,9 @@ from sizewright_server.estimation.feedforward import activate
 from sizewright_server.estimation.frame import close_frame, open_frame
 from sizewright_server.estimation.losses import cross_entropy, token_loss
 from sizewright_server.estimation.mode import WHOLE, Mode
-from sizewright_server.estimation.norms import norm
+from sizewright_server.estimation.norms import head_norm, norm
 from sizewright_server.estimation.ops import BOOL, FP32, Ops
-from sizewright_server.estimation.tape import Shape, Tape, Value
+from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
 from sizewright_server.estimation.transformer import residual_itemsize
 
 
@@ -71,13 +71,21 @@ def _typed_and_placed(ops: Ops, style: Style, out: Value, looked_up: list[Value]
         looked_up.append(ops.embedding(("B", "S"), ops.weight(("T", width)), width))
         out = ops.add(out, looked_up[-1])
     if style.positions == "learned":
-        rows: Shape = ("B" if style.positions_per_sample else "one", "S")
-        table = ops.weight(("P", width))
-        if style.fixed_positions:
-            table.needs_grad = False
-        looked_up.append(ops.embedding(rows, table, width))
+        looked_up.append(_positions(ops, style, width))
         out = ops.add(out, looked_up[-1])
     return out
+
+
+def _positions(ops: Ops, style: Style, width: Dim) -> Value:
+    """Rows of a table of positions: learned, fixed, or a buffer of sines in the weights' type."""
+    rows: Shape = ("B" if style.positions_per_sample else "one", "S")
+    if style.buffered_positions:
+        ops.tape.buffers.append((("P", width), ops.types.weight))
+        return ops.embedding(rows, ops.tape.external(("P", width), ops.types.weight), width)
+    table = ops.weight(("P", width))
+    if style.fixed_positions:
+        table.needs_grad = False
+    return ops.embedding(rows, table, width)
 
 
 def lower_patch_embedding(style: Style, mode: Mode) -> Tape:
@@ -202,7 +210,7 @@ def _transformed(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     if head.transform:
         bias = ops.weight(("E",)) if head.transform_bias else None
         dense = ops.linear(x, "E", ops.weight(("E", "H")), bias)
-        x = norm(ops, style, activate(ops, style, dense), ("E",))
+        x = head_norm(ops, style, activate(ops, style, dense), ("E",))
     elif style.embedding_projection == "lookup":
         x = ops.linear(x, "E", ops.weight(("E", "H")))
     if head.scales_states:
@@ -246,7 +254,7 @@ def _labels(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     elif head.transform:
         bias_of = ops.weight(("H",)) if head.transform_bias else None
         dense = ops.linear(ops.slice(x, ("B", "H")), "H", ops.weight(("H", "H")), bias_of)
-        x = norm(ops, style, activate(ops, style, dense), ("H",))
+        x = head_norm(ops, style, activate(ops, style, dense), ("H",))
     else:
         x = ops.slice(x, ("B", "H"))
     return ops.linear(x, "L", ops.weight(("L", "H"), module="head"), bias)

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from sizewright_server.estimation import megatron_block, megatron_heads, megatron_stacks
+from sizewright_server.estimation.adapter_sizes import adapter_columns
 from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import (
     Architecture,
@@ -38,6 +39,7 @@ from sizewright_server.estimation.stacks import (
     lower_encoder_end,
 )
 from sizewright_server.estimation.tape import Tape
+from sizewright_server.estimation.techniques import Adapter
 from sizewright_server.estimation.transformer import Block, Mode
 
 #: How each kind of segment is written as a tape.
@@ -240,8 +242,10 @@ class Dims:
         batch: Mapping[str, int | Column],
         ep: Column | None = None,
         expert_tp: Column | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self._tp = tp
+        self._adapter = adapter
         self._expert_tp = tp if expert_tp is None else expert_tp
         self._ep = np.ones_like(tp) if ep is None else ep
         self._batch = {name: np.full_like(tp, value) for name, value in batch.items()}
@@ -261,11 +265,14 @@ class Dims:
             elif sizes.patches:
                 tokens = np.full_like(self._tp, sizes.patches + sizes.special_tokens)
                 made |= dict.fromkeys(("S", "C", "KEPT"), tokens)
+            if sizes.buckets and "S" in made:
+                made["SPAN"] = np.minimum(2 * made["S"], sizes.buckets)
             if "C" in made:
                 # Scores with one more column beside those of the keys.
                 made |= {"C1": made["C"] + 1, "S1": made["S"] + 1}
             if sizes.index_keys:
                 made |= _chosen_dims(made, sizes.index_keys)
+            made |= adapter_columns(self._adapter, made)
             self._made[sizes] = made
         return self._made[sizes]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.ops import FP32, Ops
@@ -24,6 +26,8 @@ def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
         return ops.layer_norm(x, w, shift, promotes=False)
     if kind == "layer-python":
         return python_layer_norm(ops, x, width)
+    if kind == "layer-by-hand":
+        return layer_norm_by_hand(ops, x, width)
     if kind == "rms-promoting":
         return promoting_rms_norm(ops, x, width)
     return rms_norm(ops, x, width, kind)
@@ -94,6 +98,28 @@ def python_layer_norm(ops: Ops, x: Value, width: Shape) -> Value:
     weighted = ops.multiply(scaled, ops.cast(ops.weight(width, module="norms"), FP32))
     ops.tape.hold(scaled)
     return ops.cast(weighted, x.itemsize)
+
+
+def layer_norm_by_hand(ops: Ops, x: Value, width: Shape) -> Value:
+    """DeBERTa V1's layer norm: centred in fp32, cast back, then weight and bias."""
+    wide = ops.cast(x, FP32)
+    rows = (*x.shape[:-1], 1)
+    mean = ops.mean(wide, rows)
+    variance = ops.mean(ops.power(ops.add(wide, mean)), rows)
+    centred = ops.add(wide, mean)
+    root = ops.unary(ops.scale(variance), saves="output")
+    scaled = ops.cast(ops.multiply(centred, root), x.itemsize)
+    weighted = ops.multiply(scaled, ops.weight(width, module="norms"))
+    out = ops.add(weighted, ops.weight(width, module="norms"))
+    ops.tape.hold(x, scaled, mean, variance)
+    return out
+
+
+def head_norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
+    """The norm of a head's transform: torch's own where the blocks' is written by hand."""
+    if style.norm == "layer-by-hand":
+        style = replace(style, norm="layer")
+    return norm(ops, style, x, width)
 
 
 def _rate(ops: Ops, wide: Value) -> Value:

@@ -57,7 +57,9 @@ def _with_ends(blocks: tuple[Run, ...]) -> tuple[Run, ...]:
 def _two_stacks(reader: ConfigReader, style: Style, sizes: Sizes) -> tuple[Run, ...]:
     """Encoder embedding, blocks and end; decoder embedding, blocks and head."""
     encoder = replace(style, causal=False)
-    decoder = replace(style, causal=True, cross_attention=True, positions_per_sample=False)
+    decoder = replace(style, causal=True, cross_attention=True)
+    if not style.buffered_positions:
+        decoder = replace(decoder, positions_per_sample=False)
     own = replace(reader.decoder_sizes(sizes), stack="decoder")
     entry = "mel" if sizes.patches else "encoder-embedding"
     blocks = (Run("encoder-block", "block", "block", sizes.layers, encoder, sizes),)

@@ -64,7 +64,9 @@ def lower_encoder_end(style: Style, _head: HeadStyle, mode: Mode) -> Tape:
     tape.lend(STATES, out)
     if mode.training and mode.loop == "trainer":
         tape.release_in_backward(out)
-    # Elsewhere the model's output, which has these states too, lives until the step is over.
+    else:
+        # The model's output, which has these states too, lives until the step is over.
+        tape.storages[out.storage].stays = mode.training
     return tape
 
 

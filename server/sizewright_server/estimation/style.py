@@ -14,6 +14,7 @@ Norm: TypeAlias = Literal[
     "layer-plain",
     "layer-offset",
     "layer-python",
+    "layer-by-hand",
 ]
 Order: TypeAlias = Literal[
     "pre", "post", "parallel", "parallel-two-norms", "sandwich", "inner-post"
@@ -159,6 +160,9 @@ class Style:
     fixed_positions: bool = False
     #: Dropout after the final norm (T5).
     final_dropout: bool = False
+    #: Positions are sines, a buffer of each stack, from which every sample takes rows of its own
+    #: (M2M100).
+    buffered_positions: bool = False
     #: Attends over an encoder's states.
     cross_attention: bool = False
     #: "t5": a bias by relative position, made by a stack's first block and added in every one.
@@ -176,8 +180,9 @@ class Style:
     borrowed: bool = False
     #: The frame keeps what every block gave (DeBERTa).
     keeps_states: bool = False
-    #: Disentangled attention over positions (DeBERTa), with keys and queries shared or not.
-    disentangled: Literal["none", "shared", "own"] = "none"
+    #: Disentangled attention over positions (DeBERTa V2), their keys and queries projected with the
+    #: content's weights or with others; "joint" is V1's.
+    disentangled: Literal["none", "shared", "own", "joint"] = "none"
     #: Tokens under a convolution beside the first block (DeBERTa V2); 0 is none.
     convolution: int = 0
     #: What mixes tokens in the place of attention: Mamba's selective scan over every channel, or

@@ -10,7 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from sizewright_server.estimation.adapters import adapter_dims, virtual_tokens
+from sizewright_server.estimation.adapter_sizes import adapter_dims
+from sizewright_server.estimation.adapters import virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.checkpoints import COMPILED
 from sizewright_server.estimation.deepspeed import DeepSpeedWorkingSet
@@ -201,7 +202,13 @@ class TrainingSetup:
         batch["CT"] = loss_chunk_tokens(self.training, sizes.hidden, sizes.vocab)
         batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
         batch |= self._split_dims(tokens)
-        return Dims(self.parallel.tp, batch, self.parallel.ep, self.parallel.expert_tp)
+        return Dims(
+            self.parallel.tp,
+            batch,
+            self.parallel.ep,
+            self.parallel.expert_tp,
+            self.training.adapter,
+        )
 
     def _split_dims(self, tokens: Column) -> dict[str, int | Column]:
         """Dimensions of sequence parallelism, and of tables split by rows of the vocabulary.

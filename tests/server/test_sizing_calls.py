@@ -252,3 +252,17 @@ def test_what_needs_a_reservation_is_listed_and_never_ranked(client: SizingClien
     assert reserved
     assert not reserved & {plan.offer.name for plan in answer.recommendations}
     assert "not-for-sale" in {rejection.constraint for rejection in answer.rejections}
+
+
+def test_a_job_that_costs_more_than_the_contract_holds_costs_the_most_it_holds(
+    client: SizingClient,
+) -> None:
+    request = example("llama3-8b-qlora")
+    request.job.tokens = 9 * 10**17
+
+    plans = client.recommend(request).recommendations
+
+    assert plans
+    assert {plan.cost_per_job_nanos_usd for plan in plans} == {2**63 - 1}
+    # More hours on a plan that takes longer, all the same.
+    assert min(plan.job_hours.best_hours for plan in plans) > 10**6

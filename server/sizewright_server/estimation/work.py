@@ -25,12 +25,17 @@ class Work:
     """Of one sample of `tokens` tokens (1 for a sample without tokens, such as an image).
 
     `positions` go through the blocks: the tokens, or the patches of an image. `forward_flops` in
-    the forward pass alone; `active_parameters` are read for every token.
+    the forward pass alone, `attention_flops` of them of scores and weighted values.
+    `active_parameters` are read for every token; `expert_parameters` are those of all experts, and
+    `routed_elements` what a token sends to its experts in all blocks that have them.
     """
 
     tokens: int
     forward_flops: float
+    attention_flops: float
     active_parameters: int
+    expert_parameters: int
+    routed_elements: int
     kv_elements_per_token: int
     layers: int
     hidden: int
@@ -41,34 +46,52 @@ def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: boo
     """The work of a sample. An embedding is a look-up; of experts only the chosen ones run."""
     active, kv, layers, hidden, positions = 0, 0, 0, 0, tokens
     products = scores = 0.0
+    experts = routed = 0
     seen = 0.5 if causal else 1.0
-    counted: dict[tuple[int, Sizes], int] = {}
+    counted: dict[tuple[int, Sizes], tuple[int, int]] = {}
     for segment in segments:
         sizes = segment.sizes
         hidden = max(hidden, sizes.hidden)
         if segment.role != "embedding":
             key = (id(segment.program), sizes)
             if key not in counted:
-                counted[key] = _active_parameters(segment, dims)
+                counted[key] = _parameters(segment, dims)
+            own, of_experts = counted[key]
             length = tokens if sizes.stack == "decoder" else sizes.patches or tokens
             positions = max(positions, length)
-            active += segment.count * counted[key]
-            products += float(PER_PARAMETER * length) * segment.count * counted[key]
+            active += segment.count * own
+            experts += segment.count * of_experts
+            products += float(PER_PARAMETER * length) * segment.count * own
+            if of_experts:
+                routed += segment.count * sizes.experts_per_token * sizes.hidden
         if segment.role == "block":
             layers += segment.count
             width = sizes.heads * sizes.head_dim
             reach = min(length, sizes.window) if sizes.window else length
             scores += segment.count * PER_SCORE * seen * length * reach * width
             kv += segment.count * 2 * sizes.kv_heads * sizes.head_dim
-    return Work(tokens, products + scores, active, kv, layers, hidden, positions)
+    return Work(
+        tokens,
+        products + scores,
+        scores,
+        active,
+        experts,
+        routed,
+        kv,
+        layers,
+        hidden,
+        positions,
+    )
 
 
-def _active_parameters(segment: Segment, dims: Dims) -> int:
+def _parameters(segment: Segment, dims: Dims) -> tuple[int, int]:
+    """Parameters of an instance that a token meets, and those of all its experts."""
     own = dims.of(segment.sizes)
-    total = 0
+    total = experts = 0
     for parameter in segment.program.parameters:
         count = int(elements(parameter.shape, own)[0])
-        if len(parameter.shape) == 3 and parameter.shape[0] == EXPERTS:
+        if parameter.shape[0] == EXPERTS:
+            experts += count
             count = count * segment.sizes.experts_per_token // segment.sizes.experts
         total += count
-    return total
+    return total, experts

@@ -11,8 +11,8 @@ from sizewright_server.estimation.memory import Notice
 from sizewright_server.estimation.optimizers import FP32, optimizers
 from sizewright_server.estimation.states import HALF, state_widths
 from sizewright_server.planning.devices import arm64_words
+from sizewright_server.planning.machine_speed import pcie_band
 from sizewright_server.planning.situation import Situation, gib, seconds
-from sizewright_server.planning.throughput import pcie_band
 
 #: Below this share of GPU memory at the high estimate much of it is free.
 MOSTLY_FREE = 0.5

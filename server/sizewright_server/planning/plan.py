@@ -14,6 +14,8 @@ from sizewright_server.planning.variants import Variant
 
 Verdict: TypeAlias = Literal["fits", "tight", "no"]
 Objective: TypeAlias = Literal["cost-per-hour", "cost-per-job", "time"]
+#: The most nano-dollars of an int64: nine billion dollars.
+MOST_NANOS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,13 @@ class Plan:
 
     @property
     def cost_per_job_nanos_usd(self) -> int:
-        """Cost of the whole job by the best estimate of its hours; 0 where no job is stated."""
+        """Cost of the whole job by the best estimate of its hours; 0 where no job is stated.
+
+        At most what the contract has room for.
+        """
         hours = self.job_hours
-        return 0 if hours is None else round(self.cost_per_hour_nanos_usd * hours[1])
+        cost = 0 if hours is None else round(self.cost_per_hour_nanos_usd * hours[1])
+        return min(cost, MOST_NANOS)
 
     @property
     def free_share(self) -> float:

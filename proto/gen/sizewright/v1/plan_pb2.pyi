@@ -605,7 +605,9 @@ class Recommendation(_message.Message):
     cost_per_hour_nanos_usd: _builtins.int
     """Cost of all nodes for an hour, in nano-dollars."""
     cost_per_job_nanos_usd: _builtins.int
-    """Cost of the whole job by the best estimate of its hours, in nano-dollars."""
+    """Cost of the whole job by the best estimate of its hours, in nano-dollars; of a job that costs
+    more than an int64 holds, the most it holds.
+    """
     free_share: _builtins.float
     """Share of the usable memory that stays free in the worst pool at the high estimate."""
     @_builtins.property

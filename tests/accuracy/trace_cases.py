@@ -7,7 +7,7 @@ from typing import Any
 from tests.accuracy.case import Case, Mapped, Unmapped
 
 from sizewright_server.estimation.adapter_targets import adapter_targets, trained_modules
-from sizewright_server.estimation.techniques import Adapter, BaseWeights
+from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels
 from sizewright_server.estimation.workload import (
     Inference,
     Layout,
@@ -62,6 +62,8 @@ def _trace_training(work: Case) -> Training:
         target_len=work.get("target_seq") or 0,
         # A build of torch without CUDA kernels decomposes what has none.
         traced="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
+        # Nor are the packages of recurrent layers' kernels there, unless a row says so.
+        kernels=Kernels(recurrence=work.get("recurrence") or "eager"),
         gradient_reduce_dtype="fp32" if half else None,
         layout=_trace_layout(spread),
         adapter=_trace_adapter(work.get("lora")),

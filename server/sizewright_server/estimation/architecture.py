@@ -61,6 +61,12 @@ class Sizes:
     index_heads: int = 0
     index_head_dim: int = 0
     index_keys: int = 0
+    #: Of a gated delta net; 0 heads in layers that attend.
+    delta_heads: int = 0
+    delta_key_heads: int = 0
+    delta_key_dim: int = 0
+    delta_value_dim: int = 0
+    conv_kernel: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,11 @@ class Architecture:
     def chooses_keys(self) -> bool:
         """An indexer chooses the keys that attention sees (DeepSeek V3.2, GLM-5)."""
         return self.style.indexer != "none"
+
+    @property
+    def recurrent(self) -> bool:
+        """Layers hand a state from token to token, in the place of attention."""
+        return self.style.mixer != "attention"
 
     def __hash__(self) -> int:
         # Models that differ in nothing of this are rare, and what is made of them is kept by it.

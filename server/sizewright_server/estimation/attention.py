@@ -33,6 +33,8 @@ class Attention:
         self.names: list[Value] = []
         #: What the sublayer's last projection reads: blocks that norm the sum hold it until then.
         self.mixed: list[Value] = []
+        #: Scales what attention gives, where the family has an output gate.
+        self.gate: Value | None = None
 
     def own(self, x: Value) -> Value:
         """Attention of a stack over itself."""
@@ -130,6 +132,9 @@ class Attention:
         mixed, weights = attend(ops, style, self.mode, q, k, v, scores)
         if has_gated_prompt(self.mode.types) and self.mode.prompted:
             mixed = answer_prompt(ops, q, mixed)
+        if self.gate is not None:
+            mixed = ops.multiply(mixed, ops.unary(self.gate, saves="output"))
+            self.names.append(self.gate)
         self.mixed = [mixed]
         inner: Dim = "VA" if style.latent else "A"
         # BERT's output projection is a module of its own, called when the queries are gone.
@@ -156,7 +161,7 @@ class Attention:
         ops, kind = self.ops, self.style.qkv
         if kind == "separate":
             early = self.style.qk_norm_early
-            q = self._linear("q", x, "A")
+            q = self._gated_queries(x) if self.style.output_gate else self._linear("q", x, "A")
             q = self._qk_norm(q, "NH") if early else q
             k = self._linear("k", x, "K", bias=self._key_bias)
             k = self._qk_norm(k, "NK") if early else k
@@ -171,6 +176,13 @@ class Attention:
             k, v = (ops.reduce_copy(x, ("B", "S", "A")) for x in (k, v))
             return ops.copy(q), k, v
         return q, k, v
+
+    def _gated_queries(self, x: Value) -> Value:
+        """Queries, and beside every head a gate of what attention will give."""
+        both = self._linear("q", x, "A2")
+        q, gate = split(self.tape, both, ("A", "A"))
+        self.gate = self.ops.copy(gate)
+        return q
 
     def _position(self, q: Value, k: Value) -> tuple[Value, Value]:
         style, mode = self.style, self.mode

@@ -71,6 +71,7 @@ class ConfigSizes:
             label_count=self._labels(),
         )
         more: dict[str, Any] = self._patch_sizes() | self._expert_sizes() | self._latent_sizes()
+        more |= self._delta_sizes()
         return replace(made, **more)
 
     def decoder_sizes(self, encoder: Sizes) -> Sizes:
@@ -147,6 +148,19 @@ class ConfigSizes:
             "latent_plain": self._size("latent_plain"),
             "value_dim": self._size("value_dim"),
         }
+
+    def _delta_sizes(self) -> dict[str, int]:
+        """Of the gated delta nets in place of some layers' attention."""
+        if "delta_heads" not in self.keys:
+            return {}
+        names = ("delta_heads", "delta_key_heads", "delta_key_dim", "delta_value_dim")
+        made = {name: self._size(name) for name in (*names, "conv_kernel")}
+        if made["delta_heads"] % made["delta_key_heads"]:
+            self.problems.append(
+                f"{self.keys['delta_heads']} {made['delta_heads']} is not a multiple of "
+                f"{self.keys['delta_key_heads']} {made['delta_key_heads']}"
+            )
+        return made
 
     def _at(self, key: str) -> Any:
         """The value of a key, which may lead through nested objects: `attn_config.kv_n_heads`."""

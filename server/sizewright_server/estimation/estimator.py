@@ -25,7 +25,12 @@ from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
-from sizewright_server.estimation.run_checks import check_attention, check_size, check_trains
+from sizewright_server.estimation.run_checks import (
+    check_attention,
+    check_recurrence,
+    check_size,
+    check_trains,
+)
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.training import TrainingGroup
@@ -233,6 +238,7 @@ def prepare(workload: Workload) -> PreparedWorkload:
         check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
     check_size(architecture, run)
     check_attention(architecture, run)
+    check_recurrence(architecture, run)
     prepared = PreparedWorkload(workload, architecture)
     check_trains(run, prepared.trainable_parameter_count)
     return prepared

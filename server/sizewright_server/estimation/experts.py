@@ -25,15 +25,23 @@ def sparse_feed_forward(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     """Router, experts and, where there is one, the shared expert."""
     if style.dense_experts:
         return _every_expert(ops, style, mode, x)
-    scores = _route(ops, style, x)
     if style.shared_expert != "none" and style.shared_expert_first:
-        shared = _shared(ops, style, mode, x)
-        out = ops.add(routed(ops, style, x, scores), shared)
-        ops.tape.hold(x)
-        return out
+        return _shared_first(ops, style, mode, x)
+    scores = _route(ops, style, x)
     out = routed(ops, style, x, scores)
     if style.shared_expert != "none":
         out = ops.add(out, _shared(ops, style, mode, x))
+    ops.tape.hold(x)
+    return out
+
+
+def _shared_first(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """Qwen-MoE: the shared expert runs before the others, and its gate after them."""
+    shared = feed_forward(ops, style, mode, x, "FS", "FS2")
+    out = routed(ops, style, x, _route(ops, style, x))
+    if style.shared_expert == "gated":
+        shared = _gated(ops, x, shared)
+    out = ops.add(out, shared)
     ops.tape.hold(x)
     return out
 
@@ -223,7 +231,9 @@ def _sum_of_experts(ops: Ops, x: Value, shape: Shape) -> Value:
 def _shared(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     """The expert that sees every token; Qwen-MoE scales it by a learned gate."""
     out = feed_forward(ops, style, mode, x, "FS", "FS2")
-    if style.shared_expert == "gated":
-        gate = ops.linear(x, 1, ops.weight((1, "H")))
-        out = ops.multiply(out, ops.unary(gate, saves="output"))
-    return out
+    return _gated(ops, x, out) if style.shared_expert == "gated" else out
+
+
+def _gated(ops: Ops, x: Value, out: Value) -> Value:
+    gate = ops.linear(x, 1, ops.weight((1, "H")))
+    return ops.multiply(out, ops.unary(gate, saves="output"))

@@ -5,6 +5,11 @@ from __future__ import annotations
 from sizewright_server.estimation.tape import Event, Tape
 
 
+def _recorded(tape: Tape) -> set[int]:
+    """Storages that only a pass with gradients makes."""
+    return {i for i, storage in enumerate(tape.storages) if storage.recorded}
+
+
 def forward_pass(
     tape: Tape,
     stop: int,
@@ -33,6 +38,9 @@ def forward_pass(
     kept |= spared
     events: list[Event] = []
     alive: set[int] = inputs | given | {value.storage for value in tape.received}
+    # Counted as there throughout, so that they are neither made nor freed.
+    without = set() if keep_saved else _recorded(tape) - spared
+    alive, kept = alive | without, kept | without
     for index, op in enumerate(tape.ops[:stop]):
         for storage in dict.fromkeys(out.storage for out in op.outputs):
             if storage not in alive and not tape.storages[storage].external:

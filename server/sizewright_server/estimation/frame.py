@@ -51,7 +51,8 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
         for index in range(style.rotary_tables):
             for table in ("cos", "sin"):
                 name = f"{table} {index}"
-                held.append(Held(name, ("one", "S", part), width, until_backward=mode.training))
+                first: Dim = "B" if style.rotary_per_sample else "one"
+                held.append(Held(name, (first, "S", part), width, until_backward=mode.training))
     if style.positions == "learned" and style.holds_embeddings == "own":
         held.append(Held("position rows", (rows, "S", "E"), width, until_backward=False))
     if style.hands_keys and not mode.checkpointed:

@@ -19,7 +19,7 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.stack_reader import read_runs
 from sizewright_server.estimation.workload import Head, ModelSource
 
-__all__ = ["families", "model_type_of", "read_architecture", "takes_images"]
+__all__ = ["families", "infers", "model_type_of", "read_architecture", "takes_images"]
 
 
 @cache
@@ -77,6 +77,12 @@ def _read(source: ModelSource, field: str, image_size: int | None) -> Architectu
         raise UnsupportedWorkload(Violation(field, str(wrong))) from wrong
     model_type = str(model_type_of(source.config))
     return Architecture(model_type, style, sizes, head, runs, generic)
+
+
+def infers(model_type: object) -> bool:
+    """Whether inference of a known family is lowered: with recurrent layers training alone is."""
+    style = families().get(str(model_type), {"style": {"mixer": "none"}})["style"]
+    return bool(style.get("mixer", "attention") == "attention")
 
 
 def takes_images(config: dict[str, Any]) -> bool:

@@ -88,6 +88,16 @@ def sparse_step(config: Config, sizes: Sizes) -> list[Layer]:
     ]
 
 
+def delta_nets(config: Config, sizes: Sizes) -> list[Layer]:
+    """Gated delta nets but in every n-th layer, which attends; experts as `sparse_step` says."""
+    attends = [kind == "full" for kind in _delta_kinds(config, sizes)]
+    sparse = sparse_step(config, sizes) if sizes.experts else [Layer()] * sizes.layers
+    return [
+        _attending(layer) if full else replace(layer, name=f"delta-{layer.name}")
+        for layer, full in zip(sparse, attends, strict=True)
+    ]
+
+
 def dense_first(config: Config, sizes: Sizes) -> list[Layer]:
     """Experts from a first layer on, in every n-th."""
     first, step = int(config.get("first_k_dense_replace", 0)), int(config.get("moe_layer_freq", 1))
@@ -180,6 +190,7 @@ RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
     "no-rope": no_rope,
     "no-rope-global": no_rope_global,
     "sparse-step": sparse_step,
+    "delta-nets": delta_nets,
     "dense-first": dense_first,
     "chosen-keys": chosen_keys,
     "ernie-moe": ernie_moe,
@@ -202,6 +213,30 @@ def _expert() -> Layer:
 
 def _dense() -> Layer:
     return Layer("dense-block", {"experts": False})
+
+
+def _attending(layer: Layer) -> Layer:
+    """A layer of a hybrid that attends: it has no delta net."""
+    style = {**layer.style, "mixer": "attention"}
+    return replace(layer, style=style, sizes={**layer.sizes, "delta_heads": 0})
+
+
+def _delta_kinds(config: Config, sizes: Sizes) -> list[str]:
+    """ "delta" or "full" per layer."""
+    step = int(config.get("full_attention_interval") or 4)
+    turns = ["delta" if (i + 1) % step else "full" for i in range(sizes.layers)]
+    given = config.get("layer_types")
+    if given is None:
+        return turns
+    words = {"linear_attention": "delta", "full_attention": "full"}
+    unknown = sorted({str(kind) for kind in given} - set(words))
+    if unknown:
+        raise ValueError(
+            f"layer_types {', '.join(unknown)} are not known; known: {', '.join(words)}"
+        )
+    if len(given) != sizes.layers:
+        raise ValueError(f"layer_types names {len(given)} layers of {sizes.layers}")
+    return [words[kind] for kind in given]
 
 
 def _sliding(window: int) -> Layer:

@@ -154,6 +154,12 @@ def _context(architecture: Architecture, layout: Layout, training: Training) -> 
         return
     if training.attention == "eager":
         yield "cp", "eager attention needs every key on every rank; use sdpa or flash attention"
+    if architecture.recurrent:
+        yield (
+            "cp",
+            f"recurrent layers of {architecture.model_type} hand a state from token to token, which"
+            " transformers does not pass on to the next rank; use 1",
+        )
     if architecture.chooses_keys and layout.sharding != "megatron":
         yield (
             "cp",
@@ -231,6 +237,8 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     unknown = sorted(kinds - MEGATRON_SEGMENTS)
     if unknown:
         yield "implementation", f"Megatron-LM's {', '.join(unknown)} layers are not described"
+    if architecture.recurrent:
+        yield "implementation", "Megatron-LM's recurrent layers are not described"
     stacks = len({run.sizes.stack for run in architecture.runs}) > 1
     if stacks and layout.sequence_parallel:
         yield "sequence_parallel", "is not described for an encoder and a decoder in Megatron-LM"

@@ -43,7 +43,7 @@ def legal_sizes(architecture: Architecture, run: Training | Inference) -> LegalS
     layers, micro = pipeline_layers(architecture), run.gradient_accumulation_steps
     most = min(layers, micro) if len({r.role for r in architecture.runs[1:-1]}) == 1 else 1
     cp: tuple[int, ...] = (1,)
-    rings = run.attention != "eager" and not architecture.chooses_keys
+    rings = run.attention != "eager" and not (architecture.chooses_keys or architecture.recurrent)
     if run.seq_len >= LONG_SEQUENCE and rings:
         longest = run.seq_len // RING_TOKENS
         cp = tuple(c for c in _powers(longest) if run.seq_len % (2 * c) == 0)

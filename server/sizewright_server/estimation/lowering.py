@@ -24,6 +24,8 @@ from sizewright_server.estimation.architecture import (
     Sizes,
     Style,
 )
+from sizewright_server.estimation.delta_dims import chunk_dims, delta_dims
+from sizewright_server.estimation.delta_shapes import CHUNK
 from sizewright_server.estimation.gated_prompts import BLOCKS_WITHOUT, has_gated_prompt
 from sizewright_server.estimation.heads import (
     lower_embedding,
@@ -94,7 +96,8 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     """
     # Beyond the longest window no length changes the structure.
     longest = max(run.sizes.window for run in architecture.runs)
-    return _lowered(architecture, mode, min(tokens, longest))
+    ragged = bool(architecture.sizes.delta_heads and tokens % CHUNK)
+    return _lowered(architecture, replace(mode, ragged_chunks=ragged), min(tokens, longest))
 
 
 @lru_cache(maxsize=512)
@@ -110,20 +113,20 @@ def _lowered(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segme
         count = run.count
         name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"
         if run.role == "block" and not learns:
-            # Nothing before the first block trains, so that its input takes no gradient.
+            # Nothing trains before the first block that trains, whose input takes no gradient.
             first = replace(own, learns_inputs=False, prompted=not gated)
             program = _compile(name, run.style, head, first)
-            ahead = min(without, count)
+            learns = gated or bool(program.trained.any())
+            ahead = min(without, count) if learns else count
             segments.append(Segment(f"first-{run.name}", run.role, program, ahead, run.sizes))
-            count, learns = count - ahead, True
+            count -= ahead
         if not count:
             continue
         program = _compile(name, run.style, head, own)
         whole = count - -(-count // mode.every_layers) if run.role == "block" else 0
         if whole:
-            segments.append(
-                Segment(f"whole-{run.name}", run.role, program, whole, run.sizes, recomputed=False)
-            )
+            made = Segment(f"whole-{run.name}", run.role, program, whole, run.sizes, False)
+            segments.append(made)
         segments.append(Segment(run.name, run.role, program, count - whole, run.sizes))
     return tuple(segments)
 
@@ -156,6 +159,7 @@ def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:
         attention_dropout=sizes.attention_dropout > 0,
         hidden_dropout=sizes.hidden_dropout > 0,
         embedding_dropout=sizes.embedding_dropout > 0,
+        grouped_deltas=sizes.delta_heads != sizes.delta_key_heads,
         windowed=0 < sizes.window <= tokens and not mode.one_query,
     )
 
@@ -204,7 +208,8 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "PC": sizes.patch_values,
         "PIX": sizes.pixels,
     }
-    local = {
+    local = delta_dims(sizes, tp) | {
+        "A2": 2 * heads * sizes.head_dim,
         "A": heads * sizes.head_dim,
         "K": kv_heads * sizes.head_dim,
         "NH": heads,
@@ -272,6 +277,8 @@ class Dims:
                 made |= {"C1": made["C"] + 1, "S1": made["S"] + 1}
             if sizes.index_keys:
                 made |= _chosen_dims(made, sizes.index_keys)
+            if sizes.delta_heads and "S" in made:
+                made |= chunk_dims(sizes, made)
             made |= adapter_columns(self._adapter, made)
             self._made[sizes] = made
         return self._made[sizes]

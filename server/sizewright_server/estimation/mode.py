@@ -56,6 +56,10 @@ class Mode:
     fuses_gradients: bool = False
     #: Megatron's norms are modules of their own, not part of the linear layer that follows.
     separate_norms: bool = False
+    #: The last chunk of a recurrent layer is padded: its length does not divide the tokens.
+    ragged_chunks: bool = False
+    #: A key head of a gated delta net serves several value heads.
+    grouped_deltas: bool = False
     #: More tokens are seen than a sliding window holds, so that its layers need a mask.
     windowed: bool = False
 

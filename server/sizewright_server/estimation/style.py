@@ -51,6 +51,10 @@ class Style:
     qk_norm: Literal["none", "head", "full", "heads", "plain"] = "none"
     #: Normed as soon as projected, before the next projection.
     qk_norm_early: bool = False
+    #: The queries' projection has a gate beside every head: what attention gives is scaled by it.
+    output_gate: bool = False
+    #: Sines and cosines for every sample: a position has several axes (Qwen3.5).
+    rotary_per_sample: bool = False
     #: "partial" rotates a slice of each head and concatenates the rest.
     rotary: Literal["full", "partial"] = "full"
     #: Turned in fp32: the vectors are copied before, or each time they are read.
@@ -186,8 +190,9 @@ class Style:
     #: Tokens under a convolution beside the first block (DeBERTa V2); 0 is none.
     convolution: int = 0
     #: What mixes tokens in the place of attention: Mamba's selective scan over every channel, or
-    #: over heads (Mamba-2).
-    mixer: Literal["attention", "mamba", "mamba2"] = "attention"
+    #: over heads (Mamba-2); a gated delta net, with a projection for each of what it reads, or one
+    #: for queries, keys, values and output gate and one for the gates of every head (Qwen3-Next).
+    mixer: Literal["attention", "mamba", "mamba2", "delta-net", "delta-net-joint"] = "attention"
     #: Recurrent layers and the convolutions before them run in kernels of their own.
     fused_recurrence: bool = True
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).

@@ -52,6 +52,8 @@ class Storage:
     handed_on: bool = False
     #: Its name where several segments of a model use it; empty where only this one does.
     shared: str = ""
+    #: What autograd keeps of the turns of a loop: without gradients each turn's is gone at once.
+    recorded: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -11,8 +11,11 @@ share.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.attention import Attention
+from sizewright_server.estimation.delta_net import delta_net
 from sizewright_server.estimation.disentangled import convolved
 from sizewright_server.estimation.experts import sparse_feed_forward
 from sizewright_server.estimation.feedforward import feed_forward
@@ -20,6 +23,12 @@ from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Tape, Value
+
+#: What mixes tokens in the place of attention.
+MIXERS: Mapping[str, Callable[[Ops, Style, Mode, Value], Value]] = {
+    "delta-net": delta_net,
+    "delta-net-joint": delta_net,
+}
 
 __all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
 
@@ -126,6 +135,10 @@ class Block:
     # -- halves ---------------------------------------------------------------------------------
 
     def _attend(self, x: Value) -> Value:
+        if self.style.mixer != "attention":
+            with self.tape.within("recurrence"):
+                mix = MIXERS[self.style.mixer]
+                return self._split(mix(self.ops, self.style, self.mode, self._gathered(x)))
         attended = self._split(self.attention.own(self._gathered(x)))
         if self.style.holds_attended:
             self.attention.held.append(attended)

@@ -116,7 +116,7 @@ def _lowered(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segme
             # Nothing trains before the first block that trains, whose input takes no gradient.
             first = replace(own, learns_inputs=False, prompted=not gated)
             program = _compile(name, run.style, head, first)
-            learns = gated or bool(program.trained.any())
+            learns = gated or bool(program.output_grads)
             ahead = min(without, count) if learns else count
             segments.append(Segment(f"first-{run.name}", run.role, program, ahead, run.sizes))
             count -= ahead

@@ -111,7 +111,7 @@ def _is_plain(group: TrainingGroup | InferenceGroup) -> bool:
         and run.adapter is None
         and run.base_weights is None
         and not run.variable_lengths
-        and run.kernels == Kernels()
+        and run.kernels in (Kernels(), Kernels(recurrence="eager"))
     )
 
 

@@ -10,7 +10,10 @@ of several tokens, else 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.frame import PART
@@ -22,6 +25,13 @@ INT32 = 4
 #: A score of every key for every query.
 SQUARE: Shape = ("B", "S", "C")
 CHOSEN: Shape = ("B", "S", "IK")
+
+
+def chosen_dims(dims: Mapping[str, NDArray[np.int64]], most: int) -> dict[str, NDArray[np.int64]]:
+    """Keys that an indexer chooses of those seen; and the samples where it copies keys for each
+    query: a product of one sample, or of one query each, reads them as they are."""
+    copied = (dims["B"] > 1) & (dims["S"] > 1)
+    return {"IK": np.minimum(dims["C"], most), "MANY": np.where(copied, dims["B"], 0)}
 
 
 def chosen_keys(

@@ -33,6 +33,7 @@ from sizewright_server.estimation.heads import (
     lower_mel_embedding,
     lower_patch_embedding,
 )
+from sizewright_server.estimation.indexer import chosen_dims
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
 from sizewright_server.estimation.stacks import (
     lower_decoder_embedding,
@@ -260,13 +261,11 @@ class Dims:
         """Every dimension by name."""
         if sizes not in self._made:
             made = model_dims(sizes, self._tp, self._ep, self._expert_tp) | self._batch
-            if sizes.stack == "decoder" and sizes.patches:
+            if sizes.stack == "decoder":
                 batch = self._batch
                 made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}
-                made["X"] = np.full_like(self._tp, sizes.patches)
-            elif sizes.stack == "decoder":
-                batch = self._batch
-                made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}
+                if sizes.patches:
+                    made["X"] = np.full_like(self._tp, sizes.patches)
             elif sizes.patches:
                 tokens = np.full_like(self._tp, sizes.patches + sizes.special_tokens)
                 made |= dict.fromkeys(("S", "C", "KEPT"), tokens)
@@ -276,19 +275,12 @@ class Dims:
                 # Scores with one more column beside those of the keys.
                 made |= {"C1": made["C"] + 1, "S1": made["S"] + 1}
             if sizes.index_keys:
-                made |= _chosen_dims(made, sizes.index_keys)
+                made |= chosen_dims(made, sizes.index_keys)
             if sizes.delta_heads and "S" in made:
                 made |= chunk_dims(sizes, made)
             made |= adapter_columns(self._adapter, made)
             self._made[sizes] = made
         return self._made[sizes]
-
-
-def _chosen_dims(dims: Mapping[str, Column], most: int) -> dict[str, Column]:
-    """Keys that an indexer chooses of those seen; and the samples where it copies keys for each
-    query: a product of one sample, or of one query each, reads them as they are."""
-    copied = (dims["B"] > 1) & (dims["S"] > 1)
-    return {"IK": np.minimum(dims["C"], most), "MANY": np.where(copied, dims["B"], 0)}
 
 
 def parameter_count(segment: Segment, dims: dict[str, Column], *, trained: bool = False) -> Column:

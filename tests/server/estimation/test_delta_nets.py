@@ -1,0 +1,116 @@
+"""Qwen3-Next and Qwen3.5 in training: parameters, what layouts share out, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sizewright_server.estimation.estimator import PreparedWorkload, prepare
+from sizewright_server.estimation.lowering import parameter_count
+from sizewright_server.estimation.preparation import prepare_any
+from sizewright_server.estimation.presets import find_preset
+from sizewright_server.estimation.problems import UnsupportedWorkload
+from sizewright_server.estimation.serving.prepared import PreparedServing
+from sizewright_server.estimation.techniques import Kernels
+from sizewright_server.estimation.workload import (
+    Inference,
+    Layout,
+    ModelSource,
+    Optimizer,
+    Training,
+    Workload,
+)
+
+NEXT = "Qwen/Qwen3-Next-80B-A3B-Instruct"
+EAGER = Kernels(recurrence="eager")
+RUN = Training("bf16", Optimizer("adamw"), 1, 4096, checkpointing="full", kernels=EAGER)
+#: Parameters of the text models' ForCausalLM classes, made on the meta device.
+COUNTS = {
+    NEXT: 79_674_391_296,
+    "Qwen/Qwen3.5-9B": 8_953_803_264,
+    "Qwen/Qwen3.5-27B": 26_895_998_464,
+    "Qwen/Qwen3.5-35B-A3B": 34_660_610_688,
+    "Qwen/Qwen3.5-122B-A10B": 122_111_526_912,
+    "Qwen/Qwen3.5-397B-A17B": 396_346_350_336,
+}
+
+
+def text_config(name: str) -> dict[str, Any]:
+    config = find_preset(name).config
+    inner: dict[str, Any] = config.get("text_config", config)
+    return inner
+
+
+def prepared(name: str, run: Training = RUN, **changes: Any) -> PreparedWorkload:
+    return prepare(Workload(ModelSource(text_config(name) | changes), run))
+
+
+def refusal(name: str, layout: Layout) -> str:
+    run = Training("bf16", Optimizer("adamw"), 1, 4096, layout=layout)
+    with pytest.raises(UnsupportedWorkload) as caught:
+        prepared(name, run)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_parameters_are_those_counted_on_the_meta_device(name: str, count: int) -> None:
+    """Without heads for tokens further ahead, which transformers leaves in the checkpoint."""
+    assert prepared(name).parameter_count == count
+
+
+def test_every_fourth_layer_attends_unless_layer_types_say_otherwise() -> None:
+    kinds = [run.style.mixer for run in prepared(NEXT).model.runs if run.role == "block"]
+    turned = ["full_attention", *47 * ["linear_attention"]]
+
+    assert kinds == 12 * ["delta-net-joint", "attention"]
+    own = prepared(NEXT, layer_types=turned).model
+    assert [run.count for run in own.runs if run.role == "block"] == [1, 47]
+
+
+def test_layer_types_that_are_not_known_are_named() -> None:
+    with pytest.raises(UnsupportedWorkload, match="sliding_attention are not known"):
+        prepared(NEXT, layer_types=48 * ["sliding_attention"])
+
+
+def test_tensor_parallel_ranks_share_the_projections_and_keep_the_rest_whole() -> None:
+    """`colwise_gather_output`: the plan of transformers' configuration classes."""
+    projections = 12_288 * 2048 + 64 * 2048 + 2048 * 4096
+    experts = 512 * 3 * 512 * 2048 + 3 * 512 * 2048
+
+    assert layer_of(Layout()) - layer_of(Layout(tp=2)) == (projections + experts) // 2
+
+
+def layer_of(layout: Layout) -> int:
+    """Parameters that a rank has of a layer with a delta net."""
+    group = prepared(NEXT).group([layout])
+    segment = next(one for one in group.segments if one.name.startswith("delta"))
+    return int(parameter_count(segment, group.dims_of.of(segment.sizes))[0])
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        (Layout(dp=4, cp=2, sharding="fsdp2", zero=3), "hand a state from token to token"),
+        (Layout(dp=4, tp=2, sharding="megatron"), "recurrent layers are not described"),
+    ],
+)
+def test_layouts_that_recurrent_layers_do_not_run_in_are_refused(
+    layout: Layout, reason: str
+) -> None:
+    assert reason in refusal(NEXT, layout)
+
+
+def test_packed_samples_need_the_kernels() -> None:
+    run = Training("bf16", Optimizer("adamw"), 1, 4096, packed=True, kernels=EAGER)
+
+    with pytest.raises(UnsupportedWorkload, match="set kernels"):
+        prepared(NEXT, run)
+
+
+def test_inference_is_sized_from_the_tensors_as_before() -> None:
+    run = Inference("transformers", "bf16", "bf16", 1, 512, 16, "dynamic", 1, layout=Layout())
+
+    made = prepare_any(Workload(ModelSource(text_config(NEXT)), run))
+
+    assert isinstance(made, PreparedServing)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from sizewright_server.estimation.delta_shapes import CHUNK
+from sizewright_server.estimation.recurrent import NO_RECURRENCE, RecurrentSizes
 from sizewright_server.estimation.style import Style
 
 __all__ = ["TIED_HEADS", "Architecture", "HeadStyle", "Role", "Run", "Sizes", "Style", "stacked"]
@@ -67,6 +69,13 @@ class Sizes:
     delta_key_dim: int = 0
     delta_value_dim: int = 0
     conv_kernel: int = 0
+    #: Width in which experts work, where hidden states are projected to it.
+    expert_latent: int = 0
+    recurrent: RecurrentSizes = NO_RECURRENCE
+
+    def pads_chunks(self, tokens: int) -> bool:
+        """Whether a recurrent layer's last chunk of so many tokens is not full."""
+        return bool(self.delta_heads and tokens % CHUNK) or self.recurrent.pads(tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,8 @@ class HeadStyle:
     scales_states: bool = False
     #: `logits.float()` before the loss (transformers' ForCausalLMLoss).
     upcast_logits: bool = True
+    #: The model's own logits are fp32: `lm_head(x).float()`.
+    float_logits: bool = False
 
     @property
     def shares_table(self) -> bool:

@@ -45,6 +45,7 @@ class ConfigReader(ConfigSizes):
             fields["embedding_projection"] = self.family.get("projection", "after-norm")
         fields["convolution"] = self._convolution()
         self._check_only()
+        fields["latent_experts"] = sizes.expert_latent > 0
         if fields.get("latent"):
             fields["latent_queries"] = sizes.query_rank > 0
         return Style(**fields)

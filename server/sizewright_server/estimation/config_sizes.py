@@ -7,46 +7,30 @@ from typing import Any
 
 from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.block_configs import read_blocks, widest
-from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
-
-#: Configuration keys by the size they give, unless the family says otherwise.
-COMMON_KEYS = {
-    "layers": "num_hidden_layers",
-    "hidden": "hidden_size",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "ffn": "intermediate_size",
-    "vocab": "vocab_size",
-    "positions": "max_position_embeddings",
-    "token_types": "type_vocab_size",
-    "embedding": "embedding_size",
-    "activation": "hidden_act",
-    "attention_dropout": "attention_dropout",
-    "hidden_dropout": "hidden_dropout",
-    "embedding_dropout": "embedding_dropout",
-    "experts_per_token": "num_experts_per_tok",
-}
+from sizewright_server.estimation.config_values import ConfigValues
+from sizewright_server.estimation.hybrid_layers import nemotron_halves
+from sizewright_server.estimation.recurrent import RecurrentSizes
 
 
-class ConfigSizes:
+class ConfigSizes(ConfigValues):
     """Reads the numbers of one configuration; collects what is wrong."""
 
     def __init__(self, config: dict[str, Any], family: dict[str, Any], field: str) -> None:
-        self.config = {**family.get("defaults", {}), **_stated(config)}
-        self.family = family
-        self.field = field
-        self.keys = {**COMMON_KEYS, **family.get("keys", {})}
-        self.problems: list[str] = []
+        super().__init__(config, family, field)
         if family.get("layers") == "block-configs":
             self.config |= widest(read_blocks(self.config, self.problems))
+        if family.get("layers") == "nemotron-h":
+            self.config["num_hidden_layers"] = self._pattern_length()
         #: The images' size where the run states one.
         self.image_size: int | None = None
 
-    def refuse_if_wrong(self) -> None:
-        """Raises UnsupportedWorkload when anything was wrong."""
-        if self.problems:
-            raise UnsupportedWorkload(*(Violation(self.field, text) for text in self.problems))
+    def _pattern_length(self) -> int:
+        """Layers of a stack whose pattern lists them; `num_hidden_layers` has no say then."""
+        try:
+            return len(nemotron_halves(self.config))
+        except ValueError as wrong:
+            self.problems.append(str(wrong))
+            return 1
 
     def sizes(self) -> Sizes:
         """The numbers, with the family's rules for what a configuration leaves out."""
@@ -72,6 +56,7 @@ class ConfigSizes:
         )
         more: dict[str, Any] = self._patch_sizes() | self._expert_sizes() | self._latent_sizes()
         more |= self._delta_sizes()
+        more |= self._recurrent_sizes(hidden)
         return replace(made, **more)
 
     def decoder_sizes(self, encoder: Sizes) -> Sizes:
@@ -135,6 +120,7 @@ class ConfigSizes:
             "experts_per_token": self._size("experts_per_token"),
             "expert_ffn": ffn,
             "shared_ffn": shared or 0,
+            "expert_latent": self._optional("expert_latent") or 0,
         }
 
     def _latent_sizes(self) -> dict[str, int]:
@@ -162,43 +148,28 @@ class ConfigSizes:
             )
         return made
 
-    def _at(self, key: str) -> Any:
-        """The value of a key, which may lead through nested objects: `attn_config.kv_n_heads`."""
-        if key in self.config:
-            return self.config[key]
-        value: Any = self.config
-        for part in key.split("."):
-            if not isinstance(value, dict) or value.get(part) is None:
-                return None
-            value = value[part]
-        return value
-
-    def _size(self, name: str) -> int:
-        value = self._optional(name)
-        if value is None:
-            self.problems.append(f"{self.keys[name]} is missing")
-            return 1
-        return value
-
-    def _optional(self, name: str) -> int | None:
-        if name not in self.keys:
-            return None
-        value = self._at(self.keys[name])
-        if value is None or (value == 0 and name in MAY_BE_ZERO):
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-            self.problems.append(f"{self.keys[name]} must be a whole number above 0, not {value!r}")
-            return 1
-        return value
-
-    def _probability(self, name: str) -> float:
-        value = self._at(self.keys[name])
-        if value is None:
-            return 0.0
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            self.problems.append(f"{self.keys[name]} must be from 0 to below 1, not {value!r}")
-            return 0.0
-        return float(value)
+    def _recurrent_sizes(self, hidden: int) -> dict[str, Any]:
+        """Mamba's widths; a model without a feed-forward half is as wide as its channels."""
+        kind = self.family["style"].get("mixer", "attention")
+        if kind not in ("mamba", "mamba2"):
+            return {}
+        state, taps = self._size("state"), self._size("taps")
+        if kind == "mamba2":
+            heads, groups = self._size("mixer_heads"), self._size("groups")
+            if heads % groups:
+                self.problems.append(
+                    f"{self.keys['mixer_heads']} {heads} is not a multiple of "
+                    f"{self.keys['groups']} {groups}"
+                )
+            inner = heads * self._size("mixer_head_dim")
+            own = {"heads": heads, "groups": groups, "chunk": self._size("chunk")}
+            return {"recurrent": RecurrentSizes(inner, state, taps, **own)}
+        inner = int(hidden * float(self._at(self.keys["expand"])))
+        automatic = self._at(self.keys["rank"]) == "auto"
+        rank = -(-hidden // 16) if automatic else self._size("rank")
+        alone = self.family["style"].get("feeds_forward") is False
+        made = {"recurrent": RecurrentSizes(inner, state, taps, rank)}
+        return made | ({"ffn": inner} if alone else {})
 
     def _divide(self, hidden: int, heads: int) -> int:
         if hidden % heads:
@@ -258,20 +229,3 @@ class ConfigSizes:
 
 #: Sizes of an indexer, where a family has one.
 INDEXER = ("index_heads", "index_head_dim", "index_keys")
-#: Sizes that say "none of it" with 0.
-MAY_BE_ZERO = frozenset(
-    {
-        "convolution",
-        "token_types",
-        "shared_experts",
-        "shared_ffn",
-        "query_rank",
-        "kv_heads",
-        "rotary_dim",
-    }
-)
-
-
-def _stated(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without its nulls: null means not stated."""
-    return {key: value for key, value in config.items() if value is not None}

@@ -26,10 +26,28 @@ def causal_convolution(
     # The weight is read through a view, of which autocast keeps no copy.
     kernel = ops.cast(w, ops.types.compute) if ops.types.autocast else w
     wide = ops.cast(x, w.itemsize)
-    whole = ops.product(wide, channels, kernel, shift, shape=("B", padded, channels))
-    cut = ops.slice(whole, x.shape)
+    cut = ops.slice(_filtered(ops, wide, kernel, shift, padded), x.shape)
     scratch = 5 if ops.types.traced else 0
     return ops.cast(ops.unary(cut, saves="input", scratch=scratch), x.itemsize)
+
+
+def _filtered(ops: Ops, x: Value, w: Value, shift: Value | None, padded: Dim) -> Value:
+    """`conv1d`, which saves its input and its weight whichever of them takes a gradient."""
+    x = ops.autocast_input(x)
+    narrow = None if shift is None else ops.cast(shift, x.itemsize)
+    read = (x, w) if narrow is None else (x, w, narrow)
+    needs = any(value.needs_grad for value in read)
+    out = ops.tape.value(("B", padded, x.shape[-1]), x.itemsize, needs_grad=needs)
+
+    def backward(run: Backward) -> None:
+        if run.take(out) is None:
+            return
+        for value in read:
+            if value.needs_grad:
+                run.give(value, run.like(value))
+
+    ops.tape.record(read, (out,), saves=(x, w), backward=backward)
+    return out
 
 
 def _kernel(ops: Ops, x: Value, w: Value, shift: Value | None) -> Value:

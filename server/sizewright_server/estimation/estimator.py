@@ -25,12 +25,8 @@ from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
-from sizewright_server.estimation.run_checks import (
-    check_attention,
-    check_recurrence,
-    check_size,
-    check_trains,
-)
+from sizewright_server.estimation.recurrence_checks import check_recurrence
+from sizewright_server.estimation.run_checks import check_attention, check_size, check_trains
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.training import TrainingGroup
@@ -74,6 +70,12 @@ class PreparedWorkload:
     def architecture(self) -> str:
         """The model in one line."""
         sizes = self.model.sizes
+        if not self.model.style.causal_masks:
+            recurrent = sizes.recurrent
+            return (
+                f"{self.model.model_type}, {sizes.layers} layers, hidden {sizes.hidden}, "
+                f"{recurrent.inner} channels of {recurrent.state} states, vocabulary {sizes.vocab}"
+            )
         return (
             f"{self.model.model_type}, {sizes.layers} layers, hidden {sizes.hidden}, "
             f"{sizes.heads} heads ({sizes.kv_heads} key/value), feed-forward {sizes.ffn}, "

@@ -14,7 +14,7 @@ from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.feedforward import activate, feed_forward, split
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import FP32, INT64, Ops
-from sizewright_server.estimation.tape import Shape, Value
+from sizewright_server.estimation.tape import Dim, Shape, Value
 
 ROWS: Shape = ("B", "S", "XK")
 #: Every token once for each expert.
@@ -28,7 +28,7 @@ def sparse_feed_forward(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     if style.shared_expert != "none" and style.shared_expert_first:
         return _shared_first(ops, style, mode, x)
     scores = _route(ops, style, x)
-    out = routed(ops, style, x, scores)
+    out = _through_latent(ops, style, x, scores)
     if style.shared_expert != "none":
         out = ops.add(out, _shared(ops, style, mode, x))
     ops.tape.hold(x)
@@ -44,6 +44,19 @@ def _shared_first(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
     out = ops.add(out, shared)
     ops.tape.hold(x)
     return out
+
+
+def _through_latent(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
+    """The experts, in a narrower space where hidden states are projected to one (Nemotron-H)."""
+    if not style.latent_experts:
+        return routed(ops, style, x, scores)
+    narrow = ops.linear(x, "EL", ops.weight(("EL", "H")), _latent_bias(ops, style, "EL"))
+    out = routed(ops, style, narrow, scores)
+    return ops.linear(out, "H", ops.weight(("H", "EL")), _latent_bias(ops, style, "H"))
+
+
+def _latent_bias(ops: Ops, style: Style, width: str) -> Value | None:
+    return ops.weight((width,)) if style.mlp_bias else None
 
 
 def _route(ops: Ops, style: Style, x: Value) -> Value:
@@ -131,10 +144,10 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
     tape = ops.tape
     orders = [tape.value(ROWS, INT64, needs_grad=False) for _ in range(3)]
     tape.record((), tuple(orders))
-    rows = gather(ops, x, (*ROWS, "H"), orders[1])
+    rows = gather(ops, x, (*ROWS, x.shape[-1]), orders[1])
     shares = gather(ops, scores, ROWS, orders[2])
     inner, named = expert_layer(ops, style, rows)
-    down = grouped(ops, inner, "H", ops.weight(("NL", "H", "FX")))
+    down = grouped(ops, inner, x.shape[-1], ops.weight(("NL", x.shape[-1], "FX")))
     if style.expert_bias:
         down, more = add_rows(ops, down, ops.weight(("NL", "H")))
         tape.hold(*named)
@@ -150,6 +163,9 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
 
 def expert_layer(ops: Ops, style: Style, rows: Value) -> tuple[Value, tuple[Value, ...]]:
     """Gate, up and activation of every row; and the rows of a bias, which keep their name."""
+    if style.expert_gate == "none":
+        up = grouped(ops, rows, "FX", ops.weight(("NL", "FX", rows.shape[-1])))
+        return activate(ops, style, up), ()
     both = grouped(ops, rows, "FX2", ops.weight(("NL", "FX2", "H")))
     named: tuple[Value, ...] = ()
     if style.expert_bias:
@@ -171,7 +187,7 @@ def clamped_gate(ops: Ops, both: Value) -> Value:
     return out
 
 
-def grouped(ops: Ops, x: Value, width: str, w: Value) -> Value:
+def grouped(ops: Ops, x: Value, width: Dim, w: Value) -> Value:
     """`grouped_mm`: saves rows and weight; reads both in the weight's type.
 
     Autocast does not know it (aten/autocast_mode.h): fp32 weights are multiplied in fp32.

@@ -21,6 +21,7 @@ from sizewright_server.estimation.memory import (
 )
 from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
 from sizewright_server.estimation.peak_reasons import reason_of, scope_of
+from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.replay import replayed_reserved_bytes
 from sizewright_server.estimation.reserved import around_replay, kind_of, left_by_lengths
 from sizewright_server.estimation.runtime import DeviceOverhead
@@ -271,6 +272,13 @@ def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
                 "dataset-not-stated", "The dataset is not stated; its host memory is not counted."
             )
         )
+    if path_not_stated(prepared.model, workload.run):
+        words = (
+            "training.kernels.recurrence is not stated: the best value is that of recurrent layers "
+            "in kernels of their own ('fused'), and the interval reaches to torch's operators "
+            "('eager'), which run where those packages are not installed."
+        )
+        notices.append(Notice("recurrence-not-stated", words))
     layout = workload.run.layout
     idle = () if layout is None else idle_settings(layout)
     return (*notices, *idle, *host_notices(workload))

@@ -90,6 +90,8 @@ def _masks(style: Style, mode: Mode) -> list[Held]:
             Held("mask 0", ("B", 1, "S", "S"), INT64 if mode.padded else FP32, keep),
             Held("distances", pairs, INT64, keep),
         ]
+    if not style.causal_masks:
+        return []
     if mode.attention == "eager" or style.eager_only:
         if not (style.causal or mode.padded):
             return []

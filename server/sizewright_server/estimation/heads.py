@@ -215,6 +215,8 @@ def _transformed(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
         x = ops.linear(x, "E", ops.weight(("E", "H")))
     if head.scales_states:
         x = ops.scale(x)
+    if style.residual_fp32:
+        x = ops.cast(x, ops.types.weight)
     return x if ops.training else ops.slice(x, ("B", "KEPT", *x.shape[2:]))
 
 
@@ -230,6 +232,8 @@ def _vocabulary(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
         logits = ops.add(logits, ops.tape.external((1, "VL"), ops.types.weight))
     if head.logits_scale:
         logits = ops.scale(logits)
+    if head.float_logits:
+        logits = ops.cast(logits, FP32)
     if head.logits_soft_cap:
         logits = ops.scale(ops.unary(ops.scale(logits), saves="output"))
     return logits

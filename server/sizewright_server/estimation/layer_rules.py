@@ -13,6 +13,11 @@ from typing import Any, TypeAlias
 
 from sizewright_server.estimation.architecture import Run, Sizes, Style
 from sizewright_server.estimation.block_configs import Block, read_blocks
+from sizewright_server.estimation.hybrid_layers import (
+    jamba_attends,
+    jamba_routes,
+    nemotron_halves,
+)
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -183,6 +188,32 @@ def block_configs(config: Config, _sizes: Sizes) -> list[Layer]:
     return [_own_sizes(block) for block in blocks]
 
 
+def jamba(config: Config, sizes: Sizes) -> list[Layer]:
+    """Mamba with attention at every n-th layer, one network with experts at every n-th."""
+    attends, routes = jamba_attends(config, sizes.layers), jamba_routes(config, sizes.layers)
+    return [
+        Layer(
+            f"{'attention' if full else 'mamba'}-{'expert' if sparse else 'dense'}-block",
+            {"experts": sparse} | ({"mixer": "attention"} if full else {}),
+        )
+        for full, sparse in zip(attends, routes, strict=True)
+    ]
+
+
+def nemotron_h(config: Config, _sizes: Sizes) -> list[Layer]:
+    """One half in every layer: Mamba-2, attention, a network or experts."""
+    halves: dict[str, dict[str, Any]] = {
+        "recurrent": {"feeds_forward": False, "experts": False},
+        "attention": {"feeds_forward": False, "experts": False, "mixer": "attention"},
+        "mlp": {"attends": False, "experts": False},
+        "experts": {"attends": False},
+    }
+    names = {"recurrent": "mamba"}
+    return [
+        Layer(f"{names.get(half, half)}-block", halves[half]) for half in nemotron_halves(config)
+    ]
+
+
 RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
     "one-window": one_window,
     "layer-types": layer_types,
@@ -196,6 +227,8 @@ RULES: Mapping[str, Callable[[Config, Sizes], list[Layer]]] = {
     "ernie-moe": ernie_moe,
     "llama4": llama4,
     "block-configs": block_configs,
+    "jamba": jamba,
+    "nemotron-h": nemotron_h,
 }
 
 

@@ -8,6 +8,7 @@ from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.megatron_checks import megatron_settings
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.recurrence_checks import has_mamba
 from sizewright_server.estimation.workload import Inference, Training
 
 #: What each library can shard, by ZeRO stage.
@@ -40,6 +41,8 @@ def legal_tensor_parallel(architecture: Architecture) -> tuple[int, ...]:
 
     Key/value heads must divide, or be divided by, the size (they are replicated then).
     """
+    if has_mamba(architecture):
+        return (1,)
     sizes = architecture.sizes
     return tuple(
         t
@@ -75,7 +78,13 @@ def pipeline_layers(architecture: Architecture) -> int:
 
 def _tensor(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
     sizes, legal = architecture.sizes, legal_tensor_parallel(architecture)
-    if layout.tp not in legal:
+    if layout.tp > 1 and has_mamba(architecture):
+        yield (
+            "tp",
+            "Mamba layers have no tensor-parallel form: transformers has a plan for their experts"
+            " alone; use 1",
+        )
+    elif layout.tp not in legal:
         yield (
             "tp",
             f"{layout.tp} does not divide {sizes.heads} heads, {sizes.kv_heads} key/value heads"
@@ -238,7 +247,10 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     if unknown:
         yield "implementation", f"Megatron-LM's {', '.join(unknown)} layers are not described"
     if architecture.recurrent:
-        yield "implementation", "Megatron-LM's recurrent layers are not described"
+        yield (
+            "implementation",
+            "Megatron-LM's own recurrent layers are not described; use ddp, deepspeed or fsdp",
+        )
     stacks = len({run.sizes.stack for run in architecture.runs}) > 1
     if stacks and layout.sequence_parallel:
         yield "sequence_parallel", "is not described for an encoder and a decoder in Megatron-LM"

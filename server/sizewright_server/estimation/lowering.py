@@ -25,7 +25,6 @@ from sizewright_server.estimation.architecture import (
     Style,
 )
 from sizewright_server.estimation.delta_dims import chunk_dims, delta_dims
-from sizewright_server.estimation.delta_shapes import CHUNK
 from sizewright_server.estimation.gated_prompts import BLOCKS_WITHOUT, has_gated_prompt
 from sizewright_server.estimation.heads import (
     lower_embedding,
@@ -35,6 +34,7 @@ from sizewright_server.estimation.heads import (
 )
 from sizewright_server.estimation.indexer import chosen_dims
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
+from sizewright_server.estimation.recurrent import recurrent_dims
 from sizewright_server.estimation.stacks import (
     lower_decoder_embedding,
     lower_decoder_head,
@@ -97,8 +97,8 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     """
     # Beyond the longest window no length changes the structure.
     longest = max(run.sizes.window for run in architecture.runs)
-    ragged = bool(architecture.sizes.delta_heads and tokens % CHUNK)
-    return _lowered(architecture, replace(mode, ragged_chunks=ragged), min(tokens, longest))
+    mode = replace(mode, ragged_chunks=architecture.sizes.pads_chunks(tokens))
+    return _lowered(architecture, mode, min(tokens, longest))
 
 
 @lru_cache(maxsize=512)
@@ -205,6 +205,7 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "KVA": sizes.latent_rank + sizes.latent_rotary,
         "G": sizes.patches,
         "W": sizes.window,
+        "EL": sizes.expert_latent or sizes.hidden,
         "SPECIAL": sizes.special_tokens,
         "PC": sizes.patch_values,
         "PIX": sizes.pixels,
@@ -262,8 +263,7 @@ class Dims:
         if sizes not in self._made:
             made = model_dims(sizes, self._tp, self._ep, self._expert_tp) | self._batch
             if sizes.stack == "decoder":
-                batch = self._batch
-                made |= {name: batch[own] for name, own in DECODER_TOKENS.items() if own in batch}
+                made |= {n: made[own] for n, own in DECODER_TOKENS.items() if own in self._batch}
                 if sizes.patches:
                     made["X"] = np.full_like(self._tp, sizes.patches)
             elif sizes.patches:
@@ -271,8 +271,9 @@ class Dims:
                 made |= dict.fromkeys(("S", "C", "KEPT"), tokens)
             if sizes.buckets and "S" in made:
                 made["SPAN"] = np.minimum(2 * made["S"], sizes.buckets)
+            if sizes.recurrent.inner and "S" in made:
+                made |= recurrent_dims(sizes.recurrent, made["S"], made["B"])
             if "C" in made:
-                # Scores with one more column beside those of the keys.
                 made |= {"C1": made["C"] + 1, "S1": made["S"] + 1}
             if sizes.index_keys:
                 made |= chosen_dims(made, sizes.index_keys)

@@ -56,6 +56,8 @@ class Mode:
     fuses_gradients: bool = False
     #: Megatron's norms are modules of their own, not part of the linear layer that follows.
     separate_norms: bool = False
+    #: The batch is one sample: some tensors of recurrent layers are views then, not copies.
+    one_sample: bool = False
     #: The last chunk of a recurrent layer is padded: its length does not divide the tokens.
     ragged_chunks: bool = False
     #: A key head of a gated delta net serves several value heads.

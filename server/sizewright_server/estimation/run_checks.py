@@ -50,28 +50,6 @@ def check_attention(architecture: Architecture, run: Training | Inference) -> No
     )
 
 
-def check_recurrence(architecture: Architecture, run: Training | Inference) -> None:
-    """Raises UnsupportedWorkload for what recurrent layers are not lowered for, or do not run."""
-    if not architecture.recurrent:
-        return
-    if isinstance(run, Inference):
-        raise UnsupportedWorkload(
-            Violation(
-                "workload.inference",
-                f"{architecture.model_type} is sized for prompts that it answers with its published"
-                " head: leave model.head out and set input_tokens",
-            )
-        )
-    if run.packed and run.kernels.recurrence == "eager":
-        raise UnsupportedWorkload(
-            Violation(
-                "workload.training.packed",
-                "transformers refuses packed samples where recurrent layers run in torch's"
-                " operators, which cannot keep them apart; set kernels.recurrence to fused",
-            )
-        )
-
-
 def check_trains(run: Training | Inference, trained: int) -> None:
     """Raises UnsupportedWorkload for an adapter that finds nothing in the model to adapt."""
     if not isinstance(run, Training) or run.adapter is None or trained:

@@ -18,7 +18,7 @@ def read_runs(reader: ConfigReader, style: Style, sizes: Sizes) -> tuple[Run, ..
         return stacked(style, sizes, *_shared_blocks(reader, style, sizes))
     blocks = runs_of(family.get("layers"), reader.config, style, sizes)
     differ = style.position_bias != "none" or style.disentangled != "none"
-    if differ or not style.first_norm:
+    if differ or not style.first_norm or style.residual_fp32:
         blocks = _with_ends(blocks)
     runs = stacked(style, sizes, *blocks)
     if sizes.patches:

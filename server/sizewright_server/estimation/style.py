@@ -126,7 +126,9 @@ class Style:
     #: Every expert runs on every token, whose copy is scaled by the router's score (Llama 4).
     dense_experts: bool = False
     expert_bias: bool = False
-    expert_gate: Literal["plain", "clamped"] = "plain"
+    #: Experts work in a narrower space, to which hidden states are projected (Nemotron-H).
+    latent_experts: bool = False
+    expert_gate: Literal["plain", "clamped", "none"] = "plain"
     shared_expert: Literal["none", "plain", "gated"] = "none"
     shared_expert_first: bool = False
     #: Keys and values are copied to every query head before they are turned (litgpt).
@@ -195,5 +197,15 @@ class Style:
     mixer: Literal["attention", "mamba", "mamba2", "delta-net", "delta-net-joint"] = "attention"
     #: Recurrent layers and the convolutions before them run in kernels of their own.
     fused_recurrence: bool = True
+    #: Biases of a recurrent layer's projections, and of its convolution.
+    mixer_bias: bool = False
+    convolution_bias: bool = True
+    #: Mamba's time step and the weights of its states are normed, with weights (Jamba) or without
+    #: (Falcon-Mamba).
+    mixer_norms: Literal["none", "plain", "rms"] = "none"
+    #: The residual stream is in fp32 from the first block's sum on, whatever the weights are.
+    residual_fp32: bool = False
+    #: Some layer has attention, for which the model makes masks.
+    causal_masks: bool = True
     #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
     cache_in_training: bool = True

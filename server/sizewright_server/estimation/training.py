@@ -17,7 +17,7 @@ from sizewright_server.estimation.ops import FP32
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.profile import Column, elements
 from sizewright_server.estimation.states import buffer_elements
-from sizewright_server.estimation.timeline import Stage
+from sizewright_server.estimation.timeline import Stage, run_timeline
 from sizewright_server.estimation.training_resident import Resident, ResidentGroup
 
 #: Libraries that step with fused kernels of their own, whatever the optimizer's own step is.
@@ -71,6 +71,24 @@ class TrainingGroup(ResidentGroup):
         """The group as its first micro-batch runs, when no gradient is there yet."""
         alone = replace(self.training, gradient_accumulation_steps=1)
         return TrainingGroup(self.architecture, alone, self.layouts, self.positions)
+
+    @cached_property
+    def runs_recurrence_kernels(self) -> bool:
+        """Recurrent layers run in kernels of their own, or are taken to."""
+        return self.architecture.recurrent and self.architecture.style.fused_recurrence
+
+    @cached_property
+    def peaks_without_kernels(self) -> dict[str, Column]:
+        """Each phase's peak, were recurrent layers run in torch's operators; empty where the run
+        says which they are run in."""
+        kernels = self.training.kernels
+        if not self.runs_recurrence_kernels or kernels.recurrence is not None:
+            return {}
+        without = replace(self.training, kernels=replace(kernels, recurrence="eager"))
+        other = TrainingGroup(self.architecture, without, self.layouts, self.positions)
+        schedule = other.schedule
+        peaks = run_timeline(schedule.resident.total, schedule.stages, other.walks)
+        return {peak.phase: peak.peak_bytes for peak in peaks}
 
     def _step_temporary(self) -> Column:
         """Lists the foreach step makes, or one tensor's worth for the plain loop.

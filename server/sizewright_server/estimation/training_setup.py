@@ -147,6 +147,7 @@ class TrainingSetup:
             loop=training_loop(training),
             # PEFT makes the embedding's output take a gradient when blocks are checkpointed.
             learns_inputs=training.checkpointing != "none",
+            one_sample=training.rows == 1 and self.architecture.recurrent,
         )
 
     def _recompute_modules(self) -> frozenset[str]:

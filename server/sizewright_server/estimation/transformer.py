@@ -19,18 +19,22 @@ from sizewright_server.estimation.delta_net import delta_net
 from sizewright_server.estimation.disentangled import convolved
 from sizewright_server.estimation.experts import sparse_feed_forward
 from sizewright_server.estimation.feedforward import feed_forward
+from sizewright_server.estimation.mamba import mamba_mixer
+from sizewright_server.estimation.mamba2 import mamba2_mixer
 from sizewright_server.estimation.mode import WHOLE, Mode
 from sizewright_server.estimation.norms import norm
 from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Tape, Value
 
+__all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
+
 #: What mixes tokens in the place of attention.
 MIXERS: Mapping[str, Callable[[Ops, Style, Mode, Value], Value]] = {
     "delta-net": delta_net,
     "delta-net-joint": delta_net,
+    "mamba": mamba_mixer,
+    "mamba2": mamba2_mixer,
 }
-
-__all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
 
 #: The name under which an encoder's states are lent to the decoder.
 STATES = "encoder states"
@@ -52,7 +56,7 @@ class Block:
             self.tape.buffers.append((("P", "P"), BOOL))
         if self.style.position_buffer:
             self.tape.buffers.append((("P", "R"), FP32))
-        stream = residual_itemsize(self.style, self.mode)
+        stream = _input_itemsize(self.style, self.mode)
         learns = self.mode.training and self.mode.learns_inputs
         x = self.tape.input(self.mode.stream, stream, needs_grad=learns)
         before = self._outputs_before()
@@ -95,10 +99,19 @@ class Block:
         return self._residual(x, self._scaled(self._mlp(self._norm(x))))
 
     def _pre_attention(self, x: Value) -> Value:
+        if self.style.residual_fp32:
+            return self._pre_in_fp32(x)
         normed = self._norm(x) if self.style.first_norm or not self.style.first else x
         if self.style.holds_normed:
             self.attention.held.append(normed)
         return self._residual(x, self._scaled(self._attend(normed)))
+
+    def _pre_in_fp32(self, x: Value) -> Value:
+        """Mamba's block: the norm reads the weights' type, the sum is in fp32."""
+        narrow = self.ops.cast(x, self.mode.types.weight)
+        normed = self._norm(narrow)
+        self.tape.hold(narrow)
+        return self._residual(self.ops.cast(x, FP32), self._attend(normed))
 
     def _post(self, x: Value) -> Value:
         x = self._normed_sum(self._attend(x), x)
@@ -195,6 +208,15 @@ class Block:
         return self.ops.clamp(out)
 
 
+def _input_itemsize(style: Style, mode: Mode) -> int:
+    """As the residual stream, but what the embedding gives is in the weights' type."""
+    if style.residual_fp32 and style.first:
+        return mode.types.weight
+    return residual_itemsize(style, mode)
+
+
 def residual_itemsize(style: Style, mode: Mode) -> int:
     """Bytes per element of the residual stream: under autocast it stays in the weights' type."""
+    if style.residual_fp32:
+        return FP32
     return mode.types.weight if mode.types.autocast else mode.types.compute

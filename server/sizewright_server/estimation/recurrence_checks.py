@@ -1,0 +1,72 @@
+"""What a run with recurrent layers cannot do, or must say; layouts have their own checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.workload import Inference, Training
+
+#: Mixers whose scan has no form in which tensor- or context-parallel ranks share it.
+MAMBA = ("mamba", "mamba2")
+#: Where PEFT refuses a LoRA on the last projection (tuners_utils.py), and which methods those are.
+WITHOUT_OUT_PROJECTION = ("mamba", "falcon_mamba", "nemotron_h")
+LOW_RANK = ("lora", "rslora", "dora", "lora-fa", "adalora")
+
+
+def has_mamba(architecture: Architecture) -> bool:
+    """Whether some layer scans."""
+    return any(run.style.mixer in MAMBA for run in architecture.runs if run.role == "block")
+
+
+def path_not_stated(architecture: Architecture, run: Training | Inference) -> bool:
+    """Whether a training does not say if its recurrent layers run in kernels of their own."""
+    if not isinstance(run, Training):
+        return False
+    return architecture.recurrent and run.kernels.recurrence is None
+
+
+def check_recurrence(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload for what recurrent layers are not lowered for, or do not run."""
+    if not architecture.recurrent:
+        return
+    if isinstance(run, Inference):
+        raise UnsupportedWorkload(
+            Violation(
+                "workload.inference",
+                f"{architecture.model_type} is sized for prompts that it answers with its published"
+                " head: leave model.head out and set input_tokens",
+            )
+        )
+    wrong = [*_kernels(architecture, run), *_adapter(architecture, run)]
+    if wrong:
+        raise UnsupportedWorkload(*(Violation(f"workload.training.{f}", t) for f, t in wrong))
+
+
+def _kernels(architecture: Architecture, run: Training) -> Iterator[tuple[str, str]]:
+    if run.packed and run.kernels.recurrence == "eager":
+        yield (
+            "packed",
+            "transformers refuses packed samples where recurrent layers run in torch's operators,"
+            " which cannot keep them apart; set kernels.recurrence to fused",
+        )
+    loops = any(layers.style.mixer == "mamba" for layers in architecture.runs)
+    if loops and run.kernels.recurrence != "fused" and run.kernels.compile != "none":
+        yield (
+            "kernels.recurrence",
+            "torch.compile makes an associative scan of Mamba's loop, which is not described; "
+            "say 'fused' where mamba-ssm is installed",
+        )
+
+
+def _adapter(architecture: Architecture, run: Training) -> Iterator[tuple[str, str]]:
+    adapter = run.adapter
+    if adapter is None or architecture.model_type not in WITHOUT_OUT_PROJECTION:
+        return
+    if adapter.method in LOW_RANK and "mixer-out" in adapter.targets:
+        yield (
+            "adapter.targets",
+            f"PEFT refuses {adapter.method} on out_proj of {architecture.model_type}, which the "
+            "kernels read by its weight alone; name the layers without it, such as in_proj, x_proj",
+        )

@@ -1,0 +1,37 @@
+"""How near the estimates are to steps of Mamba, Falcon-Mamba, Jamba and Nemotron-H.
+
+The rows were traced under fake CUDA with transformers 5.23: in its own operators as those of
+`traces.jsonl`, and with the autograd functions of mamba-ssm 2.3.2 and causal-conv1d 1.7.0, whose
+kernels do nothing (`measure/trace_scan_kernels.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.accuracy.trace_cases import map_trace
+
+from sizewright_server.estimation.estimator import prepare
+from sizewright_server.estimation.gpu_peaks import gpu_columns
+from sizewright_server.estimation.workload import Layout
+
+FILE = Path(__file__).parents[1] / "fixtures" / "traces_of_recurrent_layers.jsonl"
+ROWS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_a_traced_step_has_its_parameters_and_its_allocated_peak(row: dict[str, Any]) -> None:
+    prepared = prepare(map_trace(row).workload)
+
+    assert prepared.parameter_count == row["parameters"]
+    best = int(gpu_columns(prepared.group([Layout()])).allocated_best[0])
+    assert best == pytest.approx(row["allocated_peak_bytes"], rel=0.01)
+
+
+def test_each_model_was_traced_with_and_without_its_kernels() -> None:
+    kinds = {(row["workload"]["model_config"]["class"], row["id"].split("/")[-1]) for row in ROWS}
+
+    assert len(kinds) == 2 * 4

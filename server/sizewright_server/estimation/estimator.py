@@ -11,6 +11,7 @@ import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture, Sizes
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
+from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.gpu_peaks import gpu_columns
@@ -20,7 +21,7 @@ from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.layout import structure
 from sizewright_server.estimation.layout_checks import check_layout
 from sizewright_server.estimation.layouts import layouts_of_run, legal_sizes
-from sizewright_server.estimation.lowering import Dims, Segment, parameter_count, tied_count
+from sizewright_server.estimation.lowering import Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.inputs import input_bytes
-from sizewright_server.estimation.lowering import Dims, Segment, lower
+from sizewright_server.estimation.lowering import Segment, lower
 from sizewright_server.estimation.ops import FP32, INT64, Types
 from sizewright_server.estimation.profile import (
     Column,

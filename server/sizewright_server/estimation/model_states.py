@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.architecture import Architecture, Role, Sizes
-from sizewright_server.estimation.lowering import Dims, Segment
+from sizewright_server.estimation.dims import Dims
+from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.optimizers import (
     OptimizerKind,
     TensorTable,

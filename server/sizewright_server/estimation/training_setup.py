@@ -15,9 +15,10 @@ from sizewright_server.estimation.adapters import virtual_tokens
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.checkpoints import COMPILED
 from sizewright_server.estimation.deepspeed import DeepSpeedWorkingSet
+from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.layout import Sharding
-from sizewright_server.estimation.lowering import Dims, Segment, lower
+from sizewright_server.estimation.lowering import Segment, lower
 from sizewright_server.estimation.model_states import ModelStates
 from sizewright_server.estimation.modeling import (
     loss_chunk_tokens,

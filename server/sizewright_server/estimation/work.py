@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sizewright_server.estimation.architecture import Sizes
-from sizewright_server.estimation.lowering import Dims, Segment
+from sizewright_server.estimation.dims import Dims
+from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.profile import elements
 from sizewright_server.estimation.tensor_tables import EXPERTS
 
@@ -43,7 +44,11 @@ class Work:
 
 
 def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: bool) -> Work:
-    """The work of a sample. An embedding is a look-up; of experts only the chosen ones run."""
+    """The work of a sample. An embedding is a look-up; of experts only the chosen ones run.
+
+    A recurrent layer's scan is left out: beside its projections it is one or two operations of a
+    hundred (Gu and Dao 2023, section 3.3.2: some times the states of every channel).
+    """
     active, kv, layers, hidden, positions = 0, 0, 0, 0, tokens
     products = scores = 0.0
     experts = routed = 0
@@ -66,6 +71,7 @@ def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: boo
                 routed += segment.count * sizes.experts_per_token * sizes.hidden
         if segment.role == "block":
             layers += segment.count
+        if segment.role == "block" and segment.attends:
             width = sizes.heads * sizes.head_dim
             reach = min(length, sizes.window) if sizes.window else length
             scores += segment.count * PER_SCORE * seen * length * reach * width

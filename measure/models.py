@@ -24,6 +24,7 @@ HEADS = (
     ("moe", transformers.AutoModelForCausalLM),
     ("encoder", transformers.AutoModelForMaskedLM),
     ("vision", transformers.AutoModelForImageClassification),
+    ("vlm", transformers.AutoModelForImageTextToText),
 )
 IGNORED_CONFIG_KEYS = {"class", "model_type"}
 
@@ -175,9 +176,20 @@ def with_adapters(model: torch.nn.Module, lora: dict[str, Any]) -> torch.nn.Modu
     if method not in ("lora", "ia3", "ln_tuning"):
         options["task_type"] = "CAUSAL_LM"
     adapters = getattr(peft, ADAPTER_CONFIGS[method])(**options)
-    with mock.patch.object(torch.nn.Module, "_apply", replace_parameters):
+    with (
+        mock.patch.object(torch.nn.Module, "_apply", replace_parameters),
+        mock.patch.object(torch.Tensor, "__deepcopy__", copied),
+    ):
         adapted: torch.nn.Module = peft.get_peft_model(model, adapters)
     return adapted
+
+
+def copied(tensor: torch.Tensor, _memo: dict[int, Any]) -> torch.Tensor:
+    """A deep copy, which torch makes by the address of the data: fake tensors have none."""
+    clone = tensor.detach().clone()
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(clone, tensor.requires_grad)
+    return clone
 
 
 def replace_parameters(

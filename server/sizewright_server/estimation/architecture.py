@@ -153,6 +153,8 @@ class Architecture:
     runs: tuple[Run, ...]
     #: Made from sizes alone, of a model_type that is not known.
     generic: bool = False
+    #: The vision tower whose weights are there and do not run; empty where there is none.
+    tower: str = ""
 
     @property
     def chooses_keys(self) -> bool:

@@ -10,7 +10,7 @@ from sizewright_server.estimation.disentangled import disentangled_attention
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.gated_prompts import answer_prompt, has_gated_prompt
 from sizewright_server.estimation.indexer import CHOSEN, INT32, chosen_keys, sparse_mask
-from sizewright_server.estimation.kernels import Scores, attend
+from sizewright_server.estimation.kernels import Scores, attend, keeps_cache
 from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm, plain_rms_norm
@@ -47,7 +47,8 @@ class Attention:
             q, k, v = self._project(x)
             q, k = self._position(q, k)
             if style.causal:
-                k, v = self._cache(k), self._cache(v)
+                # A cache made for the keys takes the values in their type.
+                k, v = self._cache(k), self._cache(v, itemsize=k.itemsize)
             if has_prefix(self.mode.types):
                 (k, kept_k), (v, kept_v) = behind_prefix(self.ops, k), behind_prefix(self.ops, v)
                 self.cached += [kept_k, kept_v]
@@ -213,15 +214,15 @@ class Attention:
         width = ("D",) if self.style.qk_norm == "head" else (heads, "D")
         return self.tape.view(norm(self.ops, self.style, per_head, width), x.shape)
 
-    def _cache(self, x: Value, keys: str = "C") -> Value:
+    def _cache(self, x: Value, keys: str = "C", *, itemsize: int = 0) -> Value:
         """Keys or values as the cache hands them back.
 
         A dynamic cache is `torch.cat([cache, new])`, the copy that stays; a static one is made at
         the first call and written to in place.
         """
         kind, width = self.mode.cache, x.shape[-1]
-        if self.mode.training and self.style.trains_with_cache and not self.mode.checkpointed:
-            return self._cache_in_training(x, keys)
+        if keeps_cache(self.style, self.mode):
+            return self._cache_in_training(x, keys, itemsize or x.itemsize)
         if kind == "none":
             return x
         with self.tape.within("kv-cache"):
@@ -244,9 +245,12 @@ class Attention:
         """A static cache of a layer whose window is shorter than the prompt."""
         return self.style.sliding and self.mode.windowed and self.style.causal
 
-    def _cache_in_training(self, x: Value, keys: str) -> Value:
+    def _cache_in_training(self, x: Value, keys: str, itemsize: int) -> Value:
         """A cache nobody reads again: the model's output has it until the step is over."""
         with self.tape.within("kv-cache"):
-            kept = self.ops.copy(x, ("B", keys, x.shape[-1]))
+            if x.itemsize == itemsize:
+                kept = self.ops.copy(x, ("B", keys, x.shape[-1]))
+            else:
+                kept = self.ops.cast(x, itemsize)
         self.tape.storages[kept.storage].stays = self.mode.loop != "trainer"
         return kept

@@ -27,7 +27,12 @@ from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.recurrence_checks import check_recurrence
-from sizewright_server.estimation.run_checks import check_attention, check_size, check_trains
+from sizewright_server.estimation.run_checks import (
+    check_attention,
+    check_modalities,
+    check_size,
+    check_trains,
+)
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.states import state_widths
 from sizewright_server.estimation.training import TrainingGroup
@@ -234,12 +239,15 @@ def prepare(workload: Workload) -> PreparedWorkload:
     sizes, a layout the model cannot take, or sizes whose memory no machine could address.
     """
     field = "workload.model.preset" if workload.model.preset else "workload.model.hf_config"
-    architecture = read_architecture(workload.model, field, workload.run.image_size)
     run = workload.run
+    architecture = read_architecture(
+        workload.model, field, run.image_size, text_alone=isinstance(run, Training)
+    )
     if run.layout is not None:
         kind = "training" if isinstance(run, Training) else "inference"
         check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
     check_size(architecture, run)
+    check_modalities(architecture, run)
     check_attention(architecture, run)
     check_recurrence(architecture, run)
     prepared = PreparedWorkload(workload, architecture)

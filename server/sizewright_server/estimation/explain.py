@@ -266,6 +266,13 @@ def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
             "transformer of its sizes, and the interval is as wide as such models were measured."
         )
         notices.append(Notice("generic-block", words))
+    if prepared.model.tower:
+        words = (
+            f"The vision tower of {prepared.model.model_type} is on the GPU and does not run: text "
+            "alone trains. It has no gradients and no optimizer states, but DeepSpeed and DDP make "
+            "room for them where it is not frozen, which the high end of the interval has."
+        )
+        notices.append(Notice("vision-tower-at-rest", words))
     if workload.dataset is None:
         notices.append(
             Notice(

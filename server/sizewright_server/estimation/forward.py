@@ -34,7 +34,11 @@ def forward_pass(
     inputs = {value.storage for value in tape.inputs}
     kept = {value.storage for value in (*tape.outputs, *tape.lent)}
     kept |= inputs if keep_inputs or not tape.inputs_die else set()
-    kept |= {i for i, s in enumerate(tape.storages) if s.external or (keep_saved and s.saves)}
+    kept |= {
+        i
+        for i, s in enumerate(tape.storages)
+        if s.external or (keep_saved and (s.saves or s.stays))
+    }
     kept |= spared
     events: list[Event] = []
     alive: set[int] = inputs | given | {value.storage for value in tape.received}

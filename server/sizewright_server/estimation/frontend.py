@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
@@ -18,6 +19,7 @@ from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.stack_reader import read_runs
 from sizewright_server.estimation.workload import Head, ModelSource
+from sizewright_server.estimation.wrappers import text_config, wrapped, wrappers
 
 __all__ = ["families", "infers", "model_type_of", "read_architecture", "takes_images"]
 
@@ -31,17 +33,19 @@ def families() -> dict[str, dict[str, Any]]:
 
 
 def read_architecture(
-    source: ModelSource, field: str, image_size: int | None = None
+    source: ModelSource, field: str, image_size: int | None = None, *, text_alone: bool = False
 ) -> Architecture:
     """The architecture of a configuration; `image_size` is the run's own where it states one.
+
+    `text_alone` reads a checkpoint of several modalities as a run without images has it.
 
     Raises UnsupportedWorkload, naming `field`, for a model_type that is not known, a missing size
     or a size that contradicts another.
     """
     if source.preset is not None and source.config is find_preset(source.preset).config:
         stated = source.head, source.label_count, source.generic
-        return _of_preset(source.preset, field, *stated, image_size)
-    return _read(source, field, image_size)
+        return _of_preset(source.preset, field, *stated, image_size, text_alone)
+    return _read(source, field, image_size, text_alone)
 
 
 @lru_cache(maxsize=512)
@@ -52,14 +56,22 @@ def _of_preset(
     label_count: int | None,
     generic: bool,
     image_size: int | None,
+    text_alone: bool,
 ) -> Architecture:
     """A preset's architecture: bundled data, read once like the rest of it."""
     config = find_preset(name).config
     source = ModelSource(config, name, head, label_count, generic)
-    return _read(source, field, image_size)
+    return _read(source, field, image_size, text_alone)
 
 
-def _read(source: ModelSource, field: str, image_size: int | None) -> Architecture:
+def _read(
+    source: ModelSource, field: str, image_size: int | None, text_alone: bool
+) -> Architecture:
+    name = str(model_type_of(source.config))
+    if text_alone and name in wrappers():
+        inner = text_config(source.config, name, frozenset(families()))
+        text = _read(replace(source, config=inner, preset=None), field, image_size, False)
+        return wrapped(text, source.config, name, field)
     generic = source.generic and model_type_of(source.config) not in families()
     family = generic_family(source.config) if generic else _family(source.config, field)
     config = source.config
@@ -96,7 +108,7 @@ def model_type_of(config: dict[str, Any]) -> str | None:
     if stated is not None:
         return str(stated)
     named = str(config.get("class", "")).removesuffix("Config")
-    plain = {_letters(name): name for name in families()}
+    plain = {_letters(name): name for name in (*families(), *wrappers())}
     return plain.get(_letters(named))
 
 
@@ -115,7 +127,7 @@ def _family(config: dict[str, Any], field: str) -> dict[str, Any]:
         Violation(
             field,
             f"model_type {model_type!r} is not built yet{hint}; {_instead(config)}; "
-            f"known: {', '.join(sorted(known))}",
+            f"known: {', '.join(sorted((*known, *wrappers())))}",
         )
     )
 

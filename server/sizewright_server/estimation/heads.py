@@ -25,6 +25,7 @@ def lower_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     if style.mask_buffer == "model":
         tape.buffers.append((("P", "P"), BOOL))
     out = embed(ops, style, mode, table)
+    _unread_weights(ops, style)
     open_frame(tape, style, mode)
     if style.disentangled != "none":
         lend_relative_embeddings(ops, style)
@@ -33,6 +34,17 @@ def lower_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
         tape.lend("position bias", ops.reduce_copy(rows, ("B", "NH", "S", "C")))
     tape.finish(out)
     return tape
+
+
+def _unread_weights(ops: Ops, style: Style) -> None:
+    """Weights that lie beside the model and do not run. Linear layers of the tower's blocks, which
+    it has as often as blocks, are quantised with the model's own."""
+    blocks = max((count for count, _, columns in style.unread_weights if columns > 1), default=0)
+    for count, rows, columns in style.unread_weights:
+        weight = ops.tape.parameter((count, rows, columns), ops.types.weight, trainable=False)
+        weight.unread = True
+        if columns > 1 and count > 1 and blocks:
+            weight.stored = ops.types.quantized
 
 
 def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:

@@ -29,6 +29,11 @@ class Scores:
     mixed: Dim = "A"
 
 
+def keeps_cache(style: Style, mode: Mode) -> bool:
+    """Whether a training step makes copies of keys and values for a cache that nobody reads."""
+    return mode.training and style.trains_with_cache and not mode.checkpointed
+
+
 def attend(
     ops: Ops, style: Style, mode: Mode, q: Value, k: Value, v: Value, scores: Scores
 ) -> tuple[Value, Value | None]:
@@ -139,7 +144,7 @@ def eager_attention(
     if mode.grouped_queries and scores.keys != "X" and not style.repeats_first:
         k, v = (ops.reduce_copy(value, ("B", "C", "A")) for value in (k, v))
     else:
-        k = ops.contiguous(k)
+        k = _head_by_head(ops, style, mode, k)
     width = q.itemsize
     if style.eager_fp32_scores:
         q, k = ops.cast(q, FP32), ops.cast(k, FP32)
@@ -162,7 +167,8 @@ def eager_attention(
     else:
         tape.hold(logits)
     weights = ops.dropout(weights, float(mode.attention_dropout))
-    v = v if mode.grouped_queries and scores.keys != "X" else ops.contiguous(v)
+    if not mode.grouped_queries or scores.keys == "X":
+        v = _head_by_head(ops, style, mode, v)
     mixed = ops.matmul(weights, v, ("B", "S", scores.mixed))
     out = ops.copy(mixed, ("B", "S", scores.mixed))
     if mode.grouped_queries:
@@ -172,6 +178,13 @@ def eager_attention(
     if style.alibi_widens:
         tape.hold(logits)
     return out, weights
+
+
+def _head_by_head(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
+    """Keys or values as a batched product reads them: a copy, unless a cache has made it."""
+    if keeps_cache(style, mode):
+        return ops.autocast_input(x)
+    return ops.contiguous(x)
 
 
 def _masked_scores(ops: Ops, style: Style, mode: Mode, logits: Value, scores: Scores) -> Value:

@@ -174,6 +174,18 @@ class ModelStates:
         made = self._at_rest(self.widths.stored, self.widths.trained, stage)
         return self._over_stage([w + b for w, b in zip(made, self._buffers, strict=True)])
 
+    def unread(self, itemsize: int, stage: int = 0) -> Column:
+        """Bytes at a width of the weights that no operator reads."""
+        made = []
+        for number, (segment, table) in enumerate(zip(self.segments, self._tensors, strict=True)):
+            total: Column = self._nothing
+            for group in segment.program.parameter_groups:
+                if group.unread:
+                    part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
+                    total = total + round_up(part * itemsize).sum(axis=0)
+            made.append(total)
+        return self._over_stage(made)
+
     def unsharded(self) -> Column:
         """Bytes of quantised weights that are no parameters: whole on every GPU, whatever moves."""
         made = []
@@ -186,12 +198,19 @@ class ModelStates:
             made.append(total)
         return self._over_stage(made)
 
-    def _at_rest(self, frozen: int, trained: int, stage: int) -> list[Column]:
-        """Bytes of every tensor of one instance of each segment, tied ones the embedding's."""
+    def _at_rest(
+        self, frozen: int, trained: int, stage: int, *, unread: bool = True
+    ) -> list[Column]:
+        """Bytes of every tensor of one instance of each segment, tied ones the embedding's.
+
+        Without those that are `unread` only what an operator reads.
+        """
         ways, made = self.layouts.ways(stage), []
         for number, (segment, table) in enumerate(zip(self.segments, self._tensors, strict=True)):
             total: Column = self._nothing
             for group in segment.program.parameter_groups:
+                if group.unread and not unread:
+                    continue
                 part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
                 if group.stored is not None:
                     size = group.stored.parameter_bytes(part)
@@ -206,7 +225,7 @@ class ModelStates:
     def gathered_whole(self) -> list[Column]:
         """Bytes of one instance of each segment as it is gathered to be computed with."""
         types = self.widths.types
-        return self._at_rest(types.weight, types.trained or types.weight, 0)
+        return self._at_rest(types.weight, types.trained or types.weight, 0, unread=False)
 
     def gathered_total(self) -> Column:
         """Bytes of the rank's part of the model as it is computed with."""

@@ -44,10 +44,11 @@ EMPTY_PASS = Pass(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterGroup:
-    """The parameters of one kind, by their rows: trained or not, and in which format."""
+    """The parameters of one kind, by their rows: trained or not, in which format, read or not."""
 
     trained: bool
     stored: WeightFormat | None
+    unread: bool
     rows: NDArray[np.int64]
 
 
@@ -153,7 +154,7 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
     kinds: dict[tuple[Shape, int], int] = {}
     kind_of = [kinds.setdefault((s.shape, s.itemsize), len(kinds)) for s in storages]
     parameters = tuple(
-        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored) for p in tape.parameters
+        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored, p.unread) for p in tape.parameters
     )
     again = _recomputed(tape, policy) if checkpointed else [EMPTY_PASS, EMPTY_PASS]
     return Program(
@@ -208,9 +209,10 @@ def _cached_alone(tape: Tape, policy: str) -> list[int]:
 
 
 def _groups(parameters: Sequence[Parameter]) -> tuple[ParameterGroup, ...]:
-    kinds: dict[tuple[bool, WeightFormat | None], list[int]] = {}
+    kinds: dict[tuple[bool, WeightFormat | None, bool], list[int]] = {}
     for row, parameter in enumerate(parameters):
-        kinds.setdefault((parameter.trained, parameter.stored), []).append(row)
+        key = parameter.trained, parameter.stored, parameter.unread
+        kinds.setdefault(key, []).append(row)
     return tuple(ParameterGroup(*kind, np.array(rows)) for kind, rows in kinds.items())
 
 

@@ -35,6 +35,23 @@ def check_size(architecture: Architecture, run: Training | Inference) -> None:
     )
 
 
+def check_modalities(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload for what a model of which text alone is lowered does not have."""
+    if not architecture.tower:
+        return
+    problems = []
+    if run.image_size:
+        text = "is estimated for text alone, its vision tower at rest; leave image_size out"
+        problems.append(
+            Violation("workload.training.image_size", f"{architecture.model_type} {text}")
+        )
+    if run.layout is not None and run.layout.sharding == "megatron":
+        text = "Megatron-LM trains a language model alone: give the text_config"
+        problems.append(Violation("workload.training.parallelism.explicit.implementation", text))
+    if problems:
+        raise UnsupportedWorkload(*problems)
+
+
 def check_attention(architecture: Architecture, run: Training | Inference) -> None:
     """Raises UnsupportedWorkload for a kernel that the model's code does not run with."""
     megatron = run.layout is not None and run.layout.sharding == "megatron"

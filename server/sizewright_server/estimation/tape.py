@@ -75,19 +75,22 @@ class Value:
     #: Which of a shared parameter's uses this is, in the order of the backward pass; autograd adds
     #: up the gradients of all and only then hands the sum on.
     use: Literal["only", "first", "more", "last"] = "only"
+    #: For a frozen parameter: no operator reads it, so that it is never gathered.
+    unread: bool = False
 
 
 class Parameter(NamedTuple):
     """A parameter tensor: its shape, bytes per element as the tape reads it, and whether it trains.
 
     `stored` is the format of a frozen weight that is kept in fewer bits; None where it is kept as
-    it is read.
+    it is read. `unread`: no operator reads it.
     """
 
     shape: Shape
     itemsize: int
     trained: bool
     stored: WeightFormat | None
+    unread: bool = False
 
 
 @dataclass(slots=True)

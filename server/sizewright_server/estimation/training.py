@@ -144,7 +144,24 @@ class TrainingGroup(ResidentGroup):
         less = buffers.less + value - low + self.resident.narrow_weights // 2
         less = less + best - self._imbalanced(rows.low) + copies
         more = buffers.more + high - value + busiest - best + 2 * copies
-        return less, more
+        return less, more + self._of_unread_weights()
+
+    def _of_unread_weights(self) -> Column:
+        """What a library makes for weights that do not run, where nobody froze them.
+
+        DeepSpeed's optimizers flatten all that asks for a gradient, DDP has it in its buckets;
+        elsewhere a weight without a gradient has no states.
+        """
+        states, widths = self.states, self.widths
+        if not self.architecture.tower or self.training.adapter is not None:
+            return self.nothing
+        if self.sharding == "deepspeed":
+            kind = optimizers()[self.training.optimizer.name]
+            made = states.unread(widths.gradient, 2) + states.unread(widths.master, 1)
+            return made + (kind.whole_states or 2) * states.unread(widths.state, 1)
+        if self.sharding == "ddp":
+            return states.unread(widths.gradient) * (self.parallel.replicas > 1)
+        return self.nothing
 
     def _attention_copies(self) -> Column:
         """One copy of the queries in every block that waits for its backward pass.

@@ -2,7 +2,8 @@
 
 - A message with one field takes that field's value directly: `parameters: 8B`.
 - `optimizer: adamw` is `optimizer: {name: adamw}`, `adapter: lora` is `adapter: {method: lora}`,
-  `base_weights: nf4` is `{format: nf4}` and `preference: dpo` is `{method: dpo}`.
+  `base_weights: nf4` is `{format: nf4}`, `preference: dpo` is `{method: dpo}` and a machine's
+  `host_memory: 64GiB` is `{nominal: 64GiB}`.
 - `parallelism: auto`, or `parallelism: {dp: 8, zero: 3}` for `{explicit: {dp: 8, zero: 3}}`.
 - `hf_config: ./config.json` reads that file, or `config.json` in that folder; a mapping with no
   `json` in it is taken as the configuration itself. The same for `keras`.
@@ -32,6 +33,7 @@ _SCALAR_FIELDS = {
     "sizewright.v1.Adapter": "method",
     "sizewright.v1.BaseWeights": "format",
     "sizewright.v1.Preference": "method",
+    "sizewright.v1.HostMemory": "nominal",
 }
 _PARALLELISM = "sizewright.v1.Parallelism"
 _MACHINE = "sizewright.v1.Machine"

@@ -41,6 +41,15 @@ def test_a_machine_is_described_with_units_and_dollars(tmp_path: Path) -> None:
     assert owned.hosting_per_month_nanos_usd == 50_500_000_000
 
 
+def test_host_memory_alone_is_what_the_machine_is_sold_with(tmp_path: Path) -> None:
+    text = "name: lab\nvcpus: 8\nhost_memory: 64GiB\n"
+
+    (machine,) = load_machines(written(tmp_path / "lab.yaml", text))
+
+    assert machine.host_memory.nominal_bytes == 64 * 2**30
+    assert machine.host_memory.usable_bytes == 0
+
+
 def test_models_alone_are_machines_of_their_own_names(tmp_path: Path) -> None:
     machines = load_machines(
         written(tmp_path / "m.yaml", "machines: [dgx-h100, {model: dgx-spark, name: desk}]\n")

@@ -82,10 +82,13 @@ class PreparedWorkload:
                 f"{self.model.model_type}, {sizes.layers} layers, hidden {sizes.hidden}, "
                 f"{recurrent.inner} channels of {recurrent.state} states, vocabulary {sizes.vocab}"
             )
+        # A vision model's table has a row, its class token.
+        reads = [f"{sizes.patches} positions"] if sizes.patches else []
+        reads += [f"vocabulary {sizes.vocab}"] if sizes.vocab > 1 else []
         return (
             f"{self.model.model_type}, {sizes.layers} layers, hidden {sizes.hidden}, "
             f"{sizes.heads} heads ({sizes.kv_heads} key/value), feed-forward {sizes.ffn}, "
-            f"vocabulary {sizes.vocab}"
+            f"{', '.join(reads)}"
         )
 
     def layouts_for(self, gpus: int, gpus_per_node: int) -> tuple[Layout, ...]:

@@ -121,6 +121,8 @@ def _family(config: dict[str, Any], field: str) -> dict[str, Any]:
     known = families()
     if model_type in known:
         return known[str(model_type)]
+    if model_type is None:
+        raise UnsupportedWorkload(Violation(field, _without_type(config)))
     near = difflib.get_close_matches(str(model_type), known, n=3)
     hint = f"; near: {', '.join(near)}" if near else ""
     raise UnsupportedWorkload(
@@ -130,6 +132,18 @@ def _family(config: dict[str, Any], field: str) -> dict[str, Any]:
             f"known: {', '.join(sorted((*known, *wrappers())))}",
         )
     )
+
+
+def _without_type(config: dict[str, Any]) -> str:
+    """What is wrong with a configuration that does not say which architecture it is of."""
+    parts = config.get("components")
+    if isinstance(parts, dict) and parts:
+        named = ", ".join(sorted(map(str, parts)))
+        return (
+            f"is a pipeline of several models ({named}), which is not built yet; one of them can "
+            "be given by its own hf_config"
+        )
+    return f"states no model_type, which says the architecture; {_instead(config)}"
 
 
 def _instead(config: dict[str, Any]) -> str:

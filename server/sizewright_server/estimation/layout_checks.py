@@ -21,6 +21,10 @@ STAGES_OF = {
 }
 FSDP = ("fsdp1", "fsdp2")
 MEGATRON_PRECISIONS = ("bf16", "fp16", "bf16-mixed", "fp16-mixed", "fp8", "mxfp8")
+#: Formats whose layers hold packed rows. transformers 5.23 splits quantised layers over
+#: tensor-parallel ranks where these have a path of their own (`_hf_quantized_needs_local_tp`:
+#: torchao's and fine-grained fp8's), which bitsandbytes', GPTQ's and AWQ's have not.
+PACKED_FORMATS = frozenset({"nf4", "fp4", "int8", "gptq-int4", "gptq-int8", "awq-int4"})
 #: Segments that `megatron.py` describes.
 MEGATRON_SEGMENTS = {
     "embedding",
@@ -58,7 +62,7 @@ def check_layout(
 ) -> None:
     """Raises UnsupportedWorkload with every way in which an explicit layout contradicts the model,
     the run, its library or itself."""
-    wrong = [*_tensor(architecture, layout), *_stages(layout)]
+    wrong = [*_tensor(architecture, layout), *_packed(layout, run), *_stages(layout)]
     if isinstance(run, Inference):
         wrong += _inference(layout)
     else:
@@ -96,6 +100,23 @@ def _tensor(architecture: Architecture, layout: Layout) -> Iterator[Finding]:
         yield (
             "sequence_parallel",
             "DeepSpeed splits sequences by cp with ulysses",
+        )
+
+
+def packed_base(run: Training | Inference) -> bool:
+    """Whether the frozen weights are packed, so that no rank can hold a part of a layer's rows."""
+    base = run.base_weights if isinstance(run, Training) else None
+    return base is not None and base.format in PACKED_FORMATS
+
+
+def _packed(layout: Layout, run: Training | Inference) -> Iterator[Finding]:
+    if layout.tp > 1 and packed_base(run):
+        assert isinstance(run, Training)
+        assert run.base_weights is not None
+        yield (
+            "tp",
+            f"transformers splits no layer of {run.base_weights.format} weights over "
+            "tensor-parallel ranks; zero 3 by fsdp1 or fsdp2 shards them",
         )
 
 

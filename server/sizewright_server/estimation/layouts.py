@@ -7,7 +7,11 @@ from functools import lru_cache
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Layout, OffloadTarget
-from sizewright_server.estimation.layout_checks import legal_tensor_parallel, pipeline_layers
+from sizewright_server.estimation.layout_checks import (
+    legal_tensor_parallel,
+    packed_base,
+    pipeline_layers,
+)
 from sizewright_server.estimation.workload import Inference, Training
 
 #: Context parallelism is tried from this many tokens per sample on: below, other dimensions split
@@ -37,7 +41,7 @@ class LegalSizes:
 def legal_sizes(architecture: Architecture, run: Training | Inference) -> LegalSizes:
     """The sizes worth trying: pipelines with at least a micro-batch per stage, rings over long
     samples, and all of a model's experts."""
-    tp = legal_tensor_parallel(architecture)
+    tp = (1,) if packed_base(run) else legal_tensor_parallel(architecture)
     if isinstance(run, Inference):
         return LegalSizes(tp, trains=False)
     layers, micro = pipeline_layers(architecture), run.gradient_accumulation_steps

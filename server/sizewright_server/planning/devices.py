@@ -38,7 +38,10 @@ def unsupported_reason(device: Device) -> str:
         return f"{device.name} has compute capability below {least}"
     if device.vendor == "amd" and device.compute_capability in rule["amd_architectures"]:
         return ""
-    return f"pytorch does not run on {device.name} without another backend"
+    backend = _table()["backends"].get(device.vendor)
+    if backend is None:
+        return f"PyTorch's own builds do not run on {device.name}"
+    return f"PyTorch runs on {device.name} by {backend} alone, whose memory is not modelled"
 
 
 def arm64_words(device: Device) -> str:

@@ -37,7 +37,8 @@ class OfferIndex:
         self._values: dict[int, Offer] = {}
         self._masks: dict[Hashable, Ints] = {}
         types = catalog.types
-        reason = self._type_reasons()
+        #: Per type, why the workload does not run on it: "constraint|detail"; empty where it does.
+        self.type_reasons = reason = self._type_reasons()
         runs = np.array([text == "" for text in reason])
         offers = catalog.offers
         for_sale = (offers.availability == 0) & (types.availability[offers.type] == 0)
@@ -141,11 +142,12 @@ class OfferIndex:
                 made.append("no-accelerator|")
                 continue
             known = catalog.devices[device]
-            if known is None or reason:
-                made.append(f"unsizable|{catalog.reasons[reason]}")
-                continue
-            against = unsupported_reason(known)
-            made.append(f"device-unsupported|{against}" if against else "")
+            against = "" if known is None else unsupported_reason(known)
+            if against:
+                made.append(f"device-unsupported|{against}")
+            else:
+                sized = known is not None and not reason
+                made.append("" if sized else f"unsizable|{catalog.reasons[reason]}")
         return made
 
 

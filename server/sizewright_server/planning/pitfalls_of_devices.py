@@ -26,6 +26,8 @@ LITTLE = 0.25
 LARGE_COPY = 0.25
 #: Layers whose weights are gathered over PCIe or a network for less than this hide behind the work.
 LONG_SECONDS = 0.5
+#: Tokens of the largest batches of Llama 3 405B (Grattafiori et al. 2024, section 3.4.1).
+LARGEST_BATCH_TOKENS = 16 * 2**20
 #: Weights are gathered for the forward and the backward pass, gradients reduced (Rajbhandari 2020).
 VOLUMES = 3
 
@@ -125,6 +127,27 @@ def _replicated(it: Situation) -> Iterator[Notice]:
     yield Notice("states-on-every-gpu", words)
 
 
+def _global_batch(it: Situation) -> Iterator[Notice]:
+    """Every data-parallel rank adds to the batch of an optimizer step, wanted or not."""
+    run, model, ranks = it.training, it.model, it.layout.dp
+    if run is None or model is None or ranks == 1 or not run.seq_len:
+        return
+    each = run.micro_batch * model.work.tokens * ranks
+    steps = run.gradient_accumulation_steps
+    if each * steps <= LARGEST_BATCH_TOKENS:
+        return
+    fewer = LARGEST_BATCH_TOKENS // each
+    words = (
+        f"An optimizer step takes {run.micro_batch * steps * ranks:,} samples, "
+        f"{each * steps / 1e6:,.0f} M tokens: what the request gives a rank, on {ranks:,} "
+        "data-parallel ranks. Batches of Llama 3 405B had 16 M at most; larger ones learn less "
+        "from each token."
+    )
+    if 1 <= fewer < steps:
+        words += f" 'gradient_accumulation_steps: {fewer}' keeps to that."
+    yield Notice("large-global-batch", words)
+
+
 def _tensor_parallel_over_pcie(it: Situation) -> Iterator[Notice]:
     device = it.target.device
     if it.layout.tp > 1 and device is not None and not device.link_gb_per_second:
@@ -187,6 +210,7 @@ DEVICES: tuple[Callable[[Situation], Iterator[Notice]], ...] = (
     _free_memory,
     _decoding,
     _replicated,
+    _global_batch,
     _tensor_parallel_over_pcie,
     _tensor_parallel_across_nodes,
     _gathered,

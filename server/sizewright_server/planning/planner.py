@@ -20,6 +20,7 @@ from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.kinds import KindColumns, NodeKind
 from sizewright_server.planning.losses import cheapest_tight, nearest_miss, rejections
+from sizewright_server.planning.named import named_notices
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.own_machines import own_machines
 from sizewright_server.planning.pareto import Front, front
@@ -91,9 +92,12 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
         nearest_miss=nearest_miss(planning.search, planning.competitors),
         considered_offer_count=index.catalog.offer_count + len(question.machines),
         fitting_offer_count=planning.fitting,
-        notices=notices_of(
-            plans,
-            planning.cheapest_tight() if question.objective == "cost-per-hour" else None,
+        notices=(
+            *notices_of(
+                plans,
+                planning.cheapest_tight() if question.objective == "cost-per-hour" else None,
+            ),
+            *named_notices(index, question.constraints),
         ),
         pareto=shown.plans,
         pareto_count=shown.count,

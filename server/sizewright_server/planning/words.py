@@ -34,6 +34,8 @@ KIND_WORDS = {
 }
 #: Plans kept of one search.
 MOST_PLANS = 256
+#: A pool that is not even half full is not what decides.
+HALF_FULL = 0.5
 #: Prices older than this get a warning.
 OLD_PRICE_DAYS = 180
 
@@ -90,19 +92,25 @@ def reasons_of(target: InstanceType | Machine, choice: Choice) -> tuple[str, ...
     gpu, host = choice.pools[0], choice.pools[-1]
     nodes = "the node" if choice.nodes == 1 else f"each of {choice.nodes} nodes"
     binding = max(choice.pools, key=lambda pool: pool.peak.high_bytes / max(pool.usable_bytes, 1))
-    words = "GPU memory" if binding.pool == "gpu" else "Host memory"
-    share = 100 * binding.peak.high_bytes / max(binding.usable_bytes, 1)
+    on_host = f"Host: {_peak(host)} on {nodes}."
     if gpu.pool == "host":
-        return (
-            f"Host: {_peak(host)} on {nodes}.",
-            f"{words} binds, at {share:.0f} % by the high estimate.",
-        )
+        return on_host, _binding_words(binding)
     return (
         f"GPU: {_peak(gpu)} on {name}.",
-        f"Host: {_peak(host)} on {nodes}.",
-        f"{words} binds, at {share:.0f} % by the high estimate.",
+        on_host,
+        _binding_words(binding),
         *network_reasons(target, choice.nodes),
     )
+
+
+def _binding_words(pool: PoolFit) -> str:
+    """Whether the fuller pool decides how small the machine may be."""
+    words = "GPU memory" if pool.pool == "gpu" else "Host memory"
+    share = pool.peak.high_bytes / max(pool.usable_bytes, 1)
+    if share < HALF_FULL:
+        full = f"{100 * share:.0f} % by the high estimate"
+        return f"{words} is the fuller pool and does not bind: {full}."
+    return f"{words} binds, at {100 * share:.0f} % by the high estimate."
 
 
 def miss_of(offer: Offer, choice: Choice, missing_bytes: int) -> Miss:
@@ -158,8 +166,8 @@ def price_notices(
     made = []
     age = (today - offer.price.day).days
     if offer.price.kind != "list":
-        words = KIND_WORDS[offer.price.kind]
-        made.append(Notice("price-not-list", f"The price is {words}: {offer.price.source}."))
+        words, source = KIND_WORDS[offer.price.kind], offer.price.source.removeprefix("composed: ")
+        made.append(Notice("price-not-list", f"The price is {words}: {source}."))
     if max_age_days is not None and age > max_age_days:
         words = f"The price is {age} days old, older than the {max_age_days:g} days asked for."
         made.append(Notice("price-stale", words))

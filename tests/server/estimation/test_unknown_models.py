@@ -46,6 +46,16 @@ def test_a_wrapper_of_a_known_language_model_says_what_part_can_be_given() -> No
     assert "its text_config alone" in refusal({"model_type": "new-vl", "text_config": LLAMA})
 
 
+def test_a_pipeline_of_several_models_is_refused_by_the_names_of_its_parts() -> None:
+    words = refusal(find_preset("stabilityai/stable-diffusion-xl-base-1.0").config)
+
+    assert "pipeline of several models (text_encoder, text_encoder_2, unet, vae)" in words
+
+
+def test_a_configuration_without_a_model_type_is_told_so() -> None:
+    assert "states no model_type" in refusal({"hidden_size": 64})
+
+
 def test_a_generic_block_is_taken_when_asked_with_a_notice_and_a_wide_interval() -> None:
     made, known = estimate(workload(UNKNOWN, generic=True)), estimate(workload(LLAMA))
 

@@ -136,6 +136,20 @@ def codes(it: Situation) -> list[str]:
     return [notice.code for notice in pitfalls(it)]
 
 
+def test_a_batch_larger_than_any_that_is_known_to_serve_is_told_with_what_keeps_it_smaller() -> (
+    None
+):
+    layout = Layout(dp=128, zero=3, sharding="fsdp2")
+    # 4 samples of 1,024 tokens on 128 ranks are half a million tokens a pass.
+    small = situation(layout=layout, gradient_accumulation_steps=32)
+    large = situation(layout=layout, gradient_accumulation_steps=64)
+
+    assert "large-global-batch" not in codes(small)
+    (words,) = [n.message for n in pitfalls(large) if n.code == "large-global-batch"]
+    assert "takes 32,768 samples, 34 M tokens" in words
+    assert "'gradient_accumulation_steps: 32' keeps to that" in words
+
+
 def test_a_plan_without_pitfalls_is_told_none() -> None:
     assert codes(situation()) == []
 

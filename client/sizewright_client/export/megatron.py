@@ -22,6 +22,12 @@ RECOMPUTED: dict[str, list[str]] = {
     ],
     "selective": ["--recompute-granularity=selective"],
 }
+#: Numbers of Megatron-LM's own, by their fields.
+NUMBERS = {
+    "vocab_multiple": "make-vocab-size-divisible-by",
+    "decoder_first_pipeline_num_layers": "decoder-first-pipeline-num-layers",
+    "decoder_last_pipeline_num_layers": "decoder-last-pipeline-num-layers",
+}
 CONTEXT = {"": "p2p", "ring": "p2p", "all-gather": "allgather", "ulysses": "a2a"}
 
 
@@ -102,10 +108,14 @@ def _settings(run: Ledger) -> list[str]:
         words.append("--no-gradient-accumulation-fusion")
     if run.peek(f"{settings}.fused_cross_entropy"):
         words.append("--cross-entropy-loss-fusion")
-    multiple = run.peek(f"{settings}.vocab_multiple")
-    if multiple:
-        words.append(f"--make-vocab-size-divisible-by={multiple}")
-    return words
+    if run.peek(f"{settings}.overlap_moe_expert_parallel_comm"):
+        words.append("--overlap-moe-expert-parallel-comm")
+    for field, word in NUMBERS.items():
+        number = run.peek(f"{settings}.{field}")
+        if number:
+            words.append(f"--{word}={number}")
+    further = run.take("multi_token_prediction_layers")
+    return [*words, *([f"--mtp-num-layers={further}"] if further else [])]
 
 
 def _on(run: Ledger, path: str) -> bool:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sizewright_server.estimation.architecture import Architecture, Sizes
+from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
-from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import read_architecture
 from sizewright_server.estimation.gpu_peaks import gpu_columns
@@ -21,15 +20,15 @@ from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.layout import structure
 from sizewright_server.estimation.layout_checks import check_layout
 from sizewright_server.estimation.layouts import layouts_of_run, legal_sizes
-from sizewright_server.estimation.lowering import Segment, parameter_count, tied_count
 from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.parameter_counts import count_parameters
 from sizewright_server.estimation.pipeline import positions
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.recurrence_checks import check_recurrence
 from sizewright_server.estimation.run_checks import (
-    check_attention,
     check_modalities,
+    check_run,
     check_size,
     check_trains,
 )
@@ -57,12 +56,14 @@ class PreparedWorkload:
         self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
         self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
         first = self._single = self.group([Layout()])
-        self.parameter_count = count_parameters(architecture, first.segments, first.dims_of)
+        run = workload.run
+        #: Layers that predict further tokens.
+        self.further = run.multi_token_prediction_layers if isinstance(run, Training) else 0
+        counted = architecture, first.segments, first.dims_of, self.further
+        self.parameter_count = count_parameters(*counted)
         self.trainable_parameter_count = 0
-        if isinstance(workload.run, Training):
-            self.trainable_parameter_count = count_parameters(
-                architecture, first.segments, first.dims_of, trained=True
-            )
+        if isinstance(run, Training):
+            self.trainable_parameter_count = count_parameters(*counted, trained=True)
 
     @cached_property
     def work(self) -> Work:
@@ -70,7 +71,10 @@ class PreparedWorkload:
         run, group = self.workload.run, self._single
         tokens = run.seq_len if isinstance(run, Training) else run.input_tokens
         causal = self.model.style.causal
-        return work_of(group.segments, group.dims_of, max(tokens, 1), causal=causal)
+        further = self.further
+        return work_of(
+            group.segments, group.dims_of, max(tokens, 1), causal=causal, further=further
+        )
 
     @property
     def architecture(self) -> str:
@@ -251,28 +255,11 @@ def prepare(workload: Workload) -> PreparedWorkload:
         check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
     check_size(architecture, run)
     check_modalities(architecture, run)
-    check_attention(architecture, run)
+    check_run(architecture, run)
     check_recurrence(architecture, run)
     prepared = PreparedWorkload(workload, architecture)
     check_trains(run, prepared.trainable_parameter_count)
     return prepared
-
-
-def count_parameters(
-    architecture: Architecture, segments: Sequence[Segment], dims: Dims, *, trained: bool = False
-) -> int:
-    """Parameters of the whole model, tied tensors once; with `trained` only those that train."""
-    counted: dict[tuple[int, Sizes], int] = {}
-    total = 0
-    for segment in segments:
-        key = (id(segment.program), segment.sizes)
-        if key not in counted:
-            made = parameter_count(segment, dims.of(segment.sizes), trained=trained)
-            counted[key] = int(made[0])
-        total += segment.count * counted[key]
-    if trained and not all(p.trained for p in segments[0].program.parameters[:1]):
-        return total
-    return total - int(tied_count(architecture, dims.of(segments[0].sizes))[0])
 
 
 def communicators(layout: Layout, run: Training | Inference) -> int:

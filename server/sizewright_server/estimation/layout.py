@@ -66,6 +66,11 @@ class MegatronSettings:
     fp8_param_gather: bool = False
     expert_capacity_factor: float | None = None
     pad_to_capacity: bool = False
+    #: Layers of a pipeline's first and last stage; 0 shares out evenly.
+    first_stage_layers: int = 0
+    last_stage_layers: int = 0
+    #: A micro-batch's layers run forward beside another's that run backward.
+    overlaps_experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Layout
-from sizewright_server.estimation.megatron_checks import megatron_settings
+from sizewright_server.estimation.megatron_checks import megatron_settings, megatron_stages
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.recurrence_checks import has_mamba
 from sizewright_server.estimation.workload import Inference, Training
@@ -146,8 +146,8 @@ def _pipeline(architecture: Architecture, layout: Layout, training: Training) ->
     layers, pieces = pipeline_layers(architecture), layout.pp * layout.virtual_stages
     if pieces > layers:
         yield "pp", f"{layout.pp} stages of {layout.virtual_stages} chunks exceed {layers} layers"
-    elif layout.sharding == "megatron" and layers % pieces:
-        yield "pp", f"{layers} layers do not divide by {pieces} chunks, as Megatron-LM requires"
+    elif layout.sharding == "megatron":
+        yield from megatron_stages(layers, layout)
     if layout.sharding == "deepspeed":
         yield from _deepspeed_pipeline(layout)
     if layout.sharding == "fsdp1":
@@ -190,7 +190,7 @@ def _context(architecture: Architecture, layout: Layout, training: Training) -> 
             f"recurrent layers of {architecture.model_type} hand a state from token to token, which"
             " transformers does not pass on to the next rank; use 1",
         )
-    if architecture.chooses_keys and layout.sharding != "megatron":
+    if architecture.chooses_keys:
         yield (
             "cp",
             f"the indexer of {architecture.model_type} chooses among all keys of a sample, which no"
@@ -263,6 +263,13 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     """What Megatron Core's layers are not described with."""
     if layout.sharding != "megatron":
         return
+    if architecture.chooses_keys:
+        yield (
+            "implementation",
+            f"the sparse attention of {architecture.model_type} is not described in Megatron-LM's"
+            " layers, whose kernels for it change from release to release; fsdp2, deepspeed and ddp"
+            " run transformers' own",
+        )
     kinds = {run.lowering for run in architecture.runs}
     unknown = sorted(kinds - MEGATRON_SEGMENTS)
     if unknown:

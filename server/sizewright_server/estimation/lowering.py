@@ -13,7 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from sizewright_server.estimation import megatron_block, megatron_heads, megatron_stacks
+from sizewright_server.estimation import (
+    megatron_block,
+    megatron_further,
+    megatron_heads,
+    megatron_stacks,
+)
 from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import (
     Architecture,
@@ -30,6 +35,7 @@ from sizewright_server.estimation.heads import (
     lower_mel_embedding,
     lower_patch_embedding,
 )
+from sizewright_server.estimation.megatron_further import with_further
 from sizewright_server.estimation.profile import Column, Program, compile_program, elements
 from sizewright_server.estimation.stacks import (
     lower_decoder_embedding,
@@ -49,7 +55,7 @@ LOWERINGS: Mapping[str, Callable[[Style, HeadStyle, Mode], Tape]] = {
     "head": lower_head,
     "megatron-embedding": lambda style, _head, mode: megatron_heads.lower_embedding(style, mode),
     "megatron-block": lambda style, _head, mode: megatron_block.lower_block(style, mode),
-    "megatron-head": megatron_heads.lower_head,
+    "megatron-head": megatron_further.lower_head,
     "megatron-encoder-embedding": lambda style, _head, mode: (
         megatron_stacks.lower_encoder_embedding(style, mode)
     ),
@@ -106,7 +112,7 @@ def _lowered(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segme
     gated = has_gated_prompt(mode.types)
     # The second version trains something of every block.
     without = BLOCKS_WITHOUT if gated and not mode.types.trains("norms") else 1
-    for run in _joined(architecture.runs, tokens):
+    for run in _joined(with_further(architecture.runs, mode), tokens):
         own = replace(_complete(mode, run.sizes, tokens), learns_inputs=True)
         count = run.count
         name = run.lowering if mode.library == "model" else f"{mode.library}-{run.lowering}"

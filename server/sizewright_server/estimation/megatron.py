@@ -90,11 +90,14 @@ class Layers:
             self.tape.record((x,), (copy,))
         return copy
 
-    def column(self, x: Value, width: Dim, *, bias: bool, name: str = "") -> Value:
-        """A column-parallel linear layer: the whole sequence is gathered in both passes."""
+    def column(
+        self, x: Value, width: Dim, *, bias: bool, name: str = "", w: Value | None = None
+    ) -> Value:
+        """A column-parallel linear layer, its weight `w` where it is not the layer's own: the whole
+        sequence is gathered in both passes."""
         inner = x.shape[-1]
         whole: Shape = (*WHOLE[:-1], inner)
-        w = self.ops.weight((width, inner))
+        w = self.ops.weight((width, inner)) if w is None else w
         extra = (self.ops.weight((width,)),) if bias else ()
         gathered = self.mode.sequence_parallel
         full = (self.tape.value(whole, self.width, needs_grad=False),) if gathered else ()

@@ -10,10 +10,16 @@ from sizewright_server.estimation.transformer import STATES
 
 
 def lower_block(style: Style, mode: Mode) -> Tape:
-    """One layer: norm, attention, sum (twice in a decoder of two stacks); norm, MLP, sum."""
+    """One layer on a tape of its own."""
     layers = Layers(style, mode, "block")
-    tape = layers.tape
-    x = tape.input(mode.stream, layers.width, needs_grad=True)
+    x = layers.tape.input(mode.stream, layers.width, needs_grad=True)
+    layers.tape.finish(layer(layers, x))
+    return layers.tape
+
+
+def layer(layers: Layers, x: Value) -> Value:
+    """Norm, attention, sum (twice in a decoder of two stacks); norm, MLP, sum."""
+    tape, style = layers.tape, layers.style
     middle = _summed(layers, _attention(layers, x), x)
     if style.cross_attention:
         shape = ("B", "X", "H")
@@ -22,8 +28,7 @@ def lower_block(style: Style, mode: Mode) -> Tape:
         else:
             memory = tape.borrow(STATES, shape, layers.width, needs_grad=True)
         middle = _summed(layers, _attention(layers, middle, memory), middle)
-    tape.finish(_summed(layers, _feed_forward(layers, middle), middle))
-    return tape
+    return _summed(layers, _feed_forward(layers, middle), middle)
 
 
 def _attention(layers: Layers, x: Value, memory: Value | None = None) -> Value:

@@ -19,6 +19,7 @@ def megatron_settings(
     """Wrong fields under `parallelism.explicit`, each with what is wrong."""
     yield from _recomputation(architecture, layout, training)
     yield from _experts(architecture, layout)
+    yield from _ends(layout)
     given = layout.megatron
     if given.fp8_param_gather and training.precision not in NARROW:
         yield (
@@ -30,6 +31,49 @@ def megatron_settings(
             "megatron.precision_aware_optimizer",
             "is part of the distributed optimizer, which zero 1 stands for",
         )
+
+
+def megatron_stages(layers: int, layout: Layout) -> Iterator[tuple[str, str]]:
+    """Whether a pipeline's stages get whole layers, evenly but for the two ends where stated."""
+    given, pp = layout.megatron, layout.pp
+    stated = [n for n in (given.first_stage_layers, given.last_stage_layers) if n]
+    field = "megatron.decoder_last_pipeline_num_layers"
+    if not given.last_stage_layers:
+        field = "megatron.decoder_first_pipeline_num_layers"
+    left, stages = layers - sum(stated), pp - len(stated)
+    if not stated:
+        pieces = pp * layout.virtual_stages
+        if layers % pieces:
+            yield (
+                "pp",
+                f"{layers} layers do not divide by {pieces} chunks, as Megatron-LM requires; state"
+                " megatron.decoder_first_pipeline_num_layers or decoder_last_pipeline_num_layers",
+            )
+    elif not stages and left:
+        yield field, f"both stages together have {sum(stated)} layers of {layers}"
+    elif stages and (left < stages or left % stages):
+        yield field, f"leaves {left} layers for {stages} other stages, which need as many each"
+
+
+def further_layers(
+    architecture: Architecture, layout: Layout | None, training: Training
+) -> Iterator[tuple[str, str]]:
+    """Wrong fields of `training`, each with what is wrong, where further tokens are predicted."""
+    field = "multi_token_prediction_layers"
+    if not training.multi_token_prediction_layers:
+        return
+    if layout is None or layout.sharding != "megatron":
+        yield (
+            field,
+            "layers that predict further tokens are trained by Megatron-LM: state a layout with"
+            " implementation megatron, or 0. Classes of transformers leave them out",
+        )
+    if len({run.sizes.stack for run in architecture.runs}) > 1 or not architecture.style.causal:
+        yield field, "are of decoders alone"
+    elif architecture.style.positions == "learned":
+        yield field, "Megatron-LM trains them with rotary positions or none, not with learned ones"
+    if training.preference is not None:
+        yield field, "preference tuning has no loss for further tokens; use 0"
 
 
 def _recomputation(
@@ -52,12 +96,23 @@ def _recomputation(
         )
 
 
+def _ends(layout: Layout) -> Iterator[tuple[str, str]]:
+    given = layout.megatron
+    for name, stated in (
+        ("decoder_first_pipeline_num_layers", given.first_stage_layers),
+        ("decoder_last_pipeline_num_layers", given.last_stage_layers),
+    ):
+        if stated and layout.pp == 1:
+            yield f"megatron.{name}", "there is no pipeline; pp is 1"
+
+
 def _experts(architecture: Architecture, layout: Layout) -> Iterator[tuple[str, str]]:
     given, experts = layout.megatron, max(run.sizes.experts for run in architecture.runs)
     if not experts:
         for name, stated in (
             ("expert_tensor_parallel_size", given.expert_tensor_parallel_size),
             ("expert_capacity_factor", given.expert_capacity_factor),
+            ("overlap_moe_expert_parallel_comm", given.overlaps_experts),
         ):
             if stated:
                 yield f"megatron.{name}", "the model has no experts"
@@ -69,5 +124,7 @@ def _experts(architecture: Architecture, layout: Layout) -> Iterator[tuple[str, 
             "megatron.expert_tensor_parallel_size",
             f"{split} does not divide an expert's feed-forward width {width}",
         )
+    if given.overlaps_experts and layout.ep == 1:
+        yield "megatron.overlap_moe_expert_parallel_comm", "experts are not shared out; ep is 1"
     if given.pad_to_capacity and given.expert_capacity_factor is None:
         yield "megatron.pad_expert_input_to_capacity", "needs expert_capacity_factor"

@@ -40,7 +40,7 @@ def lower_head(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     return lower_logits(Layers(style, mode, "head"), head, bias=head.bias)
 
 
-def _loss(layers: Layers, logits: Value) -> Value:
+def loss_of(layers: Layers, logits: Value) -> Value:
     """Softmax, loss and gradient share the fp32 copy of the logits.
 
     Transformer Engine's kernel writes the gradient into the logits themselves, and keeps three fp32
@@ -56,9 +56,10 @@ def _loss(layers: Layers, logits: Value) -> Value:
 
     def backward(run: Backward) -> None:
         if run.take(loss) is not None:
-            run.give(wide, run.like(wide))
+            run.give(wide, run.in_place_of(wide))
 
-    return layers.ops.custom((wide, labels), loss, backward=backward)
+    saves = (wide, labels)
+    return layers.ops.custom(saves, loss, saves=saves, backward=backward)
 
 
 def _loss_in_place(layers: Layers, logits: Value) -> Value:
@@ -86,5 +87,5 @@ def lower_logits(layers: Layers, head: HeadStyle, *, bias: bool) -> Tape:
         out = layers.norm(layers.activate(dense, "E"))
     logits = layers.column(out, "VP", bias=bias)
     with tape.within("loss"):
-        tape.finish(_loss(layers, logits))
+        tape.finish(loss_of(layers, logits))
     return tape

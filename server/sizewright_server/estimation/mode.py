@@ -54,6 +54,8 @@ class Mode:
     moves_inputs: bool = False
     #: Megatron's weight gradients are added to its buffers by the products that make them.
     fuses_gradients: bool = False
+    #: Layers beyond the last that predict further tokens, on the stage of the head.
+    further_layers: int = 0
     #: Megatron's norms are modules of their own, not part of the linear layer that follows.
     separate_norms: bool = False
     #: The batch is one sample: some tensors of recurrent layers are views then, not copies.

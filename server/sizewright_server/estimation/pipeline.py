@@ -38,19 +38,22 @@ def stage_index(position: Position, pp: Column) -> Column:
 
 
 def stage_counts(
-    segments: Sequence[Segment], pp: Column, virtual: Column, stage: Column
+    segments: Sequence[Segment],
+    pp: Column,
+    virtual: Column,
+    stage: Column,
+    ends: tuple[int, int] = (0, 0),
 ) -> list[Column]:
     """Instances of each segment on a stage; layers are spread as evenly as they divide.
 
-    With v chunks, chunk c of stage r is the (c p + r)-th of the p v pieces.
+    With v chunks, chunk c of stage r is the (c p + r)-th of the p v pieces. `ends` are the layers
+    of the first and the last stage where they are stated.
     """
     layers = sum(s.count for s in segments if s.repeats)
-    pieces = pp * virtual
     spans = []
     for chunk in range(int(virtual.max())):
-        piece = chunk * pp + stage
         there = chunk < virtual
-        first, last = piece * layers // pieces, (piece + 1) * layers // pieces
+        first, last = (_cut(layers, pp, virtual, chunk, stage + at, ends) for at in (0, 1))
         spans.append((np.where(there, first, 0), np.where(there, last, 0)))
     counts, start = [], 0
     for segment in segments:
@@ -63,6 +66,21 @@ def stage_counts(
         counts.append(np.sum(parts, axis=0))
         start = end
     return counts
+
+
+def _cut(
+    layers: int, pp: Column, virtual: Column, chunk: int, stage: Column, ends: tuple[int, int]
+) -> Column:
+    """Layers before a stage's part of a chunk."""
+    if not any(ends):
+        return (chunk * pp + stage) * layers // (pp * virtual)
+    first, last = ends
+    between = np.maximum(pp - (first > 0) - (last > 0), 1)
+    each = (layers - first - last) // between
+    before = np.where(stage > 0, (first or each) + (stage - 1) * each, 0)
+    before = np.where(stage == pp, layers, before)
+    cut: Column = -(-(chunk * layers + before) // virtual)
+    return cut
 
 
 def chunks_in_flight(

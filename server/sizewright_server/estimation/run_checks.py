@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.megatron_checks import further_layers
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import Inference, Training
 
@@ -52,19 +55,23 @@ def check_modalities(architecture: Architecture, run: Training | Inference) -> N
         raise UnsupportedWorkload(*problems)
 
 
-def check_attention(architecture: Architecture, run: Training | Inference) -> None:
-    """Raises UnsupportedWorkload for a kernel that the model's code does not run with."""
-    megatron = run.layout is not None and run.layout.sharding == "megatron"
-    if megatron or not (architecture.chooses_keys and run.attention.startswith("flash")):
-        return
+def check_run(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload with every setting that the model's code does not run with."""
     kind = "training" if isinstance(run, Training) else "inference"
-    raise UnsupportedWorkload(
-        Violation(
-            f"workload.{kind}.attention",
+    wrong = list(_attention(architecture, run))
+    if isinstance(run, Training):
+        wrong += further_layers(architecture, run.layout, run)
+    if wrong:
+        raise UnsupportedWorkload(*(Violation(f"workload.{kind}.{n}", text) for n, text in wrong))
+
+
+def _attention(architecture: Architecture, run: Training | Inference) -> Iterator[tuple[str, str]]:
+    if architecture.chooses_keys and run.attention.startswith("flash"):
+        yield (
+            "attention",
             f"transformers runs the sparse attention of {architecture.model_type} through a mask,"
             f" which {run.attention} does not take; use sdpa or eager",
         )
-    )
 
 
 def check_trains(run: Training | Inference, trained: int) -> None:

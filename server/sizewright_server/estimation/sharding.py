@@ -11,14 +11,17 @@ core/distributed/param_and_grad_buffer.py. FSDP is in `fsdp`, DeepSpeed in `deep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from sizewright_server.estimation.layout import Layout
+from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.model_states import ModelStates
 from sizewright_server.estimation.profile import Column
+from sizewright_server.estimation.states import buffer_elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +112,12 @@ class WorkingSet:
     def closing(self) -> Column:
         """Held after the last backward pass, when the root's gradients are reduced."""
         return self.nothing
+
+
+def engine_workspaces(layout: Layout, segments: Sequence[Segment], bound: str) -> int:
+    """Bytes of Transformer Engine's own cuBLAS workspaces, more with experts' grouped products."""
+    if layout.sharding != "megatron" or layout.megatron.transformer_impl == "local":
+        return 0
+    grouped = any(segment.sizes.experts for segment in segments)
+    more = buffer_elements("transformer_engine_grouped_workspaces", bound) if grouped else 0
+    return buffer_elements("transformer_engine_workspaces", bound) + more

@@ -16,6 +16,7 @@ from sizewright_server.estimation.exchanges import imbalance
 from sizewright_server.estimation.ops import FP32
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.profile import Column, elements
+from sizewright_server.estimation.sharding import engine_workspaces
 from sizewright_server.estimation.states import buffer_elements
 from sizewright_server.estimation.timeline import Stage, run_timeline
 from sizewright_server.estimation.training_resident import Resident, ResidentGroup
@@ -138,7 +139,10 @@ class TrainingGroup(ResidentGroup):
     def _lasting_doubt(self) -> tuple[Column, Column]:
         """What every phase may hold less, and more."""
         buffers, rows = self.working.buffers, imbalance(self.layout)
-        low, value, high = (self._workspaces(bound) for bound in ("low", "value", "high"))
+        low, value, high = (
+            engine_workspaces(self.layout, self.segments, bound)
+            for bound in ("low", "value", "high")
+        )
         best, busiest = self._imbalanced(rows.best), self._imbalanced(rows.high)
         copies = self._attention_copies()
         less = buffers.less + value - low + self.resident.narrow_weights // 2

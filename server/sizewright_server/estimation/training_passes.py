@@ -156,8 +156,16 @@ class TrainingPasses(TrainingSetup):
         held = held + self._beyond_peak(index)
         if self.is_checkpointed(segment):
             held = held + self.working.recomputing(index)
+        if self.layout.megatron.overlaps_experts and segment.repeats:
+            held = held + self._passing(index)
         # An offloaded input is back before its block runs, and the next one on its way.
         return held + 2 * self._fetched(segment)
+
+    def _passing(self, index: int) -> Column:
+        """What a segment's forward pass holds for a moment beyond what it saves."""
+        made = self.walks
+        passing: Column = made.peak_bytes[index] - made.delta_bytes[index]
+        return np.where(self.counts[index] > 0, passing, 0)
 
     def _beyond_peak(self, index: int) -> Column:
         """What of `at_end` exceeds the bytes a pass has given back by then."""

@@ -16,7 +16,8 @@ from sizewright_server.estimation.ops import BYTE, INT64
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.pipeline import chunks_in_flight
 from sizewright_server.estimation.profile import Column, elements, round_up
-from sizewright_server.estimation.states import HALF, ITEMSIZES, buffer_elements
+from sizewright_server.estimation.sharding import engine_workspaces
+from sizewright_server.estimation.states import HALF, ITEMSIZES
 from sizewright_server.estimation.training_passes import TrainingPasses
 
 
@@ -70,7 +71,9 @@ class ResidentGroup(TrainingPasses):
                 padded=self.training.padded_batches,
             ),
             waiting=self._waiting(),
-            workspaces=np.full_like(self.dp, self._workspaces("value")),
+            workspaces=np.full_like(
+                self.dp, engine_workspaces(self.layout, self.segments, "value")
+            ),
             imbalance=self._imbalanced(imbalance(self.layout).best),
             moving_average=self._moving_average(),
             reference=self._reference(),
@@ -141,13 +144,6 @@ class ResidentGroup(TrainingPasses):
             total = total + stage.count * stage.sizes[list(segment.program.moved)].sum(axis=0)
         flights = np.maximum(self._chunks // self.parallel.virtual, 1)
         return int((total * flights)[self.shown])
-
-    def _workspaces(self, bound: str) -> int:
-        """Transformer Engine's own cuBLAS workspaces, tensors of the caching allocator."""
-        megatron = self.sharding == "megatron"
-        if not megatron or self.layout.megatron.transformer_impl == "local":
-            return 0
-        return buffer_elements("transformer_engine_workspaces", bound)
 
     def _waiting(self) -> Column:
         """Saved activations of the other micro-batches in flight, and what travels between stages.

@@ -19,6 +19,7 @@ from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.layout import Sharding
 from sizewright_server.estimation.lowering import Segment, lower
+from sizewright_server.estimation.megatron_further import further_dims
 from sizewright_server.estimation.model_states import ModelStates
 from sizewright_server.estimation.modeling import (
     loss_chunk_tokens,
@@ -104,7 +105,9 @@ class TrainingSetup:
         parallel = self.parallel
         if self.positions == ("only",):
             return [np.full_like(parallel.pp, segment.count) for segment in self.segments]
-        return stage_counts(self.segments, parallel.pp, parallel.virtual, self.stage)
+        given = self.layout.megatron
+        ends = given.first_stage_layers, given.last_stage_layers
+        return stage_counts(self.segments, parallel.pp, parallel.virtual, self.stage, ends)
 
     @cached_property
     def states(self) -> ModelStates:
@@ -140,6 +143,7 @@ class TrainingSetup:
             recompute_modules=self._recompute_modules(),
             moves_inputs=self._moves_inputs,
             fuses_gradients=self.fuses_gradients,
+            further_layers=self._further_layers,
             separate_norms=self.layout.megatron.transformer_impl == "local",
             checkpointed=training.checkpointing != "none",
             selective=self._policy,
@@ -150,6 +154,11 @@ class TrainingSetup:
             learns_inputs=training.checkpointing != "none",
             one_sample=training.rows == 1 and self.architecture.recurrent,
         )
+
+    @property
+    def _further_layers(self) -> int:
+        """Megatron-LM's layers that predict further tokens; no other library trains them."""
+        return self.training.multi_token_prediction_layers if self.sharding == "megatron" else 0
 
     def _recompute_modules(self) -> frozenset[str]:
         """Modules of Megatron Core's layers that run again; attention itself unless told."""
@@ -224,7 +233,16 @@ class TrainingSetup:
             padded = -(-vocab // (multiple * tp)) * multiple
             rows = -(-tokens // tp) if self.layout.sequence_parallel else tokens
             routed = -(-tokens * self.parallel.expert_tp // tp)
-            return {"SR": rows, "SX": routed, "VP": padded, "V": padded, "VL": padded}
+            made: dict[str, int | Column] = {
+                "SR": rows,
+                "SX": routed,
+                "VP": padded,
+                "V": padded,
+                "VL": padded,
+            }
+            if self._further_layers:
+                made |= further_dims(padded, self.architecture.sizes.hidden, self.parallel)
+            return made
         if not self.layout.sequence_parallel:
             return {}
         return {"SR": -(-tokens // tp), "V": -(-vocab // tp), "VL": -(-vocab // tp)}

@@ -43,10 +43,13 @@ class Work:
     positions: int
 
 
-def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: bool) -> Work:
+def work_of(
+    segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: bool, further: int = 0
+) -> Work:
     """The work of a sample. An embedding is a look-up; of experts only the chosen ones run.
 
-    A recurrent layer's scan is left out: beside its projections it is one or two operations of a
+    Each of `further` layers that predict more tokens runs like the last, and the head once more. A
+    recurrent layer's scan is left out: beside its projections it is one or two operations of a
     hundred (Gu and Dao 2023, section 3.3.2: some times the states of every channel).
     """
     active, kv, layers, hidden, positions = 0, 0, 0, 0, tokens
@@ -54,7 +57,10 @@ def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: boo
     experts = routed = 0
     seen = 0.5 if causal else 1.0
     counted: dict[tuple[int, Sizes], tuple[int, int]] = {}
-    for segment in segments:
+    counts = [segment.count for segment in segments]
+    for at in (-2, -1) if further else ():
+        counts[at] += further
+    for segment, count in zip(segments, counts, strict=True):
         sizes = segment.sizes
         hidden = max(hidden, sizes.hidden)
         if segment.role != "embedding":
@@ -64,18 +70,18 @@ def work_of(segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: boo
             own, of_experts = counted[key]
             length = tokens if sizes.stack == "decoder" else sizes.patches or tokens
             positions = max(positions, length)
-            active += segment.count * own
-            experts += segment.count * of_experts
-            products += float(PER_PARAMETER * length) * segment.count * own
+            active += count * own
+            experts += count * of_experts
+            products += float(PER_PARAMETER * length) * count * own
             if of_experts:
-                routed += segment.count * sizes.experts_per_token * sizes.hidden
+                routed += count * sizes.experts_per_token * sizes.hidden
         if segment.role == "block":
-            layers += segment.count
+            layers += count
         if segment.role == "block" and segment.attends:
             width = sizes.heads * sizes.head_dim
             reach = min(length, sizes.window) if sizes.window else length
-            scores += segment.count * PER_SCORE * seen * length * reach * width
-            kv += segment.count * 2 * sizes.kv_heads * sizes.head_dim
+            scores += count * PER_SCORE * seen * length * reach * width
+            kv += count * 2 * sizes.kv_heads * sizes.head_dim
     return Work(
         tokens,
         products + scores,

@@ -117,6 +117,8 @@ class Training:
     checkpoint_policy: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     packed: bool = False
     seq_len_is_limit: bool = False
+    #: Layers beyond the last, each with a loss for one token further (Megatron-LM).
+    multi_token_prediction_layers: int = 0
 
     @property
     def rows(self) -> int:

@@ -82,6 +82,9 @@ class MegatronSection(Section):
     fp8_param_gather: bool
     expert_capacity_factor: Annotated[float, Field(gt=0, le=MAX_RANKS, allow_inf_nan=False)] | None
     pad_expert_input_to_capacity: bool
+    decoder_first_pipeline_num_layers: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    decoder_last_pipeline_num_layers: Annotated[int, Field(ge=0, le=MAX_RANKS)]
+    overlap_moe_expert_parallel_comm: bool
 
 
 class LayoutSection(Section):
@@ -155,6 +158,9 @@ def read_layout(
             "fp8_param_gather": given.megatron.fp8_param_gather,
             "expert_capacity_factor": given.megatron.expert_capacity_factor or None,
             "pad_expert_input_to_capacity": given.megatron.pad_expert_input_to_capacity,
+            "decoder_first_pipeline_num_layers": given.megatron.decoder_first_pipeline_num_layers,
+            "decoder_last_pipeline_num_layers": given.megatron.decoder_last_pipeline_num_layers,
+            "overlap_moe_expert_parallel_comm": given.megatron.overlap_moe_expert_parallel_comm,
         }
         | _stated(given.megatron, optional_only=True),
     }
@@ -208,5 +214,8 @@ def _megatron(section: MegatronSection) -> MegatronSettings:
     return MegatronSettings(
         cross_entropy_impl=values.pop("cross_entropy_fusion_impl"),
         pad_to_capacity=values.pop("pad_expert_input_to_capacity"),
+        first_stage_layers=values.pop("decoder_first_pipeline_num_layers"),
+        last_stage_layers=values.pop("decoder_last_pipeline_num_layers"),
+        overlaps_experts=values.pop("overlap_moe_expert_parallel_comm"),
         **values,
     )

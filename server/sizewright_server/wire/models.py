@@ -44,6 +44,7 @@ class TrainingSection(Section):
     loop: Literal["plain", "trainer", "fabric"] | None
     packed: bool
     seq_len_is_limit: bool
+    multi_token_prediction_layers: Annotated[int, Field(ge=0, le=64)]
     variable_lengths: bool | None
     longest_batch_first: bool
 

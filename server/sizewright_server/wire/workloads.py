@@ -169,6 +169,7 @@ class WorkloadReader:
                 "loop": message.training_loop or None,
                 "packed": message.packed,
                 "seq_len_is_limit": message.seq_len_is_limit,
+                "multi_token_prediction_layers": message.multi_token_prediction_layers,
                 "longest_batch_first": message.longest_batch_first,
                 "variable_lengths": (
                     message.variable_lengths if message.HasField("variable_lengths") else None

@@ -703,6 +703,7 @@ class Training(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     SEQ_LEN_IS_LIMIT_FIELD_NUMBER: _builtins.int
     TRAINING_LOOP_FIELD_NUMBER: _builtins.int
+    MULTI_TOKEN_PREDICTION_LAYERS_FIELD_NUMBER: _builtins.int
     precision: _builtins.str
     """"fp32", "tf32" (fp32 tensors, TF32 products), "bf16", "fp16" (all tensors of that type),
     "bf16-mixed" or "fp16-mixed" (autocast over fp32 weights, or 16-bit weights with an fp32 master
@@ -757,6 +758,11 @@ class Training(_message.Message):
     (the loss alone, as transformers' Trainer does; under autocast the logits are converted to
     fp32) or "fabric" (logits converted to fp32 and kept, as Lightning Fabric's recipes do). Empty
     means what recipes of the modelling code do: "plain" for transformers, "fabric" for litgpt.
+    """
+    multi_token_prediction_layers: _builtins.int
+    """Layers that each predict one token further from the last layer's states (multi-token
+    prediction: mtp_num_layers, num_nextn_predict_layers), with the shared embedding and head and a
+    loss of their own. Megatron-LM trains them; 0 means none.
     """
     @_builtins.property
     def optimizer(self) -> Global___Optimizer:
@@ -818,10 +824,11 @@ class Training(_message.Message):
         packed: _builtins.bool = ...,
         seq_len_is_limit: _builtins.bool = ...,
         training_loop: _builtins.str = ...,
+        multi_token_prediction_layers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "adapter", b"adapter", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "kernels", b"kernels", "optimizer", b"optimizer", "parallelism", b"parallelism", "preference", b"preference", "states", b"states", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "longest_batch_first", b"longest_batch_first", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "training_loop", b"training_loop", "variable_lengths", b"variable_lengths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths", "activation_checkpointing", b"activation_checkpointing", "adapter", b"adapter", "attention", b"attention", "base_weights", b"base_weights", "checkpoint_policy", b"checkpoint_policy", "expandable_segments", b"expandable_segments", "gradient_accumulation_steps", b"gradient_accumulation_steps", "gradient_reduce_dtype", b"gradient_reduce_dtype", "image_size", b"image_size", "kernels", b"kernels", "longest_batch_first", b"longest_batch_first", "micro_batch", b"micro_batch", "modeling_code", b"modeling_code", "multi_token_prediction_layers", b"multi_token_prediction_layers", "optimizer", b"optimizer", "packed", b"packed", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "precision", b"precision", "preference", b"preference", "seq_len", b"seq_len", "seq_len_is_limit", b"seq_len_is_limit", "states", b"states", "target_seq_len", b"target_seq_len", "training_loop", b"training_loop", "variable_lengths", b"variable_lengths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__variable_lengths: _TypeAlias = _typing.Literal["variable_lengths"]  # noqa: Y015
     _WhichOneofArgType__variable_lengths: _TypeAlias = _typing.Literal["_variable_lengths", b"_variable_lengths"]  # noqa: Y015
@@ -1490,6 +1497,9 @@ class MegatronSettings(_message.Message):
     FP8_PARAM_GATHER_FIELD_NUMBER: _builtins.int
     EXPERT_CAPACITY_FACTOR_FIELD_NUMBER: _builtins.int
     PAD_EXPERT_INPUT_TO_CAPACITY_FIELD_NUMBER: _builtins.int
+    DECODER_FIRST_PIPELINE_NUM_LAYERS_FIELD_NUMBER: _builtins.int
+    DECODER_LAST_PIPELINE_NUM_LAYERS_FIELD_NUMBER: _builtins.int
+    OVERLAP_MOE_EXPERT_PARALLEL_COMM_FIELD_NUMBER: _builtins.int
     transformer_impl: _builtins.str
     """Layer implementation: "transformer-engine" or "local". Empty means "transformer-engine"."""
     fp32_main_gradients: _builtins.bool
@@ -1522,6 +1532,16 @@ class MegatronSettings(_message.Message):
     """moe_expert_capacity_factor: tokens of an expert beyond it are dropped; 0 means none are."""
     pad_expert_input_to_capacity: _builtins.bool
     """moe_pad_expert_input_to_capacity: every expert gets as many rows as its capacity."""
+    decoder_first_pipeline_num_layers: _builtins.int
+    """decoder_first_pipeline_num_layers: layers of the first pipeline stage, where the stages have not
+    the same; 0 shares out evenly what others leave.
+    """
+    decoder_last_pipeline_num_layers: _builtins.int
+    """decoder_last_pipeline_num_layers: layers of the last pipeline stage; 0 as above."""
+    overlap_moe_expert_parallel_comm: _builtins.bool
+    """overlap_moe_expert_parallel_comm: layers of one micro-batch run forward while those of another
+    run backward, so that what both need for a moment is there at once.
+    """
     @_builtins.property
     def recompute_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """recompute_modules, where activation_checkpointing is "selective": "core_attn", "moe_act",
@@ -1543,10 +1563,13 @@ class MegatronSettings(_message.Message):
         fp8_param_gather: _builtins.bool = ...,
         expert_capacity_factor: _builtins.float = ...,
         pad_expert_input_to_capacity: _builtins.bool = ...,
+        decoder_first_pipeline_num_layers: _builtins.int = ...,
+        decoder_last_pipeline_num_layers: _builtins.int = ...,
+        overlap_moe_expert_parallel_comm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "fp32_main_gradients", b"fp32_main_gradients", "gradient_accumulation_fusion", b"gradient_accumulation_fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "cross_entropy_fusion_impl", b"cross_entropy_fusion_impl", "expert_capacity_factor", b"expert_capacity_factor", "expert_tensor_parallel_size", b"expert_tensor_parallel_size", "fp32_main_gradients", b"fp32_main_gradients", "fp8_param_gather", b"fp8_param_gather", "fused_cross_entropy", b"fused_cross_entropy", "gradient_accumulation_fusion", b"gradient_accumulation_fusion", "pad_expert_input_to_capacity", b"pad_expert_input_to_capacity", "precision_aware_optimizer", b"precision_aware_optimizer", "recompute_modules", b"recompute_modules", "transformer_impl", b"transformer_impl", "vocab_multiple", b"vocab_multiple"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients", "_gradient_accumulation_fusion", b"_gradient_accumulation_fusion", "cross_entropy_fusion_impl", b"cross_entropy_fusion_impl", "decoder_first_pipeline_num_layers", b"decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers", b"decoder_last_pipeline_num_layers", "expert_capacity_factor", b"expert_capacity_factor", "expert_tensor_parallel_size", b"expert_tensor_parallel_size", "fp32_main_gradients", b"fp32_main_gradients", "fp8_param_gather", b"fp8_param_gather", "fused_cross_entropy", b"fused_cross_entropy", "gradient_accumulation_fusion", b"gradient_accumulation_fusion", "overlap_moe_expert_parallel_comm", b"overlap_moe_expert_parallel_comm", "pad_expert_input_to_capacity", b"pad_expert_input_to_capacity", "precision_aware_optimizer", b"precision_aware_optimizer", "recompute_modules", b"recompute_modules", "transformer_impl", b"transformer_impl", "vocab_multiple", b"vocab_multiple"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fp32_main_gradients: _TypeAlias = _typing.Literal["fp32_main_gradients"]  # noqa: Y015
     _WhichOneofArgType__fp32_main_gradients: _TypeAlias = _typing.Literal["_fp32_main_gradients", b"_fp32_main_gradients"]  # noqa: Y015

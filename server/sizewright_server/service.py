@@ -38,7 +38,7 @@ from sizewright_server.planning.devices import (
 )
 from sizewright_server.planning.index import HostIndex, OfferIndex
 from sizewright_server.planning.limits import limits
-from sizewright_server.planning.machines import Check, check_nodes
+from sizewright_server.planning.machines import Check, check_nodes, replayed
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.pitfalls import pitfalls
 from sizewright_server.planning.plan import (
@@ -216,13 +216,16 @@ class Sizing:
         check = check_nodes(prepared, question.target, [question.node_count], constraints)
         if check.choice is None:
             return Checked(check, None)
-        choice, target = check.choice, question.target
+        target = question.target
+        choice = replayed(check.choice, target, question.headroom)
+        check = replace(check, choice=choice)
         notices = pitfalls(Situation.of(target, choice))
         if worst(tuple(pool.verdict for pool in choice.pools)) == "fits":
             planning = Question(prepared, constraints, 1, self.today())
             index = self._index_of(question.workload)
             notices = (*notices, *cheaper_elsewhere(planning, index, target))
-        made = Checked(check, _estimate_on(prepared, choice.layout, target), notices=notices)
+        estimate = _estimate_on(prepared, choice.layout, target, replay=True)
+        made = Checked(check, estimate, notices=notices)
         return self._advised(question, prepared, made, constraints) if question.advise else made
 
     def _advised(
@@ -230,8 +233,9 @@ class Sizing:
     ) -> Checked:
         """The check with the largest values that fit and, where it does not fit, what would."""
         choice, target, nodes = made.check.choice, question.target, question.node_count
-        found = limits(question.workload, prepare_any, target, nodes, asked)
-        if choice is None or worst(tuple(p.verdict for p in choice.pools)) == "fits":
+        fits = choice is not None and worst(tuple(p.verdict for p in choice.pools)) == "fits"
+        found = limits(question.workload, prepare_any, target, nodes, asked, fits_as_stated=fits)
+        if choice is None or fits:
             return replace(made, limits=found)
         changes = changes_that_fit(prepared, prepare_any, target, nodes, asked, choice.layout)
         return replace(made, limits=found, advice=changes)
@@ -261,7 +265,7 @@ def estimate_of(plan: Plan) -> MemoryEstimate:
 
 
 def _estimate_on(
-    prepared: Prepared, layout: Layout, target: InstanceType | Machine
+    prepared: Prepared, layout: Layout, target: InstanceType | Machine, *, replay: bool = False
 ) -> MemoryEstimate:
     """The estimate on a machine; a fit uses none of its devices."""
     if not uses_gpu(prepared.workload):
@@ -272,7 +276,7 @@ def _estimate_on(
     if isinstance(prepared, PreparedServing):
         seen = served_on(target.device)
         return prepared.estimate(layout, target.device_count, overhead, device=seen)
-    return prepared.estimate(layout, target.device_count, overhead)
+    return prepared.estimate(layout, target.device_count, overhead, replay=replay)
 
 
 def _priced(catalog: Catalog, overrides: Overrides, today: date) -> Catalog:

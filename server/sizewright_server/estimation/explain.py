@@ -19,11 +19,16 @@ from sizewright_server.estimation.memory import (
     PoolEstimate,
     StageReadings,
 )
-from sizewright_server.estimation.part_texts import PART_TEXTS, resident_parts
+from sizewright_server.estimation.part_texts import PART_TEXTS, PartText, resident_parts
 from sizewright_server.estimation.peak_reasons import reason_of, scope_of
 from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.replay import replayed_reserved_bytes
-from sizewright_server.estimation.reserved import around_replay, kind_of, left_by_lengths
+from sizewright_server.estimation.reserved import (
+    around_replay,
+    kind_of,
+    left_by_lengths,
+    needed,
+)
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.timeline import PhasePeak
 from sizewright_server.estimation.training import TrainingGroup
@@ -69,22 +74,25 @@ def _gpu_pool(
     replay: bool,
 ) -> PoolEstimate:
     shown, every = group.shown, range(len(columns.allocated_best))
-    allocated, reserved = _readings(columns, every)
-    if replay and kind_of(group) != "expandable":
+    allocated, held = _readings(columns, every)
+    replay, reserved = replay and kind_of(group) != "expandable", held
+    if replay:
         exact = replayed_reserved_bytes(group, allocated.best_bytes)
-        reserved = around_replay(group, exact, allocated, reserved)
+        held = around_replay(group, exact, allocated, reserved)
+        reserved = needed(held, reserved)
+    text = "allocator-slack" if replay else "allocator-slack-bound"
     runtime = overhead.parts(*prepared.collectives(layout))
     peaks = [int(phase.peak_bytes[shown]) for phase in columns.phases]
     peak_index = peaks.index(max(peaks))
     there = resident_parts(prepared, group)
     phases = tuple(
-        _phase(there, group, columns, i, reserved if i == peak_index else None, runtime)
+        _phase(there, group, columns, i, (reserved, text) if i == peak_index else None, runtime)
         for i, peak in enumerate(peaks)
         if peak
     )
     device = reserved + _total(runtime)
     inside = overhead.workspaces.size if overhead.known else ByteRange(0, 0, 0)
-    seen = _seen(group, reserved, allocated, _room(overhead, runtime))
+    seen = _seen(group, held, allocated, _room(overhead, runtime))
     return PoolEstimate(
         pool="gpu",
         scope=scope_of(layout, group),
@@ -159,10 +167,10 @@ def _phase(
     group: TrainingGroup | InferenceGroup,
     columns: GpuColumns,
     number: int,
-    reserved: ByteRange | None,
+    held: tuple[ByteRange, str] | None,
     runtime: tuple[Part, ...],
 ) -> Phase:
-    """One phase; `reserved` is given for the highest, whose slack makes up the pool's peak."""
+    """One phase; the highest is given what is reserved, and how that is known: its slack."""
     peak, shown = columns.phases[number], group.shown
     less, more = (int(column[shown]) for column in columns.doubts[number])
     best = int(peak.peak_bytes[shown])
@@ -174,14 +182,15 @@ def _phase(
         parts.append(_named("other", rest, f"{rest:,} B"))
     parts.append(_doubt(less, more))
     allocated = ByteRange(best - less, best, best + more)
-    if reserved is not None:
+    if held is not None:
+        reserved, known_by = held
         usual = max(0, reserved.best_bytes - allocated.best_bytes)
         slack = ByteRange(
             min(usual, max(0, reserved.low_bytes - allocated.low_bytes)),
             usual,
             max(0, reserved.high_bytes - allocated.high_bytes),
         )
-        parts.append(_slack(slack))
+        parts.append(_slack(slack, PART_TEXTS[known_by]))
     parts += runtime
     kept = tuple(part for part in parts if part.size != ByteRange(0, 0, 0))
     return Phase(peak.phase, _total(kept), kept)
@@ -238,8 +247,7 @@ def _doubt(less: int, more: int) -> Part:
     )
 
 
-def _slack(slack: ByteRange) -> Part:
-    text = PART_TEXTS["allocator-slack"]
+def _slack(slack: ByteRange, text: PartText) -> Part:
     return Part(
         "allocator-slack",
         slack,

@@ -21,7 +21,9 @@ from sizewright_server.estimation.profile import (
     round_up,
     storage_bytes,
 )
+from sizewright_server.estimation.segments import unfilled
 from sizewright_server.estimation.states import HALF, tensor_bytes
+from sizewright_server.estimation.tensor_tables import tensor_table
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Inference, Layout
@@ -90,6 +92,14 @@ class InferenceGroup:
         if head.shares_table:
             dims = self.dims_of.of(self.segments[0].sizes)
             total = total - round_up(elements(("V", "E"), dims) * width)
+        return total
+
+    def unfilled(self) -> Column:
+        """Bytes at most that the allocator's segments of the weights leave empty."""
+        width, total = self.mode.types.weight, np.zeros_like(self.tp)
+        for segment in self.segments:
+            table = tensor_table(segment, self.dims_of.of(segment.sizes), len(self.tp))
+            total = total + segment.count * unfilled(table.elements * width)
         return total
 
     def cache(self, tokens: int) -> Column:

@@ -22,8 +22,14 @@ from sizewright_server.estimation.optimizers import (
 )
 from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.profile import Column, buffer_bytes, elements, round_up
+from sizewright_server.estimation.segments import Measure, requested, unfilled
 from sizewright_server.estimation.states import Widths
-from sizewright_server.estimation.tensor_tables import EXPERTS, chosen, expert_rows, tensor_table
+from sizewright_server.estimation.tensor_tables import (
+    chosen,
+    distinct_matrices,
+    expert_rows,
+    tensor_table,
+)
 from sizewright_server.estimation.workload import Optimizer
 
 
@@ -186,6 +192,11 @@ class ModelStates:
             made.append(total)
         return self._over_stage(made)
 
+    def unfilled(self) -> Column:
+        """Bytes at most that the allocator's segments of the weights leave empty."""
+        widths = self.widths
+        return self._over_stage(self._at_rest(widths.stored, widths.trained, 3, unfilled))
+
     def unsharded(self) -> Column:
         """Bytes of quantised weights that are no parameters: whole on every GPU, whatever moves."""
         made = []
@@ -199,7 +210,13 @@ class ModelStates:
         return self._over_stage(made)
 
     def _at_rest(
-        self, frozen: int, trained: int, stage: int, *, unread: bool = True
+        self,
+        frozen: int,
+        trained: int,
+        stage: int,
+        measure: Measure = requested,
+        *,
+        unread: bool = True,
     ) -> list[Column]:
         """Bytes of every tensor of one instance of each segment, tied ones the embedding's.
 
@@ -216,10 +233,10 @@ class ModelStates:
                     size = group.stored.parameter_bytes(part)
                 else:
                     size = part * (trained if group.trained else frozen)
-                total = total + round_up(size).sum(axis=0)
+                total = total + measure(size)
             made.append(total)
         width = trained if self._tied_trained.any() else frozen
-        made[-1] = made[-1] - round_up(-(-self._tied // ways) * width)
+        made[-1] = made[-1] - measure(-(-self._tied // ways)[None, :] * width)
         return made
 
     def gathered_whole(self) -> list[Column]:
@@ -266,23 +283,7 @@ class ModelStates:
 
     def distinct_matrices(self, itemsize: int) -> Column:
         """Bytes of one tensor of every shape that the linear layers' trained weights have."""
-        shapes: dict[tuple[object, ...], Column] = {}
-        for segment, count, table in zip(self.segments, self.counts, self._tensors, strict=True):
-            if segment.role == "embedding":
-                continue
-            here = np.minimum(count, 1)
-            for row, parameter in enumerate(segment.program.parameters):
-                if table.is_matrix[row] and parameter.trained:
-                    # A grouped layer has a weight for each expert.
-                    one = table.elements[row] // (
-                        table.rows[row] if EXPERTS in parameter.shape else 1
-                    )
-                    key = (segment.sizes, parameter.shape)
-                    shapes[key] = np.maximum(shapes.get(key, 0), here * one)
-        total: Column = self._nothing
-        for one in shapes.values():
-            total = total + one
-        return total * itemsize
+        return itemsize * distinct_matrices(self.segments, self.counts, self._tensors)
 
     def matrices(self, itemsize: int) -> Column:
         """Bytes of one copy of every matrix of the blocks."""

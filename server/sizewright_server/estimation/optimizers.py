@@ -76,10 +76,12 @@ class OptimizerKind:
         return sum(rule.count for rule in self.states)
 
     def rules(self, role: Role, *, matrix: bool) -> tuple[StateRule, ...]:
-        """The states of a tensor by where it stands and whether it is a matrix."""
-        special = {"embedding": self.embeddings, "head": self.heads}.get(role)
-        if not matrix:
-            special = self.vectors
+        """The states of a tensor by where it stands and whether it is a matrix.
+
+        The matrices between two stacks are the second one's tables.
+        """
+        tables = {"embedding": self.embeddings, "between": self.embeddings, "head": self.heads}
+        special = tables.get(role) if matrix else self.vectors
         return self.states if special is None else special
 
 

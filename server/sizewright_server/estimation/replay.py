@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING
 from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.replay_events import Expansion, Handle
 from sizewright_server.estimation.replay_shards import GATHERED, STAGED, ShardedExpansion
+from sizewright_server.estimation.segments import (
+    GRANULE,
+    MEDIUM_REQUEST,
+    MEDIUM_SEGMENT,
+    SMALL_REQUEST,
+    SMALL_SEGMENT,
+)
 from sizewright_server.estimation.training import TrainingGroup
 
 if TYPE_CHECKING:
     from sizewright_server.estimation.inference import InferenceGroup
 
-MIB = 2**20
-SMALL_REQUEST = MIB
-SMALL_SEGMENT = 2 * MIB
-MEDIUM_REQUEST = 10 * MIB
-MEDIUM_SEGMENT = 20 * MIB
-GRANULE = 2 * MIB
+#: Handles of these have CUDA streams of their own, and with them blocks.
+OTHER_STREAMS = (GATHERED, STAGED)
 #: A replay whose own peak is this near to the schedule's has all that the schedule has.
 SAME = 0.01
 
@@ -115,10 +118,10 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
     deep model as many blocks are replayed as `MOST_EVENTS` allows, what a block leaves free being
     taken by the next one: the slack is then added to `allocated_bytes`, the whole model's peak.
     """
-    streams = {stream: CachingAllocator() for stream in (0, GATHERED, STAGED)}
+    streams = {stream: CachingAllocator() for stream in (0, *OTHER_STREAMS)}
     live: dict[Handle, tuple[int, int]] = {}
     allocated = peak = 0
-    expansion, usual = _expansion(group), streams[0]
+    expansion, usual = expansion_of(group), streams[0]
     for handle, size in expansion.requests():
         allocator = streams.get(handle[0], usual)
         held = live.pop(handle, None)
@@ -139,7 +142,8 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
     return allocated_bytes + max(0, reserved - peak + expansion.waiting_bytes())
 
 
-def _expansion(group: TrainingGroup | InferenceGroup) -> Expansion:
+def expansion_of(group: TrainingGroup | InferenceGroup) -> Expansion:
+    """The requests of a run of the group's first layout."""
     if not isinstance(group, TrainingGroup):
         return Expansion(group)
     group, layout = group.alone(), group.layout

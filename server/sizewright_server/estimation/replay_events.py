@@ -23,6 +23,7 @@ from sizewright_server.estimation.profile import (
 from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
+from sizewright_server.estimation.workload import Training
 
 if TYPE_CHECKING:
     from sizewright_server.estimation.inference import InferenceGroup
@@ -62,11 +63,6 @@ class Expansion:
         copies = [((PARAMETERS, 1, i), size) for i, size in enumerate(self._dropped_tables())]
         yield from copies
         yield from ((handle, RELEASE) for handle, _ in copies)
-        tied = self._tied_bytes()
-        if tied:
-            # The head is made with a table of its own, which tying then drops.
-            weights.pop()
-            yield (PARAMETERS, 0, len(weights)), RELEASE
         self.running = True
         yield from self._inputs()
         if not isinstance(self.group, TrainingGroup):
@@ -237,7 +233,7 @@ class Expansion:
         return self._count(number) - 1
 
     def _tensor_bytes(self) -> list[int]:
-        """Every parameter tensor in the order of the model; a tied head's table comes last."""
+        """Every parameter tensor in the order of the model, a tied head's table once."""
         sizes: list[int] = []
         for number, segment in enumerate(self.group.segments):
             dims = self.group.dims_of.of(segment.sizes)
@@ -249,19 +245,24 @@ class Expansion:
         tied = self._tied_bytes()
         if tied:
             del sizes[len(sizes) - 1 - sizes[::-1].index(tied)]
-            sizes.append(tied)
         return sizes
 
     def _dropped_tables(self) -> list[int]:
-        """Two stacks made in place each have a table before both share the model's own."""
+        """Tables that a model made on the GPU has before it ties them to the first one.
+
+        The head's own, and one of each of two stacks. A model that is loaded has them on the host,
+        or never.
+        """
         group = self.group
         run = group.training if isinstance(group, TrainingGroup) else group.inference
-        first = group.segments[0]
+        fabric = isinstance(run, Training) and run.modeling_code == "litgpt"
+        tied, first = self._tied_bytes(), group.segments[0]
+        dropped = [tied] if tied and (run.traced or fabric) else []
         if not run.traced or first.name != "encoder-embedding" or first.sizes.patches:
-            return []
+            return dropped
         # An embedding's first storage is its table.
         table = storage_bytes(first.program, group.dims_of.of(first.sizes))[0]
-        return 2 * [int(table[0])]
+        return [*dropped, *2 * [int(table[0])]]
 
     def _tied_bytes(self) -> int:
         head = self.group.architecture.head

@@ -53,10 +53,30 @@ def reserved_shares() -> dict[str, tuple[float, float, float]]:
 def reserved(
     group: TrainingGroup | InferenceGroup, best: Column, upper: Column, moving: Column
 ) -> Reserved:
-    """Bytes the allocator holds; `moving` are those that come and go in a step."""
-    share = reserved_shares()[kind_of(group)]
+    """Bytes the allocator holds; `moving` are those that come and go in a step.
+
+    A device of the highest is enough: an allocator that has no more gives back whole segments that
+    are free, and what a replay then still needs is below (held by a test over random runs).
+    """
+    kind = kind_of(group)
+    share = reserved_shares()[kind]
     high = upper + (moving * share[2]).astype(np.int64) + _wrapped(group)
+    if kind != "expandable":
+        high = high + _unfilled(group)
     return Reserved(best + (moving * share[1]).astype(np.int64), high)
+
+
+def _unfilled(group: TrainingGroup | InferenceGroup) -> Column:
+    """Bytes at most of segments that weights, and states that are made like them, do not fill."""
+    share, least = (reserved_shares()[name][2] for name in ("segments", "segments-bytes"))
+    if not isinstance(group, TrainingGroup):
+        held, empty = group.resident, group.unfilled()
+    else:
+        held, weights = group.resident.total, group.resident.weights
+        copies = np.where(weights > 0, held // np.maximum(weights, 1), 0)
+        empty = group.states.unfilled() * (1 + copies)
+    found: Column = empty + (held * share).astype(np.int64) + int(least)
+    return found
 
 
 def _wrapped(group: TrainingGroup | InferenceGroup) -> Column | int:
@@ -81,8 +101,9 @@ def around_replay(
         if isinstance(group, TrainingGroup):
             ahead = int(group.working.ahead_of_time()[group.shown])
         low, _, high = reserved_shares()["replayed-recipes"]
-        likely = int(exact * (1 + high))
-        most = max(exact + ahead, allocated.high_bytes, min(likely, expected.high_bytes))
+        # Segments are in the replay; the bound without one adds them.
+        bound = expected.high_bytes - int(_unfilled(group)[group.shown])
+        most = max(exact + ahead, allocated.high_bytes, min(int(exact * (1 + high)), bound))
         least = expected.low_bytes
         if not _has_other_lengths(group):
             least = max(least, int(exact * (1 - low)))
@@ -91,6 +112,16 @@ def around_replay(
     least = max(allocated.low_bytes, int(exact * (1 - low)))
     most = max(allocated.high_bytes, int(exact * (1 + high)) + LARGE_SEGMENT_BYTES)
     return ByteRange(min(exact, least), exact, most)
+
+
+def needed(held: ByteRange, expected: ByteRange) -> ByteRange:
+    """What a device must have for a run that is seen to hold more than `expected` at most.
+
+    An allocator that finds no room gives cached segments back and asks again
+    (CUDACachingAllocator.cpp, `release_cached_blocks`).
+    """
+    most = expected.high_bytes
+    return ByteRange(*(min(at, most) for at in (held.low_bytes, held.best_bytes, held.high_bytes)))
 
 
 def _has_other_lengths(group: TrainingGroup | InferenceGroup) -> bool:

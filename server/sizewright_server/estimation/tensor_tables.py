@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,3 +36,24 @@ def chosen(table: TensorTable, mask: NDArray[np.bool_]) -> TensorTable:
     return TensorTable(
         table.elements[mask], table.rows[mask], table.columns[mask], table.is_matrix[mask]
     )
+
+
+def distinct_matrices(
+    segments: Sequence[Segment], counts: Sequence[Column], tables: Sequence[TensorTable]
+) -> Column:
+    """Elements of one tensor of every shape that the linear layers' trained weights have."""
+    shapes: dict[tuple[object, ...], Column] = {}
+    for segment, count, table in zip(segments, counts, tables, strict=True):
+        if segment.role == "embedding":
+            continue
+        here = np.minimum(count, 1)
+        for row, parameter in enumerate(segment.program.parameters):
+            if table.is_matrix[row] and parameter.trained:
+                # A grouped layer has a weight for each expert.
+                one = table.elements[row] // (table.rows[row] if EXPERTS in parameter.shape else 1)
+                key = (segment.sizes, parameter.shape)
+                shapes[key] = np.maximum(shapes.get(key, 0), here * one)
+    total: Column = np.zeros_like(counts[0])
+    for size in shapes.values():
+        total = total + size
+    return total

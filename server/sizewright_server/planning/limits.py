@@ -40,8 +40,14 @@ def limits(
     target: InstanceType | Machine,
     nodes: int,
     constraints: Constraints,
+    *,
+    fits_as_stated: bool = False,
 ) -> tuple[FitLimit, ...]:
-    """The largest value of each number that grows memory, all else as stated."""
+    """The largest value of each number that grows memory, all else as stated.
+
+    By the bound without a replay, which grows with the number as a replay need not. With
+    `fits_as_stated` a replay has shown that the stated ones fit, and none is below.
+    """
 
     def fits(knob: _Knob, value: int) -> bool:
         try:
@@ -51,7 +57,10 @@ def limits(
         choice = check_nodes(prepared, target, [nodes], constraints).choice
         return choice is not None and worst(tuple(p.verdict for p in choice.pools)) == "fits"
 
-    return tuple(_largest(knob, partial(fits, knob)) for knob in _knobs(workload))
+    found = [_largest(knob, partial(fits, knob)) for knob in _knobs(workload)]
+    if not fits_as_stated:
+        return tuple(found)
+    return tuple(replace(limit, largest=max(limit.largest, limit.stated)) for limit in found)
 
 
 def _largest(knob: _Knob, fits: Callable[[int], bool]) -> FitLimit:

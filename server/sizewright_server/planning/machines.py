@@ -8,16 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sizewright_catalog.values import InstanceType, Machine
+from sizewright_server.estimation.estimator import PreparedWorkload
+from sizewright_server.estimation.memory import ByteRange, MemoryEstimate
 from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.devices import (
     lacks,
     loading_of,
     native_features,
+    overhead_of,
     uses_gpu,
 )
 from sizewright_server.planning.kinds import KindColumns, node_kind
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.plan import Choice, Constraints
+from sizewright_server.planning.plan import (
+    Choice,
+    Constraints,
+    PoolFit,
+    verdict_of,
+)
 from sizewright_server.planning.search import Search
 from sizewright_server.planning.variants import Variant
 
@@ -56,3 +64,43 @@ def check_nodes(
         return Check(None, "it runs on the CPUs of one node")
     gpus = " or ".join(str(kind.per_node * n) for n in nodes)
     return Check(None, f"the workload has no layout for {gpus} GPUs on nodes of {kind.per_node}")
+
+
+def replayed(choice: Choice, target: InstanceType | Machine, headroom: float) -> Choice:
+    """The choice with what a replay of PyTorch's allocator says a GPU needs.
+
+    A choice of other engines, of what runs on no GPU and of serving is given back.
+    """
+    prepared = choice.variant.prepared
+    if not isinstance(prepared, PreparedWorkload) or target.device is None:
+        return choice
+    overhead = overhead_of(target.device, loading_of(prepared.workload))
+    estimate = prepared.estimate(choice.layout, target.device_count, overhead, replay=True)
+    return replace(choice, pools=_judged(choice.pools, estimate, target, headroom))
+
+
+def _judged(
+    pools: tuple[PoolFit, ...],
+    estimate: MemoryEstimate,
+    target: InstanceType | Machine,
+    headroom: float,
+) -> tuple[PoolFit, ...]:
+    """The pools with the GPU's peak of an estimate; memory that both share takes the difference."""
+    peak, before = estimate.pool("gpu").peak, {pool.pool: pool.peak for pool in pools}["gpu"]
+    shared = isinstance(target, Machine) and target.unified_memory
+    made = []
+    for pool in pools:
+        held = peak if pool.pool == "gpu" else pool.peak
+        if pool.pool == "host" and shared:
+            held = _moved(held, before, peak, target.device_count)
+        made.append(replace(pool, peak=held, verdict=verdict_of(held, pool.usable_bytes, headroom)))
+    return tuple(made)
+
+
+def _moved(size: ByteRange, before: ByteRange, after: ByteRange, count: int) -> ByteRange:
+    """A size that holds `count` times what has changed."""
+    return ByteRange(
+        size.low_bytes + count * (after.low_bytes - before.low_bytes),
+        size.best_bytes + count * (after.best_bytes - before.best_bytes),
+        size.high_bytes + count * (after.high_bytes - before.high_bytes),
+    )

@@ -48,6 +48,14 @@ def test_one_more_than_the_largest_does_not_fit(name: str) -> None:
         assert not fits(replace(RUN, **{field: limit.largest + 1}), target)  # type: ignore[arg-type]
 
 
+def test_no_limit_is_below_what_a_replay_has_shown_to_fit() -> None:
+    found = limits(
+        work(RUN), prepare_any, machine("g4dn.xlarge"), 1, Constraints(), fits_as_stated=True
+    )
+
+    assert [limit.largest for limit in found] == [RUN.micro_batch, RUN.seq_len]
+
+
 def test_where_nothing_fits_the_largest_is_none() -> None:
     found = limits(work(RUN), prepare_any, machine("g4dn.xlarge"), 1, Constraints())
 

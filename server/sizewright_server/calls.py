@@ -6,10 +6,9 @@ All of it runs on the event loop that gRPC hands calls to; only work in threads 
 from __future__ import annotations
 
 import asyncio
-import logging
+import random
 import threading
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,6 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from sizewright_server import failures
+from sizewright_server.access_log import AccessLog, Answered
 from sizewright_server.failures import CallFailed
 from sizewright_server.refreshing.live import LiveCatalog
 from sizewright_server.refreshing.streams import STREAMS, Call, Stream, dispatch_stream
@@ -26,8 +26,6 @@ from sizewright_server.servicer import METHODS, Method, dispatch
 from sizewright_server.settings import ServerSettings
 from sizewright_server.tokens import Tokens
 from sizewright_server.turns import Turns
-
-log = logging.getLogger("sizewright.access")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 #: Answers the bytes of a request under a request id: with bytes, or by writing to the context.
@@ -51,6 +49,7 @@ class Calls:
         self.settings = settings
         self.tokens = tokens
         self.turns = Turns(settings.max_concurrency, settings.max_streams)
+        self.log = AccessLog()
         #: Calls that are open, and streams.
         self.running, self.streaming = 0, 0
         self._closed = False
@@ -172,17 +171,9 @@ class Calls:
         return min(remaining, self.settings.max_deadline_seconds)
 
     def _log(self, path: str, code: str, started: float, context: Context, identity: str) -> None:
-        log.info(
-            "call",
-            extra={
-                "method": path,
-                "code": code,
-                "milliseconds": round(1e3 * (time.perf_counter() - started), 3),
-                "peer": context.peer(),
-                "request_id": identity,
-                "catalog": self.live.app.catalog.version[:12],
-            },
-        )
+        took = round(1e3 * (time.perf_counter() - started), 3)
+        version = self.live.app.catalog.version[:12]
+        self.log.note(Answered(path, code, took, context.peer(), identity, version))
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -212,4 +203,4 @@ def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
             plain = value.isascii() and value.isprintable() and len(value) <= REQUEST_ID_LENGTH
             if plain and value:
                 return value
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(128):032x}"

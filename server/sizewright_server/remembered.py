@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from sizewright_server.estimation.preparation import AnyPrepared, AnyWorkload, prepare_any
-from sizewright_server.planning.planner import KeptSearches
+from sizewright_server.planning.searching import KeptSearches
 
 #: Prepared workloads kept: a few hundred KiB each.
 MOST_WORKLOADS = 128

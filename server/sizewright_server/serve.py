@@ -35,6 +35,9 @@ from sizewright_server.tokens import TokenFileError, Tokens, read_tokens
 log = logging.getLogger("sizewright.server")
 
 SERVICES = (SIZING, CATALOG)
+#: When the collector looks: seldom. What a call makes goes with its last reference, and of what is
+#: remembered of workloads there is much to walk.
+COLLECT_AFTER = (20_000, 20, 20)
 #: How soon a worker that ended, or a parent that did, is seen.
 WATCH_SECONDS = 0.2
 
@@ -56,6 +59,7 @@ class Running:
         # What was built for the catalog stays: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         on_loop(self._start())
 
     def drain(self) -> None:
@@ -63,8 +67,13 @@ class Running:
         on_loop(self.health.enter_graceful_shutdown())
         time.sleep(self.settings.drain_delay_seconds)
         on_loop(self.calls.close(self.settings.grace_seconds))
-        on_loop(self.server.stop(self.settings.grace_seconds))
+        on_loop(self._stop())
+
+    async def _stop(self) -> None:
+        """Finishes the calls that run, and says what the log has yet to say."""
+        await self.server.stop(self.settings.grace_seconds)
         self.calls.turns.close()
+        self.calls.log.tell()
 
     async def _make(self, shared_port: bool) -> None:
         """The gRPC server with everything it answers, not started yet."""

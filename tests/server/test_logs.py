@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import pytest
 
-from running_server import details_of, example, server_process
+from running_server import details_of, example, server_process, wait_until
 from sizewright.v1.sizing_service_pb2_grpc import SizingServiceStub
+from sizewright_server.access_log import WAIT_SECONDS, AccessLog, Answered
 from sizewright_server.logs import JsonFormatter
 from sizewright_server.service import Sizing
 
@@ -63,9 +66,39 @@ def test_a_request_id_that_would_spoil_the_log_is_replaced(
     given: str, channel: grpc.Channel, entries: list[dict[str, Any]]
 ) -> None:
     _ask(channel, given)
+    wait_until(lambda: len(entries) > 0)
 
     assert entries[-1]["request_id"] != given
     assert len(entries[-1]["request_id"]) == 32
+
+
+def test_lines_are_written_together_each_with_the_time_its_call_ended(
+    entries: list[dict[str, Any]],
+) -> None:
+    async def note() -> None:
+        access = AccessLog()
+        for name in ("one", "two"):
+            access.note(Answered("/m", "OK", 0.1, "ipv4:127.0.0.1:1", name, "catalog"))
+            await asyncio.sleep(0.005)
+        assert not entries
+        await asyncio.sleep(4 * WAIT_SECONDS)
+
+    started = datetime.now(UTC)
+    asyncio.run(note())
+
+    assert [entry["request_id"] for entry in entries] == ["one", "two"]
+    first, second = (datetime.fromisoformat(entry["time"]) for entry in entries)
+    assert started < first < second < datetime.now(UTC) - timedelta(seconds=2 * WAIT_SECONDS)
+
+
+def test_calls_that_a_server_has_yet_to_tell_of_are_in_its_log_when_it_has_gone() -> None:
+    with server_process() as server, grpc.insecure_channel(server.target()) as channel:
+        for _ in range(3):
+            _ask(channel, "one-of-three")
+        server.signal()
+        assert server.exit_code() == 0
+
+        assert [entry["request_id"] for entry in server.entries("call")] == ["one-of-three"] * 3
 
 
 def _ask(channel: grpc.Channel, request_id: str) -> None:

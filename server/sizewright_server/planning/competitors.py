@@ -10,7 +10,7 @@ import numpy as np
 from sizewright_catalog.catalog import Ints
 from sizewright_catalog.values import Machine, Offer
 from sizewright_server.estimation.preparation import AnyWorkload
-from sizewright_server.planning.conditions import NodeConditions, conditions_of
+from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import lacks, native_features, uses_gpu
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.kinds import NodeKind, node_kind
@@ -27,7 +27,6 @@ class Competitors:
     A competitor is a number: of an offer its place among the offers, of a machine what follows.
     `kind` is the kind of node of each offer, `machine_kinds` of each machine. Over kinds are
     `wanted` (whether anybody offers it), `offer_counts`, and `first`, the cheapest competitor.
-    `disk` says that a technique may put states on local disk, which then tells kinds apart.
     """
 
     def __init__(
@@ -36,13 +35,9 @@ class Competitors:
         positions: Ints,
         workload: AnyWorkload,
         machines: Sequence[Machine],
-        *,
-        disk: bool = False,
+        conditions: NodeConditions,
     ) -> None:
         self._index, self._positions = index, positions
-        conditions = conditions_of(workload)
-        if disk:
-            conditions = replace(conditions, disk=True)
         known, kind_of_offer = index.kinds(conditions)
         owned = [(machine, _kind(machine, workload, conditions)) for machine in machines]
         self.machines = [machine for machine, kind in owned if kind is not None]

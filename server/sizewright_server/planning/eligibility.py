@@ -2,27 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from operator import attrgetter
 
 import numpy as np
 
 from sizewright_catalog.catalog import EPOCH_DAY, Ints
-from sizewright_catalog.values import CPU_ARCHITECTURES, MBPS_OF_GBPS, PRICE_KINDS, TERMS
+from sizewright_catalog.values import (
+    CPU_ARCHITECTURES,
+    MBPS_OF_GBPS,
+    PRICE_KINDS,
+    TERMS,
+    Machine,
+)
+from sizewright_server.estimation.preparation import AnyWorkload
+from sizewright_server.planning.competitors import Competitors
+from sizewright_server.planning.conditions import NodeConditions, conditions_of
 from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.plan import Constraints, Rejection
 
 SPOT = TERMS.index("spot")
+#: Positions kept, of all that was asked for together: each a few times 8 bytes.
+KEPT_POSITIONS = 1_000_000
+#: The constraints that offers are held against here, but for the age of their prices.
+_HELD_AGAINST = attrgetter(
+    "providers",
+    "regions",
+    "zones",
+    "purchase",
+    "instance_types",
+    "devices",
+    "exclude_devices",
+    "cpu_architectures",
+    "min_vcpus",
+    "min_local_disk_bytes",
+    "fabrics",
+    "min_network_gbps",
+    "max_interruption",
+    "list_prices_only",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """Positions in an index that pass every constraint but memory and money, and what failed."""
+
+    positions: Ints
+    rejections: tuple[Rejection, ...]
+    #: Who competes among them, by the conditions on their nodes.
+    competitors: dict[NodeConditions, Competitors] = field(default_factory=dict)
 
 
 def eligible(
     index: OfferIndex, constraints: Constraints, features: tuple[str, ...], today: date
-) -> tuple[Ints, list[Rejection]]:
-    """Positions in the index that pass every constraint but memory, and what the rest failed.
+) -> Eligible:
+    """The offers that pass, and what the rest failed; kept while few others are asked for.
 
     Constraints are taken in a fixed order; an offer counts for the first it fails.
     """
+    key = (_HELD_AGAINST(constraints), features, _age_key(index, constraints, today))
+    found = index.eligible.get(key)
+    if found is None:
+        found = _find(index, constraints, features, today)
+        kept = sum(len(one.positions) for one in tuple(index.eligible.values()))
+        if kept + len(found.positions) > KEPT_POSITIONS:
+            index.eligible.clear()
+        index.eligible[key] = found
+    return found
+
+
+def competing(
+    index: OfferIndex,
+    found: Eligible,
+    workload: AnyWorkload,
+    machines: Sequence[Machine],
+    *,
+    disk: bool,
+) -> Competitors:
+    """Who competes for a workload; kept where nobody brings machines of their own.
+
+    `disk` says that a technique may put states on local disk, which then tells kinds apart.
+    """
+    conditions = conditions_of(workload)
+    if disk:
+        conditions = replace(conditions, disk=True)
+    if machines:
+        return Competitors(index, found.positions, workload, machines, conditions)
+    made = found.competitors.get(conditions)
+    if made is None:
+        made = Competitors(index, found.positions, workload, (), conditions)
+        found.competitors[conditions] = made
+    return made
+
+
+def _age_key(index: OfferIndex, asked: Constraints, today: date) -> Hashable:
+    """What the age asked for tells apart: nothing where every price is young enough."""
+    age = asked.max_price_age_days
+    if age is None or asked.flag_stale_prices:
+        return None
+    oldest = (today - EPOCH_DAY).days - age
+    return None if index.oldest_day >= oldest else (oldest, age)
+
+
+def _find(
+    index: OfferIndex, constraints: Constraints, features: tuple[str, ...], today: date
+) -> Eligible:
     keep = np.ones(len(index.offers), dtype=np.bool_)
     left, rejections = len(keep), []
     for name, passes, words in _checks(index, constraints, features, today):
@@ -31,7 +118,7 @@ def eligible(
         if left < before:
             lost = before - left
             rejections.append(Rejection(name, lost, f"{lost:,} offers {words}."))
-    return np.nonzero(keep)[0], rejections
+    return Eligible(np.nonzero(keep)[0], tuple(rejections))
 
 
 def _checks(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.plan import Rejection
+
+if TYPE_CHECKING:
+    from sizewright_server.planning.eligibility import Eligible
 
 #: How far each kind of price is from what its seller asks, in the order of PRICE_KINDS.
 DOUBT = np.array([{"composed": 1, "estimate": 2}.get(kind, 0) for kind in PRICE_KINDS])
@@ -36,6 +41,8 @@ class OfferIndex:
         self._kinds: dict[NodeConditions, tuple[KindColumns, Ints]] = {}
         self._values: dict[int, Offer] = {}
         self._masks: dict[Hashable, Ints] = {}
+        #: What constraints leave of the offers, by what they hold them against.
+        self.eligible: dict[Hashable, Eligible] = {}
         types = catalog.types
         #: Per type, why the workload does not run on it: "constraint|detail"; empty where it does.
         self.type_reasons = reason = self._type_reasons()
@@ -65,6 +72,11 @@ class OfferIndex:
         self.network_mbps = types.network_mbps[self.type]
         self.fabric = types.fabric[self.type]
         self.interruption_percent = offers.interruption_high_percent[self.offers]
+
+    @cached_property
+    def oldest_day(self) -> int:
+        """The day of the oldest price."""
+        return int(self.day.min()) if len(self.day) else 0
 
     def among(self, column: str, numbers: Sequence[int]) -> Ints:
         """A mask of the offers whose number in a column is one of these."""

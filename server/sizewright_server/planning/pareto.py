@@ -36,23 +36,21 @@ def front(search: Search, competitors: Competitors, constraints: Constraints, to
     Each competitor stands for every node count that was tried, under the layout that leaves most
     memory free there.
     """
-    points = _points(search, competitors, budget_of(constraints))
-    chosen = []
-    whole = _undominated(points)
-    for index in whole[_shown(points, whole)].tolist():
-        at, nodes = int(points.competitor[index]), int(points.nodes[index])
-        choice = search.picked(search.free[nodes], competitors.kind_of(at))
-        if competitors.is_offer(at):
-            cost = int(points.cost_nanos[index])
-            offer = competitors.offer(at)
-            chosen.append(search.placements.plan(offer, choice, cost, today, constraints))
+    points = undominated(search, competitors, budget_of(constraints))
+    plans = []
+    for at in points.shown():
+        number, nodes, cost = points.row(at)
+        choice = search.picked(search.free[nodes], competitors.kind_of(number))
+        if competitors.is_offer(number):
+            offer = competitors.offer(number)
+            plans.append(search.placements.plan(offer, choice, cost, today, constraints))
         else:
-            chosen.append(search.placements.plan_on(competitors.machine(at), choice))
-    return Front(tuple(chosen), len(whole))
+            plans.append(search.placements.plan_on(competitors.machine(number), choice))
+    return Front(tuple(plans), len(points.nodes))
 
 
 @dataclass(frozen=True, slots=True)
-class _Points:
+class Points:
     """Plans as columns."""
 
     cost_nanos: Column
@@ -60,8 +58,38 @@ class _Points:
     nodes: Column
     competitor: Column
 
+    def at(self, which: Column | slice) -> Points:
+        """Some of them."""
+        return Points(
+            self.cost_nanos[which],
+            self.used_share[which],
+            self.nodes[which],
+            self.competitor[which],
+        )
 
-def _points(search: Search, competitors: Competitors, budget: Budget) -> _Points:
+    def row(self, at: int) -> tuple[int, int, int]:
+        """Competitor, nodes and cost of one."""
+        return int(self.competitor[at]), int(self.nodes[at]), int(self.cost_nanos[at])
+
+    def shown(self) -> list[int]:
+        """Of a front, cheapest first, the points to show: the best by each good, the last, and
+        between them the middle of the longest run not shown, again and again.
+
+        Ranks alone decide: any distance between points would weigh one good against another.
+        """
+        last = len(self.nodes) - 1
+        if last < MOST_PLANS:
+            return list(range(len(self.nodes)))
+        fewest, roomiest = int(self.nodes.argmin()), int(self.used_share.argmin())
+        shown = sorted({0, fewest, roomiest, last})
+        while len(shown) < MOST_PLANS:
+            runs = [after - before for before, after in pairwise(shown)]
+            at = runs.index(max(runs))
+            shown.insert(at + 1, shown[at] + runs[at] // 2)
+        return shown
+
+
+def _points(search: Search, competitors: Competitors, budget: Budget) -> Points:
     """Every plan that fits and is within the budget, on the cheapest competitor of its kind."""
     kind = np.nonzero(competitors.wanted)[0]
     cheapest, price = competitors.first[kind], competitors.least_nanos[kind]
@@ -78,9 +106,9 @@ def _points(search: Search, competitors: Competitors, budget: Budget) -> _Points
         columns.append((cost[fits], picks.score[kind[fits]], counts, cheapest[fits]))
     if not columns:
         none = np.zeros(0, dtype=np.int64)
-        return _Points(none, none.astype(np.float64), none, none)
+        return Points(none, none.astype(np.float64), none, none)
     cost, used, counts, at = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return _Points(cost, used, counts, at)
+    return Points(cost, used, counts, at)
 
 
 def _hours(search: Search, picks: Picks, kind: Column, fits: Mask) -> Floats:
@@ -92,12 +120,13 @@ def _hours(search: Search, picks: Picks, kind: Column, fits: Mask) -> Floats:
     return hours
 
 
-def _undominated(points: _Points) -> Column:
-    """Indices of the front, cheapest first.
+def undominated(search: Search, competitors: Competitors, budget: Budget) -> Points:
+    """The front, cheapest first.
 
     Walked by cost, a plan is on the front when none before it with as few nodes leaves as much
     memory free.
     """
+    points = _points(search, competitors, budget)
     keys = (points.competitor, points.nodes, points.used_share, points.cost_nanos)
     order = np.lexsort(keys)
     used, nodes = points.used_share[order], points.nodes[order]
@@ -106,24 +135,4 @@ def _undominated(points: _Points) -> Column:
         rivals = np.where(nodes <= count, used, np.inf)
         before = np.concatenate(([np.inf], np.minimum.accumulate(rivals)[:-1]))
         on_front |= (nodes == count) & (used < before)
-    front_order: Column = order[on_front]
-    return front_order
-
-
-def _shown(points: _Points, whole: Column) -> list[int]:
-    """Ranks of the points of a front to show: the best by each good, the last, and between them
-    the middle of the longest run not shown, again and again.
-
-    Ranks alone decide: any distance between points would weigh one good against another.
-    """
-    last = len(whole) - 1
-    if last < MOST_PLANS:
-        return list(range(len(whole)))
-    fewest = int(points.nodes[whole].argmin())
-    roomiest = int(points.used_share[whole].argmin())
-    shown = sorted({0, fewest, roomiest, last})
-    while len(shown) < MOST_PLANS:
-        runs = [after - before for before, after in pairwise(shown)]
-        at = runs.index(max(runs))
-        shown.insert(at + 1, shown[at] + runs[at] // 2)
-    return shown
+    return points.at(order[on_front])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -13,12 +14,11 @@ from sizewright_catalog.values import Machine
 from sizewright_server.estimation.preparation import AnyWorkload, prepare_any
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.budget import budget_of
-from sizewright_server.planning.competitors import Competitors
-from sizewright_server.planning.devices import lacks, loading_of, native_features
-from sizewright_server.planning.eligibility import eligible
+from sizewright_server.planning.devices import lacks, native_features
+from sizewright_server.planning.eligibility import competing, eligible
 from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
-from sizewright_server.planning.kinds import KindColumns, NodeKind
+from sizewright_server.planning.kinds import NodeKind
 from sizewright_server.planning.losses import cheapest_tight, nearest_miss, rejections
 from sizewright_server.planning.named import named_notices
 from sizewright_server.planning.needs import Prepared
@@ -28,6 +28,7 @@ from sizewright_server.planning.picks import Mask
 from sizewright_server.planning.plan import (
     Choice,
     Constraints,
+    Miss,
     Objective,
     Plan,
     PlanningResult,
@@ -36,25 +37,23 @@ from sizewright_server.planning.plan import (
 from sizewright_server.planning.ranking import Ranked, Ranking
 from sizewright_server.planning.reach import Reach
 from sizewright_server.planning.search import Search
+from sizewright_server.planning.searching import (
+    FIRST_RUN,
+    KeptSearches,
+    kept_search,
+    kept_standing,
+    search_of,
+)
 from sizewright_server.planning.softening import Softener
+from sizewright_server.planning.standing import Standing
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.variants import Combination, Prepare, Variant
 from sizewright_server.planning.words import Tight, notices_of, stated_layout
-
-#: Node counts are tried in runs of this length, each run estimated in one walk.
-FIRST_RUN = 4
-
 
 #: Softens a choice on a kind of node.
 Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
 #: The technique that puts states on local disk.
 ON_DISK = "nvme-offload"
-#: Searches kept of one workload: each for other limits on memory, nodes or GPUs.
-MOST_KEPT = 8
-#: Searches by what shapes them.
-KeptSearches: TypeAlias = dict[
-    tuple[KindColumns, float, tuple[int, int], tuple[int, int | None], bool], Search
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +83,13 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
     host memory; then names decide, so that the order is the same every time.
     """
     planning = Planning(question, index)
-    planning.try_variants()
+    if question.combinations:
+        planning.try_variants()
     plans, shown = planning.plans(), planning.pareto()
     return PlanningResult(
         plans=plans,
         rejections=(*index.static_rejections, *planning.rejected, *planning.lost()),
-        nearest_miss=nearest_miss(planning.search, planning.competitors),
+        nearest_miss=planning.nearest_miss(),
         considered_offer_count=index.catalog.offer_count + len(question.machines),
         fitting_offer_count=planning.fitting,
         notices=(
@@ -110,20 +110,22 @@ class Planning:
     def __init__(self, question: Question, index: OfferIndex) -> None:
         self.question, self.index = question, index
         features = native_features(question.prepared.workload)
-        positions, self.rejected = eligible(index, question.constraints, features, question.today)
+        found = eligible(index, question.constraints, features, question.today)
         workload = question.prepared.workload
         machines, refused = own_machines(question.machines, question.constraints)
-        self.rejected += refused
+        self.rejected = (*found.rejections, *refused)
         disk = any(s.name == ON_DISK for _, steps in question.combinations for s in steps)
-        self.competitors = Competitors(index, positions, workload, machines, disk=disk)
+        self.competitors = competing(index, found, workload, machines, disk=disk)
         self.base = Variant(question.prepared)
         self._rankings: dict[tuple[bool, int], Ranking] = {}
         self._variants: dict[tuple[Applied, ...], Variant | None] = {(): self.base}
         self._features: dict[tuple[str, ...], Mask] = {}
+        own = question.machines or question.combinations or question.hours
+        self._kept = None if own else question.kept
+        self._hourly = question.constraints.max_cost_per_hour_nanos_usd
         self.search = self._searched()
-        fits = self._ranking()
-        owned = int(fits.in_memory[self.competitors.machine_kinds].sum())
-        self.fitting = fits.offers_within_budget + owned
+        self.standing = self._stood()
+        self.fitting = self._count()
 
     def try_variants(self) -> None:
         """Brings in each combination of techniques where it can still change the list.
@@ -168,7 +170,12 @@ class Planning:
 
     def plans(self) -> tuple[Plan, ...]:
         """The best that fit, offers and machines together; the tight ones when none does."""
-        question = self.question
+        question, standing = self.question, self.standing
+        if standing is not None:
+            today, asked, most = question.today, question.constraints, question.max_results
+            found = standing.plans(self.search, self.competitors, today, asked, most)
+            if found:
+                return found
         ranking = self._ranking()
         ranked = ranking.first(question.max_results)
         if not ranked:
@@ -182,10 +189,15 @@ class Planning:
 
     def pareto(self) -> Front:
         """Plans that no other beats in cost, free memory and nodes at once."""
-        return front(self.search, self.competitors, self.question.constraints, self.question.today)
+        asked, today = self.question.constraints, self.question.today
+        if self.standing is not None:
+            return self.standing.front(self.search, self.competitors, today, asked)
+        return front(self.search, self.competitors, asked, today)
 
     def cheapest_tight(self) -> Tight | None:
         """The cheapest plan that is tight and does not fit."""
+        if self.standing is not None:
+            return self.standing.tight(self._hourly)
         budget = budget_of(self.question.constraints)
         if budget.per_job_nanos is not None:
             # Its hours would have to be told as well.
@@ -193,11 +205,35 @@ class Planning:
         rankings = self._ranking(tight=True), self._ranking()
         return cheapest_tight(*rankings, self.competitors, budget.per_hour_nanos)
 
-    def lost(self) -> list[Rejection]:
+    def lost(self) -> tuple[Rejection, ...]:
         """What the eligible offers failed."""
         asked = self.question.constraints
         layout = stated_layout(self.question.prepared.workload)
-        return rejections(self.search, self._ranking(), self.competitors, asked, layout)
+        if self.standing is not None:
+            return self.standing.lost(asked, layout)
+        return tuple(rejections(self.search, self._ranking(), self.competitors, asked, layout))
+
+    def nearest_miss(self) -> Miss | None:
+        """Of what failed by memory alone, what lacks least."""
+        if self.standing is not None:
+            return self.standing.nearest_miss
+        return nearest_miss(self.search, self.competitors)
+
+    def _stood(self) -> Standing | None:
+        """Everyone's place whatever the budget, where the search is kept."""
+        if self._kept is None:
+            return None
+        asked, layout = self.question.constraints, stated_layout(self.question.prepared.workload)
+        standing = kept_standing(self.search, self.competitors, asked, layout)
+        return standing if standing.serves(self.question.max_results, self._hourly) else None
+
+    def _count(self) -> int:
+        """How many offers and machines fit, within the budget."""
+        if self.standing is not None:
+            return self.standing.within(self._hourly)
+        fits = self._ranking()
+        owned = int(fits.in_memory[self.competitors.machine_kinds].sum())
+        return fits.offers_within_budget + owned
 
     def _plan(self, ranked: Ranked, choice: Choice, soften: Soften | None) -> Plan:
         """A competitor's plan, its techniques softened where that is asked for."""
@@ -211,41 +247,12 @@ class Planning:
         return placements.plan(offer, choice, cost, question.today, question.constraints)
 
     def _searched(self) -> Search:
-        """The search over the request as it stands; one kept from before where it serves.
-
-        Only limits on memory, nodes and GPUs shape a search. One over more kinds of node serves
-        as well: what it found of the others is nobody's.
-        """
-        asked, question, competitors = self.question.constraints, self.question, self.competitors
-        kept = question.kept
-        if kept is None or question.machines or question.combinations or question.hours:
-            return self._search_of(competitors.wanted)
-        nodes, gpus = (asked.min_nodes, asked.max_nodes), (asked.min_gpus, asked.max_gpus)
-        key = (competitors.kinds, asked.headroom, nodes, gpus, asked.allow_unknown_network)
-        found = kept.get(key)
-        if found is None or (competitors.wanted & ~found.wanted).any():
-            wanted = competitors.wanted if found is None else competitors.wanted | found.wanted
-            found = self._search_of(wanted)
-            if len(kept) >= MOST_KEPT:
-                kept.pop(next(iter(kept)), None)
-            kept[key] = found
-        return found
-
-    def _search_of(self, wanted: Mask) -> Search:
-        """Every layout of the request as it stands, on every node count that can matter."""
-        loading = loading_of(self.question.prepared.workload)
-        search = Search(self.competitors.kinds, self.question.constraints, wanted, loading)
-        hours = self._hours(self.base)
-        most, start, length = self.question.constraints.max_nodes, 1, FIRST_RUN
-        while start <= most:
-            run = range(start, min(start + length, most + 1))
-            # More of a kind of node that fits already only costs more.
-            only = ~search.first_fit().found if start > 1 and hours is None else None
-            if only is not None and not (only & wanted).any():
-                break
-            search.add(0, self.base, run, only=only, hours=hours)
-            start, length = start + length, length * 2
-        return search
+        """The search over the request as it stands; one kept from before where it serves."""
+        asked, competitors = self.question.constraints, self.competitors
+        make = partial(search_of, self.base, competitors, asked, self._hours(self.base))
+        if self._kept is None:
+            return make(competitors.wanted)
+        return kept_search(self._kept, competitors, asked, make)
 
     def _can_improve(self, nodes: int) -> Mask:
         """Kinds that on so many nodes could still enter the list.

@@ -26,6 +26,8 @@ LONGEST = 1e12
 ROUNDED = 1 - 1e-12
 #: Offers looked at first; then twice as many each time.
 FIRST_OFFERS = 1024
+#: Of how many offers, the cheapest, the order is kept.
+ORDERED_OFFERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Ranked:
     cost_nanos: int
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Competitors as columns, in the order of the keys they are ranked by. `rank`: of the name."""
 
     value: Floats
@@ -46,10 +48,15 @@ class _Rows(NamedTuple):
     rank: Column
     number: Column
 
-    def where(self, which: Column | Mask) -> _Rows:
-        return _Rows._make(column[which] for column in self)
+    def row(self, at: int) -> tuple[int, int, int]:
+        """Competitor, nodes and cost of one."""
+        return int(self.number[at]), int(self.nodes[at]), int(self.cost_nanos[at])
 
-    def first(self, most: int) -> _Rows:
+    def where(self, which: Column | Mask) -> Rows:
+        """Some of them."""
+        return Rows._make(column[which] for column in self)
+
+    def first(self, most: int) -> Rows:
         """The first rows. Enough are sorted to break every tie for real."""
         rows = self
         if len(rows.value) > most:
@@ -58,8 +65,9 @@ class _Rows(NamedTuple):
         keys = (rows.rank, rows.nodes, rows.cost_nanos, rows.value)
         return rows.where(np.lexsort(keys)[:most])
 
-    def and_then(self, more: _Rows) -> _Rows:
-        return _Rows._make(np.concatenate(both) for both in zip(self, more, strict=True))
+    def and_then(self, more: Rows) -> Rows:
+        """These and others."""
+        return Rows._make(np.concatenate(both) for both in zip(self, more, strict=True))
 
 
 class Ranking:
@@ -127,12 +135,19 @@ class Ranking:
         columns = (rows.number.tolist(), rows.nodes.tolist(), rows.cost_nanos.tolist())
         return [Ranked(*row) for row in zip(*columns, strict=True)]
 
+    def ordered(self) -> tuple[Rows, float]:
+        """Those of the cheapest offers that fit, in order, and what no other is better than."""
+        count = self._competitors.offer_count
+        stop = min(ORDERED_OFFERS, count)
+        others = NEVER if stop == count else self._least_value_from(stop)
+        return self._offers(0, stop).first(stop), others
+
     def choice(self, ranked: Ranked) -> Choice:
         """How a ranked competitor runs the workload."""
         kind = self._competitors.kind_of(ranked.number)
         return self._search.choice(self._levels[ranked.nodes], kind)
 
-    def _machines(self) -> _Rows:
+    def _machines(self) -> Rows:
         """The asker's own machines; before offers of the same value, and within every budget."""
         competitors = self._competitors
         kind = competitors.machine_kinds
@@ -141,9 +156,9 @@ class Ranking:
         cost = competitors.machine_nanos * nodes
         number = competitors.offer_count + np.arange(len(kind))
         value = self._value(cost, self._hours[kind])
-        return _Rows(value, cost, nodes, rank, number).where(nodes > 0)
+        return Rows(value, cost, nodes, rank, number).where(nodes > 0)
 
-    def _offers(self, start: int, stop: int) -> _Rows:
+    def _offers(self, start: int, stop: int) -> Rows:
         """A run of offers, those that fit and are within the budget."""
         kind = self._competitors.kind[start:stop]
         number = start + np.nonzero(self.in_memory[kind])[0]
@@ -153,7 +168,7 @@ class Ranking:
         if self._budget.limited:
             self._keep_within(kind, nanos, nodes, hours)
         cost = nanos * nodes
-        rows = _Rows(self._value(cost, hours), cost, nodes, number, number)
+        rows = Rows(self._value(cost, hours), cost, nodes, number, number)
         return rows.where(nodes > 0)
 
     def _count_within_job(self) -> int:

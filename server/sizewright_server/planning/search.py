@@ -7,6 +7,8 @@ node (GPUs, device, GPU and host memory) is decided once; offers are then ranked
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +23,10 @@ from sizewright_server.planning.plan import Choice, Constraints, PoolFit, verdic
 from sizewright_server.planning.throughput import speed_of
 from sizewright_server.planning.variants import Variant
 from sizewright_server.planning.words import Placements
+
+if TYPE_CHECKING:
+    from sizewright_server.planning.competitors import Competitors
+    from sizewright_server.planning.standing import Standing
 
 LOW, BEST, HIGH = 0, 1, 2
 #: Bytes no machine lacks: nothing was tried.
@@ -63,6 +69,8 @@ class Search:
         self._fastest_rows: dict[tuple[int, int, int, int], int] = {}
         self._first: tuple[int, Picks, Picks] | None = None
         self.placements = Placements()
+        #: What stands, by who competes: kept as long as they are.
+        self.standings: WeakKeyDictionary[Competitors, Standing] = WeakKeyDictionary()
 
     def add(
         self,

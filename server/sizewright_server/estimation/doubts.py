@@ -72,7 +72,8 @@ def phase_doubt(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> tuple
         more = more + np.maximum(other - peak.peak_bytes, 0)
     low, high = doubt_shares(group.training)
     if group.runs_recurrence_kernels:
-        of_kernels = _table()["recurrence-kernels"]
+        nets = group.architecture.style.mixer.startswith("delta-net")
+        of_kernels = _table()["delta-net-kernels" if nets else "recurrence-kernels"]
         low, high = low + of_kernels[0], high + of_kernels[1]
     if not (low or high):
         return less, more

@@ -27,6 +27,7 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.recurrence_checks import check_recurrence
 from sizewright_server.estimation.run_checks import (
+    check_adapter,
     check_modalities,
     check_run,
     check_size,
@@ -256,6 +257,7 @@ def prepare(workload: Workload) -> PreparedWorkload:
     check_size(architecture, run)
     check_modalities(architecture, run)
     check_run(architecture, run)
+    check_adapter(architecture, run)
     check_recurrence(architecture, run)
     prepared = PreparedWorkload(workload, architecture)
     check_trains(run, prepared.trainable_parameter_count)

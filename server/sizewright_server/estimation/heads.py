@@ -50,7 +50,7 @@ def _unread_weights(ops: Ops, style: Style) -> None:
 def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:
     """Looked-up tokens, with positions, types, norm, dropout and projection as the family has."""
     rows: Shape = ("B", "ST" if has_prompt(mode.types) else "S")
-    out = prompted(ops, ops.embedding(rows, table, "E"))
+    out = prompted(ops, ops.embedding(rows, table, "E"), leaf=mode.checkpointed)
     if style.embedding_scale:
         out = ops.scale(out)
     if style.embedding_projection == "lookup":

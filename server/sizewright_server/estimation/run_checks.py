@@ -9,6 +9,9 @@ from sizewright_server.estimation.megatron_checks import further_layers
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.workload import Inference, Training
 
+#: Families whose linear layers are transformers' Conv1D, and methods that know no such layers.
+CONVOLVED = ("gpt2",)
+LINEAR_ALONE = ("loha", "lokr", "boft", "oft")
 #: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
 LARGEST_BYTES = 2**60
 
@@ -71,6 +74,21 @@ def _attention(architecture: Architecture, run: Training | Inference) -> Iterato
             "attention",
             f"transformers runs the sparse attention of {architecture.model_type} through a mask,"
             f" which {run.attention} does not take; use sdpa or eager",
+        )
+
+
+def check_adapter(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload for a method that PEFT has not for a model's kind of layers."""
+    adapter = run.adapter if isinstance(run, Training) else None
+    if adapter is None or architecture.model_type not in CONVOLVED:
+        return
+    if adapter.method in LINEAR_ALONE:
+        raise UnsupportedWorkload(
+            Violation(
+                "workload.training.adapter.method",
+                f"PEFT has no {adapter.method} for the Conv1D layers of {architecture.model_type};"
+                " use lora, dora, adalora, vera or ia3",
+            )
         )
 
 

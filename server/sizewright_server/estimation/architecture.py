@@ -111,6 +111,8 @@ class HeadStyle:
     logits_bias: bool = False
     #: Hidden states are scaled before the vocabulary (T5).
     scales_states: bool = False
+    #: An adapter trains a copy of a table that embedding and head shared: they share none then.
+    parted: bool = False
     #: `logits.float()` before the loss (transformers' ForCausalLMLoss).
     upcast_logits: bool = True
     #: The model's own logits are fp32: `lm_head(x).float()`.

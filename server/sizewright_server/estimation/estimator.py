@@ -60,7 +60,8 @@ class PreparedWorkload:
         run = workload.run
         #: Layers that predict further tokens.
         self.further = run.multi_token_prediction_layers if isinstance(run, Training) else 0
-        counted = architecture, first.segments, first.dims_of, self.further
+        # As the run's code and adapter have it: tables that are shared may be parted.
+        counted = first.architecture, first.segments, first.dims_of, self.further
         self.parameter_count = count_parameters(*counted)
         self.trainable_parameter_count = 0
         if isinstance(run, Training):

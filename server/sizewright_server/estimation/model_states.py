@@ -25,9 +25,11 @@ from sizewright_server.estimation.profile import Column, buffer_bytes, elements,
 from sizewright_server.estimation.segments import Measure, requested, unfilled
 from sizewright_server.estimation.states import Widths
 from sizewright_server.estimation.tensor_tables import (
+    HALVES,
     chosen,
     distinct_matrices,
     expert_rows,
+    own_widths,
     tensor_table,
 )
 from sizewright_server.estimation.workload import Optimizer
@@ -57,6 +59,7 @@ class ModelStates:
                 tables[key] = tensor_table(segment, dims.of(segment.sizes), count)
         self._tensors = [tables[id(s.program), s.sizes] for s in segments]
         self._trained = [segment.program.trained for segment in segments]
+        self._shares = [own_widths(segment, widths.types.trained) for segment in segments]
         self._experts = [expert_rows(segment) for segment in segments]
         self._has_experts = any(rows.any() for rows in self._experts)
         head = architecture.head
@@ -83,6 +86,10 @@ class ModelStates:
 
     # -- what trains ----------------------------------------------------------------------------
 
+    def _trained_bytes(self, number: int, part: Column, itemsize: int) -> Column:
+        """Bytes of every trained tensor of a segment at a width that an adapter's would have."""
+        return part * itemsize * self._shares[number] // HALVES
+
     def per_segment(self, itemsize: int, stage: int = 0) -> list[Column]:
         """Bytes of the trained tensors of one instance of each segment; tied ones are the
         embedding's."""
@@ -92,7 +99,7 @@ class ModelStates:
             made = []
             for number, (table, mask) in enumerate(zip(self._tensors, self._trained, strict=True)):
                 part = -(-table.elements[mask] // self._ways(number, mask, stage))
-                made.append(round_up(part * itemsize).sum(axis=0))
+                made.append(requested(self._trained_bytes(number, part, itemsize)))
             made[-1] = made[-1] - round_up(-(-self._tied_trained // ways) * itemsize)
             self._made[key] = made
         return self._made[key]
@@ -100,8 +107,7 @@ class ModelStates:
     def whole(self, index: int, itemsize: int) -> Column:
         """Bytes of a segment's trained tensors with every one it uses, tied ones included."""
         trained = self._tensors[index].elements[self._trained[index]]
-        total: Column = round_up(trained * itemsize).sum(axis=0)
-        return total
+        return requested(self._trained_bytes(index, trained, itemsize))
 
     def tied(self, itemsize: int) -> Column:
         """Bytes of the trained table that embedding and head share; 0 where they share none."""
@@ -122,7 +128,7 @@ class ModelStates:
             if mask.any():
                 # The second instance of a block follows the first.
                 in_order += (1 + self.segments[number].repeats) * [
-                    table.elements[mask] * self.here(number)
+                    table.elements[mask] * self._shares[number] // HALVES * self.here(number)
                 ]
         most: Column = self._nothing
         if not in_order:
@@ -181,16 +187,9 @@ class ModelStates:
         return self._over_stage([w + b for w, b in zip(made, self._buffers, strict=True)])
 
     def unread(self, itemsize: int, stage: int = 0) -> Column:
-        """Bytes at a width of the weights that no operator reads."""
-        made = []
-        for number, (segment, table) in enumerate(zip(self.segments, self._tensors, strict=True)):
-            total: Column = self._nothing
-            for group in segment.program.parameter_groups:
-                if group.unread:
-                    part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
-                    total = total + round_up(part * itemsize).sum(axis=0)
-            made.append(total)
-        return self._over_stage(made)
+        """Bytes at a width of the weights that no operator reads, where none is quantised."""
+        every = self._over_stage(self._at_rest(itemsize, itemsize, stage))
+        return every - self._over_stage(self._at_rest(itemsize, itemsize, stage, unread=False))
 
     def unfilled(self) -> Column:
         """Bytes at most that the allocator's segments of the weights leave empty."""
@@ -231,8 +230,10 @@ class ModelStates:
                 part = -(-table.elements[group.rows] // self._ways(number, group.rows, stage))
                 if group.stored is not None:
                     size = group.stored.parameter_bytes(part)
+                elif group.trained:
+                    size = self._trained_bytes(number, part, trained)
                 else:
-                    size = part * (trained if group.trained else frozen)
+                    size = part * frozen
                 total = total + measure(size)
             made.append(total)
         width = trained if self._tied_trained.any() else frozen

@@ -45,12 +45,27 @@ def modeling_code(name: str) -> ModelingCode:
 
 def restyle(architecture: Architecture, training: Training) -> Architecture:
     """The architecture as the run's code and kernels compute it."""
-    return _restyled(architecture, training.modeling_code, training.kernels)
+    parted = _parts_tables(architecture, training)
+    return _restyled(architecture, training.modeling_code, training.kernels, parted)
+
+
+def _parts_tables(architecture: Architecture, training: Training) -> bool:
+    """Whether PEFT trains a copy of a table that embedding and head share."""
+    adapter = training.adapter
+    if adapter is None or not training.modeling_code.startswith("transformers"):
+        return False
+    tables = {"embeddings", "head"} & adapter.trained_modules
+    return bool(tables) and architecture.head.shares_table
 
 
 @lru_cache(maxsize=512)
-def _restyled(architecture: Architecture, code_name: str, kernels: Kernels) -> Architecture:
+def _restyled(
+    architecture: Architecture, code_name: str, kernels: Kernels, parted: bool
+) -> Architecture:
     code = modeling_code(code_name)
+    if parted:
+        head = replace(architecture.head, tied=False, parted=True)
+        architecture = replace(architecture, head=head)
     if architecture.model_type in code.native_losses:
         head = replace(architecture.head, upcast_logits=False)
         architecture = replace(architecture, head=head)

@@ -13,11 +13,25 @@ from sizewright_server.estimation.profile import Column, elements
 
 #: The dimension that says how many experts a rank has.
 EXPERTS = "NL"
+#: Widths are compared in halves: 16 bit are one of 32, two of 16.
+HALVES = 2
 
 
 def expert_rows(segment: Segment) -> NDArray[np.bool_]:
     """Which parameter tensors are of experts that expert-parallel ranks share out."""
     return np.array([EXPERTS in p.shape for p in segment.program.parameters], dtype=np.bool_)
+
+
+def own_widths(segment: Segment, adapter: int) -> Column | int:
+    """Twice the width of each trained tensor over that of the adapter's.
+
+    A module that is trained beside an adapter keeps the type of the frozen weights, and with it its
+    gradients and states. `adapter` is 0 where there is none.
+    """
+    own = [p.itemsize for p in segment.program.parameters if p.trained]
+    if not adapter or all(itemsize == adapter for itemsize in own):
+        return HALVES
+    return np.array([[HALVES * itemsize // adapter] for itemsize in own], dtype=np.int64)
 
 
 def tensor_table(segment: Segment, dims: dict[str, Column], layouts: int) -> TensorTable:

@@ -79,7 +79,7 @@ def test_the_peak_of_an_adapter_is_what_peft_allocates(
     method: str, rank: int, names: tuple[str, ...], dropout: float, traced: int
 ) -> None:
     run = training(lora(method, rank, names, dropout=dropout))
-    assert peak_bytes(run) == pytest.approx(traced, rel=0.002)
+    assert peak_bytes(run) == pytest.approx(traced, rel=0.003)
 
 
 @pytest.mark.parametrize(

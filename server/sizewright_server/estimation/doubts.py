@@ -64,12 +64,12 @@ def phase_doubt(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> tuple
         low, high = generic_shares()
         less = less + (peak.peak_bytes * low).astype(np.int64)
         more = more + (peak.peak_bytes * high).astype(np.int64)
-    if not isinstance(group, TrainingGroup):
-        return less, more
     other = group.peaks_without_kernels.get(peak.phase)
     if other is not None:
         less = less + np.maximum(peak.peak_bytes - other, 0)
         more = more + np.maximum(other - peak.peak_bytes, 0)
+    if not isinstance(group, TrainingGroup):
+        return less, more
     low, high = doubt_shares(group.training)
     if group.runs_recurrence_kernels:
         nets = group.architecture.style.mixer.startswith("delta-net")

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture, Style
-from sizewright_server.estimation.techniques import Kernels, LossKernel, TrainingLoop
+from sizewright_server.estimation.techniques import Kernel, Kernels, LossKernel, TrainingLoop
 from sizewright_server.estimation.workload import Training
 
 #: litgpt takes the loss of this many tokens of each sample at a time (finetune/lora.py).
@@ -76,6 +76,18 @@ def _restyled(
 
     def change(style: Style) -> Style:
         return _with_kernels(replace(style, **code.style), kernels)
+
+    runs = tuple(replace(run, style=change(run.style)) for run in architecture.runs)
+    return replace(architecture, style=change(architecture.style), runs=runs)
+
+
+def in_operators(architecture: Architecture, recurrence: Kernel | None) -> Architecture:
+    """The architecture with its recurrent layers in torch's operators, where `recurrence` is."""
+    if recurrence != "eager" or not architecture.recurrent:
+        return architecture
+
+    def change(style: Style) -> Style:
+        return replace(style, fused_recurrence=False)
 
     runs = tuple(replace(run, style=change(run.style)) for run in architecture.runs)
     return replace(architecture, style=change(architecture.style), runs=runs)

@@ -16,6 +16,7 @@ from sizewright_server.estimation.exchanges import imbalance
 from sizewright_server.estimation.ops import FP32
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.profile import Column, elements
+from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.sharding import engine_workspaces
 from sizewright_server.estimation.states import buffer_elements
 from sizewright_server.estimation.timeline import Stage, run_timeline
@@ -83,7 +84,7 @@ class TrainingGroup(ResidentGroup):
         """Each phase's peak, were recurrent layers run in torch's operators; empty where the run
         says which they are run in."""
         kernels = self.training.kernels
-        if not self.runs_recurrence_kernels or kernels.recurrence is not None:
+        if not path_not_stated(self.architecture, self.training):
             return {}
         without = replace(self.training, kernels=replace(kernels, recurrence="eager"))
         other = TrainingGroup(self.architecture, without, self.layouts, self.positions)

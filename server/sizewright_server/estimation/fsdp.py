@@ -148,7 +148,7 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
 
     def _is_mixed(self, index: int) -> bool:
         """A unit that trains some of its parameters and not the others."""
-        trained = self.states.segments[index].program.trained
+        trained = self.states.segments[index].program.asking
         some = bool(trained.any()) and not bool(trained.all())
         return some and bool(self.settings.use_orig_params)
 

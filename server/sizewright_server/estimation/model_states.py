@@ -58,7 +58,7 @@ class ModelStates:
             if key not in tables:
                 tables[key] = tensor_table(segment, dims.of(segment.sizes), count)
         self._tensors = [tables[id(s.program), s.sizes] for s in segments]
-        self._trained = [segment.program.trained for segment in segments]
+        self._trained = [s.program.asking if widths.flat else s.program.trained for s in segments]
         self._shares = [own_widths(segment, widths.types.trained) for segment in segments]
         self._experts = [expert_rows(segment) for segment in segments]
         self._has_experts = any(rows.any() for rows in self._experts)

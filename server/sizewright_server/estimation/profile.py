@@ -105,6 +105,8 @@ class Program:
     buffers: tuple[tuple[Shape, int], ...]
     parameter_groups: tuple[ParameterGroup, ...]
     trained: NDArray[np.bool_]
+    #: Those that train, and those that ask for a gradient and get none.
+    asking: NDArray[np.bool_]
     output_storages: tuple[int, ...]
     input_storages: tuple[int, ...]
     output_grads: tuple[int, ...]
@@ -154,7 +156,8 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
     kinds: dict[tuple[Shape, int], int] = {}
     kind_of = [kinds.setdefault((s.shape, s.itemsize), len(kinds)) for s in storages]
     parameters = tuple(
-        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored, p.unread) for p in tape.parameters
+        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored, p.unread, p.idle)
+        for p in tape.parameters
     )
     again = _recomputed(tape, policy) if checkpointed else [EMPTY_PASS, EMPTY_PASS]
     return Program(
@@ -174,6 +177,9 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         buffers=tuple(tape.buffers),
         parameter_groups=_groups(parameters),
         trained=np.array([parameter.trained for parameter in parameters], dtype=bool),
+        asking=np.array(
+            [parameter.trained or parameter.idle for parameter in parameters], dtype=bool
+        ),
         output_storages=tuple(v.storage for v in tape.outputs),
         input_storages=tuple(v.storage for v in tape.inputs),
         output_grads=tuple(run.output_grads),

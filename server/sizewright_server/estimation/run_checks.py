@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.megatron_checks import further_layers
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.sparse_checks import sparse_kernel
 from sizewright_server.estimation.workload import Inference, Training
 
 #: Families whose linear layers are transformers' Conv1D, and methods that know no such layers.
@@ -61,20 +60,11 @@ def check_modalities(architecture: Architecture, run: Training | Inference) -> N
 def check_run(architecture: Architecture, run: Training | Inference) -> None:
     """Raises UnsupportedWorkload with every setting that the model's code does not run with."""
     kind = "training" if isinstance(run, Training) else "inference"
-    wrong = list(_attention(architecture, run))
+    wrong = list(sparse_kernel(architecture, run))
     if isinstance(run, Training):
         wrong += further_layers(architecture, run.layout, run)
     if wrong:
         raise UnsupportedWorkload(*(Violation(f"workload.{kind}.{n}", text) for n, text in wrong))
-
-
-def _attention(architecture: Architecture, run: Training | Inference) -> Iterator[tuple[str, str]]:
-    if architecture.chooses_keys and run.attention.startswith("flash"):
-        yield (
-            "attention",
-            f"transformers runs the sparse attention of {architecture.model_type} through a mask,"
-            f" which {run.attention} does not take; use sdpa or eager",
-        )
 
 
 def check_adapter(architecture: Architecture, run: Training | Inference) -> None:

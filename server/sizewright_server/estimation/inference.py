@@ -25,8 +25,8 @@ from sizewright_server.estimation.profile import (
 from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.segments import unfilled
 from sizewright_server.estimation.states import HALF, tensor_bytes
-from sizewright_server.estimation.tensor_tables import tensor_table
-from sizewright_server.estimation.timeline import Stage, run_timeline, walk_stages
+from sizewright_server.estimation.tensor_tables import Tensors
+from sizewright_server.estimation.timeline import Stage, course_of, run_timeline
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Inference, Layout
 
@@ -100,10 +100,9 @@ class InferenceGroup:
 
     def unfilled(self) -> Column:
         """Bytes at most that the allocator's segments of the weights leave empty."""
-        width, total = self.mode.types.weight, np.zeros_like(self.tp)
-        for segment in self.segments:
-            table = tensor_table(segment, self.dims_of.of(segment.sizes), len(self.tp))
-            total = total + segment.count * unfilled(table.elements * width)
+        tensors = Tensors(self.segments, self.dims_of)
+        each = tensors.sums(unfilled(tensors.table.elements * self.mode.types.weight))
+        total: Column = (np.array(self.counts)[:, None] * each).sum(axis=0)
         return total
 
     def cache(self, tokens: int) -> Column:
@@ -158,7 +157,7 @@ class InferenceGroup:
             return {}
         without = replace(self.inference, recurrence="eager")
         other = InferenceGroup(self.architecture, without, self.layouts)
-        peaks = run_timeline(other.resident, other.all_stages, walk_stages(other.all_stages))
+        peaks = run_timeline(other.resident, course_of(other.all_stages))
         return {peak.phase: peak.peak_bytes for peak in peaks}
 
     def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:

@@ -100,11 +100,12 @@ class TrainingSetup:
         return np.concatenate([stage_index(*each) for each in zip(self.positions, pp, strict=True)])
 
     @cached_property
-    def counts(self) -> list[Column]:
-        """Instances of each segment on the pipeline stage."""
+    def counts(self) -> Column:
+        """Instances of each segment on the pipeline stage: a row each."""
         parallel = self.parallel
         if self.positions == ("only",):
-            return [np.full_like(parallel.pp, segment.count) for segment in self.segments]
+            every = np.array([[segment.count] for segment in self.segments])
+            return np.repeat(every, len(parallel.pp), axis=1)
         given = self.layout.megatron
         ends = given.first_stage_layers, given.last_stage_layers
         return stage_counts(self.segments, parallel.pp, parallel.virtual, self.stage, ends)

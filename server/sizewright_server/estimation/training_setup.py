@@ -80,7 +80,7 @@ class TrainingSetup:
         self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
-        self._sizes_of: dict[str, Column] = {}
+        self._sizes_of: dict[tuple[int, int], Column] = {}
 
     def showing(self, column: int) -> Self:
         """The same group, of which another column is explained."""
@@ -293,8 +293,9 @@ class TrainingSetup:
         return segment.repeats and segment.recomputed and self._recomputes
 
     def _sizes(self, segment: Segment) -> Column:
-        if segment.name not in self._sizes_of:
+        # Layers of one kind that do not follow one another are segments of their own.
+        key = (id(segment.program), id(segment.sizes))
+        if key not in self._sizes_of:
             dims = self.dims_of.of(segment.sizes)
-            made = storage_bytes(segment.program, dims)
-            self._sizes_of[segment.name] = made
-        return self._sizes_of[segment.name]
+            self._sizes_of[key] = storage_bytes(segment.program, dims)
+        return self._sizes_of[key]

@@ -14,8 +14,8 @@ PROMPT_METHODS = ("prompt-tuning", "prefix-tuning", "p-tuning")
 
 #: How modules of each half of a block are called, and the layers that they have.
 HALVES = {
-    "attn": {"q", "k", "v", "qkv", "o"},
-    "attention": {"q", "k", "v", "qkv", "o"},
+    "attn": {"q", "k", "v", "qkv", "o", "attention-out"},
+    "attention": {"q", "k", "v", "qkv", "o", "attention-out"},
     "mlp": {"gate", "up", "gate-up", "down"},
     "feed_forward": {"gate", "up", "gate-up", "down"},
 }

@@ -103,7 +103,7 @@ def adapted_linear(
         out = ops.frozen_or_whole(turned, width, w, bias, name)
         scaled = _scaled(ops, out, width, x.itemsize) if style.method == "boft" else out
         return ops.cast(scaled, x.itemsize)
-    if style.method == "ia3" and name in ("down", "o"):
+    if style.method == "ia3" and name in ("down", "o", "attention-out"):
         scaled = _scaled(ops, x, x.shape[-1], x.itemsize)
         return ops.frozen_or_whole(scaled, width, w, bias, name)
     out = ops.frozen_or_whole(x, width, w, bias, name)

@@ -274,7 +274,9 @@ METHODS: dict[str, Method] = dict(
         _method(CATALOG, "GetInstanceType", catalog_service_pb2, _type),
         _method(CATALOG, "ListOffers", catalog_service_pb2, _offers),
         _method(CATALOG, "ListCatalogVersions", catalog_service_pb2, _versions),
-        _method(CATALOG, "DiffCatalog", catalog_service_pb2, _diff),
+        _method(
+            CATALOG, "DiffCatalog", catalog_service_pb2, _diff, takes_long=lambda request: True
+        ),
         _method(CATALOG, "ListPriceChanges", catalog_service_pb2, _price_changes, in_store=True),
         _method(CATALOG, "ListMachines", catalog_service_pb2, _owned("list_machines")),
         _method(

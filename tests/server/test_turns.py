@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,7 @@ from sizewright_catalog.home import Home
 from sizewright_catalog.locks import commit_lock
 from sizewright_server.service import Sizing
 from sizewright_server.servicer import dispatch
-from sizewright_server.turns import Turns, Work
+from sizewright_server.turns import SLICE_SECONDS, Turns, Work
 
 
 def test_short_questions_compute_one_at_a_time_and_the_loop_looks_around_between_them() -> None:
@@ -46,7 +47,9 @@ def test_short_questions_compute_one_at_a_time_and_the_loop_looks_around_between
 
 
 def _say(seen: list[str], name: str) -> bytes:
+    """A question that takes longer than several may one after the other."""
     seen.append(name)
+    time.sleep(2 * SLICE_SECONDS)
     return name.encode()
 
 
@@ -55,6 +58,25 @@ def _look_around(seen: list[str], left: int) -> None:
     seen.append("others")
     if left:
         asyncio.get_running_loop().call_soon(_look_around, seen, left - 1)
+
+
+def test_questions_that_take_next_to_nothing_follow_each_other() -> None:
+    seen: list[str] = []
+
+    async def ask() -> None:
+        turns = Turns(1, 1)
+        asked = [turns.short(partial(_note, seen, name)) for name in ("one", "two", "three")]
+        asyncio.get_running_loop().call_soon(_look_around, seen, 0)
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert [what for what in seen if what != "others"] == ["one", "two", "three"]
+    assert seen.index("one") + 2 == seen.index("three")
+
+
+def _note(seen: list[str], name: str) -> bytes:
+    seen.append(name)
+    return name.encode()
 
 
 def test_a_question_that_fails_fails_alone() -> None:

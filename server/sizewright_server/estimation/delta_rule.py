@@ -15,20 +15,16 @@ from sizewright_server.estimation.delta_shapes import (
     SCALARS,
     SQUARES,
     VALUES,
-    Cached,
     Heads,
 )
 from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Value
 
 
-def eager_rule(
-    ops: Ops, heads: Heads, *, grouped: bool, strided: bool, cached: Cached | None
-) -> Value:
+def eager_rule(ops: Ops, heads: Heads, *, grouped: bool, strided: bool) -> Value:
     """Torch's operators. The result has the type of the queries.
 
-    `cached` takes the last state. `strided`: queries and keys lie token by token in memory, so that
-    every product copies them.
+    `strided`: queries and keys lie token by token in memory, so that every product copies them.
     """
     tape, narrow = ops.tape, heads.q.itemsize
     q, k, v, decay, beta = _widened(ops, heads, grouped=grouped)
@@ -55,7 +51,7 @@ def eager_rule(
         local,
         strided=strided,
     )
-    mixed, last = scan(ops, chunks, cached)
+    mixed, last = scan(ops, chunks)
     rows = ops.copy(mixed)
     tape.hold(mixed)
     out = ops.cast(ops.slice(rows, ("B", "S", "LH", "LE")), narrow)

@@ -8,9 +8,7 @@ and BQ those without the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from sizewright_server.estimation.tape import Shape, Value
 
@@ -33,7 +31,3 @@ class Heads:
     v: Value
     decay: Value
     beta: Value
-
-
-#: Takes a tensor that a cache keeps, and the storages that the graph behind it has saved.
-Cached: TypeAlias = Callable[[Value, Sequence[int]], None]

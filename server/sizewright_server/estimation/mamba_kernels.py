@@ -154,11 +154,8 @@ def _give_weight(run: Backward, target: Value, of: Value) -> None:
 
 def scan_kernel(
     ops: Ops, x: Value, step: Value, decay: Value, b: Value, c: Value, gate: Value
-) -> tuple[Value, Value]:
-    """SelectiveScanFn: reads channels first, of which it makes and saves copies.
-
-    The last state is a view of those written down.
-    """
+) -> Value:
+    """SelectiveScanFn: reads channels first, of which it makes and saves copies."""
     tape, width = ops.tape, x.itemsize
     laid = [tape.value(value.shape, value.itemsize, needs_grad=False) for value in (x, b, c, gate)]
     tape.record((x, b, c, gate), tuple(laid))
@@ -181,7 +178,7 @@ def scan_kernel(
         saves=(step, decay, *laid, scanned, written),
         backward=backward,
     )
-    return out, written
+    return out
 
 
 def _wide(value: Value) -> Value:

@@ -24,6 +24,8 @@ CODE = "named-cannot-run"
 
 def named_notices(index: OfferIndex, asked: Constraints) -> tuple[Notice, ...]:
     """Of the devices and instance types that are asked for, those on which nothing can run."""
+    if not asked.devices and not asked.instance_types:
+        return ()
     told = [*_devices(index, asked), *_types(index, asked)]
     return tuple(Notice(CODE, f"{words}.") for words in told[:MOST_NAMES])
 

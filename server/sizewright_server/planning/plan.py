@@ -212,9 +212,9 @@ class Rejection:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Miss:
-    """The nearest miss among what failed by memory alone."""
+    """The nearest miss among what failed by memory alone. Equal to itself alone."""
 
     offer: Offer | None
     machine: Machine | None

@@ -172,10 +172,9 @@ class Planning:
         """The best that fit, offers and machines together; the tight ones when none does."""
         question, standing = self.question, self.standing
         if standing is not None:
-            today, asked, most = question.today, question.constraints, question.max_results
-            found = standing.plans(self.search, self.competitors, today, asked, most)
-            if found:
-                return found
+            asked, most = question.constraints, min(question.max_results, self.fitting)
+            if most:
+                return standing.plans(self.search, self.competitors, asked, question.today, most)
         ranking = self._ranking()
         ranked = ranking.first(question.max_results)
         if not ranked:
@@ -189,10 +188,9 @@ class Planning:
 
     def pareto(self) -> Front:
         """Plans that no other beats in cost, free memory and nodes at once."""
-        asked, today = self.question.constraints, self.question.today
-        if self.standing is not None:
-            return self.standing.front(self.search, self.competitors, today, asked)
-        return front(self.search, self.competitors, asked, today)
+        told = front if self.standing is None else self.standing.front
+        question = self.question
+        return told(self.search, self.competitors, question.constraints, question.today)
 
     def cheapest_tight(self) -> Tight | None:
         """The cheapest plan that is tight and does not fit."""
@@ -210,14 +208,13 @@ class Planning:
         asked = self.question.constraints
         layout = stated_layout(self.question.prepared.workload)
         if self.standing is not None:
-            return self.standing.lost(asked, layout)
+            return self.standing.lost(asked, layout, self.fitting)
         return tuple(rejections(self.search, self._ranking(), self.competitors, asked, layout))
 
     def nearest_miss(self) -> Miss | None:
         """Of what failed by memory alone, what lacks least."""
-        if self.standing is not None:
-            return self.standing.nearest_miss
-        return nearest_miss(self.search, self.competitors)
+        standing = self.standing
+        return standing.nearest_miss if standing else nearest_miss(self.search, self.competitors)
 
     def _stood(self) -> Standing | None:
         """Everyone's place whatever the budget, where the search is kept."""

@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-import numpy as np
-
 from sizewright_catalog.values import Offer
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.budget import Budget
@@ -73,15 +71,15 @@ class Standing:
         """How many offers fit within a budget that it serves."""
         if budget is None:
             return self._fitting
-        return int(np.searchsorted(self._costs, budget, side="right"))
+        return int(self._costs.searchsorted(budget, side="right"))
 
     def plans(
-        self, search: Search, competitors: Competitors, today: date, asked: Constraints, most: int
+        self, search: Search, competitors: Competitors, asked: Constraints, today: date, most: int
     ) -> tuple[Plan, ...]:
-        """The first of those within the budget that is asked for; none where none fits."""
+        """The first `most`, no more than are within the budget."""
         ways, plan = self._listed, search.placements.plan
         made = []
-        for at in range(min(most, self.within(asked.max_cost_per_hour_nanos_usd))):
+        for at in range(most):
             way = ways.get(at)
             if way is None:
                 row = self._rows.row(at)
@@ -90,12 +88,12 @@ class Standing:
         return tuple(made)
 
     def front(
-        self, search: Search, competitors: Competitors, today: date, asked: Constraints
+        self, search: Search, competitors: Competitors, asked: Constraints, today: date
     ) -> Front:
         """The Pareto front within the budget that is asked for."""
         points, budget = self._points, asked.max_cost_per_hour_nanos_usd
         if budget is not None:
-            points = points.at(slice(np.searchsorted(points.cost_nanos, budget, side="right")))
+            points = points.at(slice(points.cost_nanos.searchsorted(budget, side="right")))
         ways, plan = self._on_front, search.placements.plan
         made = []
         for at in points.shown():
@@ -105,9 +103,9 @@ class Standing:
             made.append(plan(way.offer, way.choice, way.cost_nanos, today, asked))
         return Front(tuple(made), len(points.nodes))
 
-    def lost(self, asked: Constraints, layout: Layout | None) -> tuple[Rejection, ...]:
-        """What the eligible offers failed, the budget last."""
-        dear = self._fitting - self.within(asked.max_cost_per_hour_nanos_usd)
+    def lost(self, asked: Constraints, layout: Layout | None, within: int) -> tuple[Rejection, ...]:
+        """What the eligible offers failed, last the budget that so many are within."""
+        dear = self._fitting - within
         if not dear:
             return self._lost
         return (*self._lost, memory_rejection("budget", dear, asked, layout))

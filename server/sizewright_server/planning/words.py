@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 
 from sizewright_catalog.money import dollars
 from sizewright_catalog.values import Device, InstanceType, Machine, Offer
@@ -31,6 +32,20 @@ KIND_WORDS = {
     "estimate": "an estimate",
     "composed": "added up from components",
     "override": "stated by its buyer",
+}
+#: Why offers were turned away, of the constraints that need no numbers for it.
+WHY = {
+    "network-between-nodes": "fit on no single node, and do not say how their nodes reach each "
+    "other (allow_unknown_network lets them)",
+    "local-disk": "do not state as much local disk as the workload offloads to it",
+    "speed-unknown": "have the memory, but no speed is known for their device",
+    "budget": "fit, but cost more than the limit",
+}
+#: What offers have on so many nodes, of the constraints that it is told of.
+HAVE = {
+    "layout": "no layout of the workload",
+    "gpu-memory": "too little GPU memory",
+    "host-memory": "too little host memory",
 }
 #: Plans kept of one search.
 MOST_PLANS = 256
@@ -135,22 +150,21 @@ def memory_rejection(
     constraint: str, count: int, constraints: Constraints, layout: Layout | None
 ) -> Rejection:
     """A rejection of offers that met every constraint but this one; `layout` is the stated one."""
-    nodes = constraints.max_nodes
-    within = "one node" if nodes == 1 else f"up to {nodes} nodes"
-    words = {
-        "network-between-nodes": "fit on no single node, and do not say how their nodes reach "
-        "each other (allow_unknown_network lets them)",
-        "local-disk": "do not state as much local disk as the workload offloads to it",
-        "layout": f"have no layout of the workload on {within}"
-        if layout is None
-        else f"do not come to the {layout.gpus:,} GPUs of the stated layout on {within}",
-        "gpu-count": _gpu_words(constraints, within),
-        "gpu-memory": f"have too little GPU memory on {within}",
-        "host-memory": f"have too little host memory on {within}",
-        "speed-unknown": "have the memory, but no speed is known for their device",
-        "budget": "fit, but cost more than the limit",
-    }
-    return Rejection(constraint, count, f"{count:,} offers {words[constraint]}.")
+    return Rejection(
+        constraint, count, f"{count:,} offers {_why(constraint, constraints, layout)}."
+    )
+
+
+def _why(constraint: str, asked: Constraints, layout: Layout | None) -> str:
+    plain = WHY.get(constraint)
+    if plain is not None:
+        return plain
+    within = "one node" if asked.max_nodes == 1 else f"up to {asked.max_nodes} nodes"
+    if constraint == "gpu-count":
+        return _gpu_words(asked, within)
+    if constraint == "layout" and layout is not None:
+        return f"do not come to the {layout.gpus:,} GPUs of the stated layout on {within}"
+    return f"have {HAVE[constraint]} on {within}"
 
 
 def _gpu_words(asked: Constraints, within: str) -> str:
@@ -186,6 +200,7 @@ class Tight:
     name: str
     cost_per_hour_nanos_usd: int
 
+    @lru_cache(maxsize=1024)  # noqa: B019 (a value, and the same few again and again)
     def notice(self) -> Notice:
         """What to know of it, where it would cost less than what is listed."""
         cost = self.cost_per_hour_nanos_usd

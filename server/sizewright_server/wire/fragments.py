@@ -54,11 +54,12 @@ def serialized(message: Message) -> bytes:
 def embedded(field_number: int, *message: bytes) -> bytes:
     """A serialised message, in one piece or several, as a field of another."""
     length = sum(map(len, message))
-    return b"".join((_head(field_number, length), *message))
+    return b"".join((head(field_number, length), *message))
 
 
 @lru_cache(maxsize=4096)
-def _head(field_number: int, length: int) -> bytes:
+def head(field_number: int, length: int) -> bytes:
+    """What goes before a serialised message of a length where it is a field of another."""
     return _varint(field_number << 3 | LENGTH_DELIMITED) + _varint(length)
 
 

@@ -22,6 +22,8 @@ def read_techniques(
     message: sizing_service_pb2.RecommendRequest, problems: list[Violation]
 ) -> tuple[str, ...]:
     """The techniques a request allows, by name, in the order of the table."""
+    if not message.techniques:
+        return ()
     known = figures()
     allowed = set()
     for i, name in enumerate(message.techniques):

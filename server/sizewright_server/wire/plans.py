@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from sizewright_server.planning.plan import (
     Plan,
     PlanningResult,
     PoolFit,
+    Rejection,
 )
 from sizewright_server.wire.estimates import (
     POOLS,
@@ -25,7 +26,7 @@ from sizewright_server.wire.estimates import (
     range_message,
     warning_messages,
 )
-from sizewright_server.wire.fragments import Fragments, embedded, serialized
+from sizewright_server.wire.fragments import Fragments, embedded, head, serialized
 from sizewright_server.wire.machine_messages import machine_message
 from sizewright_server.wire.machines import moment, offer_message, timestamp
 from sizewright_server.wire.planning import technique_messages
@@ -49,13 +50,6 @@ def recommend_response(
     days = [plan.offer.price.day for plan in result.plans if plan.offer is not None]
     miss = result.nearest_miss
     told = Response(
-        rejections=[
-            plan_pb2.Rejection(
-                constraint=r.constraint, offer_count=r.offer_count, message=r.message
-            )
-            for r in result.rejections
-        ],
-        catalog=version_message(catalog, min(days, default=None)),
         considered_offer_count=result.considered_offer_count,
         fitting_offer_count=result.fitting_offer_count,
         warnings=warning_messages(result.notices),
@@ -65,8 +59,10 @@ def recommend_response(
     return b"".join(
         (
             *_plans(Response.RECOMMENDATIONS_FIELD_NUMBER, result.plans, estimates, today),
-            b"" if miss is None else _miss(miss, today),
+            *map(_rejection, result.rejections),
+            b"" if miss is None else _misses(today).of(miss),
             *_plans(Response.PARETO_FRONT_FIELD_NUMBER, result.pareto, (), today),
+            _version(catalog.version, catalog.build_time, min(days, default=None)),
             serialized(told),
         )
     )
@@ -74,22 +70,49 @@ def recommend_response(
 
 def _plans(
     field_number: int, plans: Sequence[Plan], estimates: Sequence[MemoryEstimate], today: date
-) -> Iterator[bytes]:
-    pieces, estimate_field = _pieces(today), plan_pb2.Recommendation.ESTIMATE_FIELD_NUMBER
+) -> list[bytes]:
+    """Plans in pieces, which are joined once, with the whole answer."""
+    of, estimate_field = _pieces(today).of, plan_pb2.Recommendation.ESTIMATE_FIELD_NUMBER
+    made: list[bytes] = []
     for rank, plan in enumerate(plans, start=1):
-        ranked, told = _rank(rank), pieces.of(plan)
+        told = [_rank(rank), of(plan)]
         if rank <= len(estimates):
-            estimate = embedded(estimate_field, _ESTIMATES.of(estimates[rank - 1]))
-            yield embedded(field_number, ranked, told, estimate)
-        else:
-            yield embedded(field_number, ranked, told)
+            estimate = _ESTIMATES.of(estimates[rank - 1])
+            told += (head(estimate_field, len(estimate)), estimate)
+        made.append(head(field_number, sum(map(len, told))))
+        made += told
+    return made
+
+
+@lru_cache(maxsize=64)
+def _version(version: str, build_time: float, oldest: date | None) -> bytes:
+    """The version as a field of the answer."""
+    message = _version_message(version, build_time, oldest)
+    return embedded(Response.CATALOG_FIELD_NUMBER, serialized(message))
+
+
+@lru_cache(maxsize=1024)
+def _rejection(rejection: Rejection) -> bytes:
+    """A rejection as a field of the answer."""
+    message = plan_pb2.Rejection(
+        constraint=rejection.constraint,
+        offer_count=rejection.offer_count,
+        message=rejection.message,
+    )
+    return embedded(Response.REJECTIONS_FIELD_NUMBER, serialized(message))
 
 
 def version_message(catalog: Catalog, oldest: date | None) -> catalog_pb2.CatalogVersion:
     """The version an answer was made with, and the oldest price it used."""
+    return _version_message(catalog.version, catalog.build_time, oldest)
+
+
+def _version_message(
+    version: str, build_time: float, oldest: date | None
+) -> catalog_pb2.CatalogVersion:
     return catalog_pb2.CatalogVersion(
-        version=catalog.version,
-        build_time=moment(catalog.build_time),
+        version=version,
+        build_time=moment(build_time),
         oldest_price_time=None if oldest is None else timestamp(oldest),
     )
 
@@ -189,6 +212,12 @@ _ESTIMATES: Fragments[MemoryEstimate] = Fragments(
 def _hours(hours: tuple[float, float, float]) -> plan_pb2.HoursRange:
     low, best, high = hours
     return plan_pb2.HoursRange(low_hours=low, best_hours=best, high_hours=high)
+
+
+@lru_cache(maxsize=2)
+def _misses(today: date) -> Fragments[Miss]:
+    """Nearest misses as fields of an answer on a day."""
+    return Fragments(lambda miss: _miss(miss, today), most=1024)
 
 
 def _miss(miss: Miss, today: date) -> bytes:

@@ -194,6 +194,8 @@ class _Names:
     def read(self, field: str, known: list[str] | None, kind: str) -> tuple[str, ...]:
         """The names of a field; unknown ones become violations where the set is known."""
         names = tuple(getattr(self.message, field))
+        if not names:
+            return ()
         path = f"constraints.{field}"
         if len(names) > MAX_NAMES:
             self.problems.append(Violation(path, f"has more than {MAX_NAMES} entries"))

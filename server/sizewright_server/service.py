@@ -196,7 +196,9 @@ class Sizing:
             notices = (*result.notices, *relaxations(asked, index, result))
             result = replace(result, notices=notices)
         if question.advise:
-            result = replace(result, advice=Advisor(asked, self._index_of, result).advice())
+            advisor = Advisor(asked, self._index_of, result)
+            advice = advisor.advice()
+            result = replace(result, advice=advice, notices=(*result.notices, *advisor.notices))
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
 

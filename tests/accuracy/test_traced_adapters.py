@@ -64,7 +64,22 @@ def test_no_traced_peak_is_above_its_upper_bound() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["lora", "dora", "adalora", "vera", "loha", "lokr", "boft", "oft", "ia3"],
+    [
+        "lora",
+        "dora",
+        "adalora",
+        "vera",
+        "loha",
+        "lokr",
+        "boft",
+        "oft",
+        "ia3",
+        "ln_tuning",
+        "prompt_tuning",
+        "prefix_tuning",
+        "p_tuning",
+        "save",
+    ],
 )
 def test_every_method_was_traced_in_several_precisions(method: str) -> None:
     assert sum(name.split("/")[1].startswith(method) for name in measured()) >= 4

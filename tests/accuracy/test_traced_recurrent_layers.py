@@ -1,4 +1,4 @@
-"""How near the estimates are to steps of Mamba, Falcon-Mamba, Jamba and Nemotron-H.
+"""How near the estimates are to steps and prefills of Mamba, Falcon-Mamba, Jamba and Nemotron-H.
 
 The rows were traced under fake CUDA with transformers 5.23: in its own operators as those of
 `traces.jsonl`, and with the autograd functions of mamba-ssm 2.3.2 and causal-conv1d 1.7.0, whose
@@ -32,6 +32,7 @@ def test_a_traced_step_has_its_parameters_and_its_allocated_peak(row: dict[str, 
 
 
 def test_each_model_was_traced_with_and_without_its_kernels() -> None:
-    kinds = {(row["workload"]["model_config"]["class"], row["id"].split("/")[-1]) for row in ROWS}
+    works = [row["workload"] for row in ROWS]
+    kinds = {(work["model_config"]["class"], work["recurrence"], work["mode"]) for work in works}
 
-    assert len(kinds) == 2 * 4
+    assert len(kinds) == 2 * 4 * 2

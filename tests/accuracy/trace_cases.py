@@ -134,5 +134,6 @@ def _trace_inference(work: Case) -> Inference:
         image_size=work.get("image"),
         target_tokens=work.get("target_seq") or 1,
         traced=True,
+        recurrence=work.get("recurrence") or "eager",
         layout=Layout(),
     )

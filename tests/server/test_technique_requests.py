@@ -80,6 +80,14 @@ WRONG: list[tuple[Change, str, str]] = [
         "adapter.targets",
         "did you mean 'q_proj'",
     ),
+    (
+        _several(
+            _set("adapter.method", "prefix-tuning"),
+            _set("activation_checkpointing", "ACTIVATION_CHECKPOINTING_FULL"),
+        ),
+        "adapter.method",
+        "a checkpointed block takes no cache",
+    ),
     (_set("base_weights.format", "nf4"), "base_weights", "say which adapter is trained"),
     (
         _several(

@@ -12,6 +12,15 @@ from typing import Any
 PROMPT_METHODS = ("prompt-tuning", "prefix-tuning", "p-tuning")
 
 
+#: How modules of each half of a block are called, and the layers that they have.
+HALVES = {
+    "attn": {"q", "k", "v", "qkv", "o", "attention-out"},
+    "attention": {"q", "k", "v", "qkv", "o", "attention-out"},
+    "mlp": {"gate", "up", "gate-up", "down"},
+    "feed_forward": {"gate", "up", "gate-up", "down"},
+}
+
+
 class UnknownTarget(KeyError):
     """A name that is no known linear layer or module; `known` are those that are."""
 
@@ -45,10 +54,20 @@ def adapter_targets(names: Iterable[str], method: str) -> frozenset[str]:
         if name in table["all_linear_words"]:
             found |= set(table["all_linear"])
         elif name.rsplit(".", 1)[-1] in table["targets"]:
-            found |= set(table["targets"][name.rsplit(".", 1)[-1]])
+            found |= _of_half(name, set(table["targets"][name.rsplit(".", 1)[-1]]))
         else:
             raise UnknownTarget(name, (*table["targets"], "all-linear"))
     return frozenset(found)
+
+
+def _of_half(name: str, layers: set[str]) -> set[str]:
+    """Of the layers that a name's end means those in the half of a block that it begins with:
+    `mlp.c_proj` is not attention's."""
+    before = name.rpartition(".")[0].rpartition(".")[2]
+    for half, kinds in HALVES.items():
+        if half in before:
+            return layers & kinds
+    return layers
 
 
 def trained_modules(names: Iterable[str], method: str) -> frozenset[str]:

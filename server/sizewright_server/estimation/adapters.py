@@ -42,10 +42,11 @@ def has_prefix(types: Types) -> bool:
     return types.adapter is not None and types.adapter.method == "prefix-tuning"
 
 
-def prompted(ops: Ops, embeddings: Value) -> Value:
+def prompted(ops: Ops, embeddings: Value, *, leaf: bool) -> Value:
     """The embeddings behind the virtual tokens' (peft/peft_model.py); the prefix's own table.
 
-    P-tuning makes them of an embedding and three linear layers.
+    P-tuning makes them of an embedding and three linear layers. `leaf`: where blocks are
+    checkpointed PEFT makes the embeddings take a gradient, so that the graph has them to its end.
     """
     types, tape = ops.types, ops.tape
     assert types.adapter is not None or not has_prompt(types)
@@ -61,7 +62,21 @@ def prompted(ops: Ops, embeddings: Value) -> Value:
                 w = ops.adapter_weight(("E", "E"))
                 rows = ops.product(rows, "E", w, ops.adapter_weight(("E",)))
         rows = ops.cast(rows, embeddings.itemsize)
-        return ops.concatenate((rows, embeddings), ("B", "S", "E"))
+        joined = ops.concatenate((rows, embeddings), ("B", "S", "E"))
+        return _with_leaf(ops, joined, embeddings) if leaf else joined
+
+
+def _with_leaf(ops: Ops, joined: Value, leaf: Value) -> Value:
+    """What was joined, beside a tensor that lives until its node has run."""
+    out = Value(joined.storage, joined.shape, joined.itemsize, joined.needs_grad)
+
+    def backward(run: Backward) -> None:
+        grad = run.take(out)
+        if grad is not None:
+            run.give(joined, grad)
+
+    ops.tape.record((joined, leaf), (out,), saves=(leaf,), backward=backward)
+    return out
 
 
 def behind_prefix(ops: Ops, x: Value) -> tuple[Value, Value]:
@@ -88,7 +103,7 @@ def adapted_linear(
         out = ops.frozen_or_whole(turned, width, w, bias, name)
         scaled = _scaled(ops, out, width, x.itemsize) if style.method == "boft" else out
         return ops.cast(scaled, x.itemsize)
-    if style.method == "ia3" and name in ("down", "o"):
+    if style.method == "ia3" and name in ("down", "o", "attention-out"):
         scaled = _scaled(ops, x, x.shape[-1], x.itemsize)
         return ops.frozen_or_whole(scaled, width, w, bias, name)
     out = ops.frozen_or_whole(x, width, w, bias, name)
@@ -97,10 +112,12 @@ def adapted_linear(
             return _scaled(ops, out, width, out.itemsize)
         if style.method in ("loha", "lokr"):
             return through_delta(ops, x, out, width, w)
-        return low_rank(ops, x, out, width, w)
+        return low_rank(ops, x, out, width, w, bias)
 
 
-def low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
+def low_rank(
+    ops: Ops, x: Value, base: Value, width: Dim, w: Value, bias: Value | None = None
+) -> Value:
     """`base + B(A(dropout(x))) * scaling`: x is cast to the adapter's type and lives to the end."""
     style = ops.types.adapter
     assert style is not None
@@ -114,7 +131,9 @@ def low_rank(ops: Ops, x: Value, base: Value, width: Dim, w: Value) -> Value:
         down = _down(ops, x)
         delta = ops.product(ops.product(kept, "AR", down), width, ops.adapter_weight((width, "AR")))
     if style.method == "dora":
-        delta = _dora(ops, kept, delta, base, width, w)
+        # Without dropout the magnitudes scale what the weight alone gave.
+        plain = base if bias is None or style.dropout else ops.add(base, bias)
+        delta = _dora(ops, kept, delta, plain, width, w)
     elif style.method not in ("vera", "adalora"):
         delta = ops.scale(delta)
     out = ops.cast(ops.add(base, delta), base.itemsize)

@@ -73,6 +73,10 @@ class Sizes:
     expert_latent: int = 0
     recurrent: RecurrentSizes = NO_RECURRENCE
 
+    def __hash__(self) -> int:
+        # Layers of a model differ in few of these, and dimensions are looked up by them.
+        return hash((self.hidden, self.ffn, self.kv_heads, self.window, self.stack, self.vocab))
+
     def pads_chunks(self, tokens: int) -> bool:
         """Whether a recurrent layer's last chunk of so many tokens is not full."""
         return bool(self.delta_heads and tokens % CHUNK) or self.recurrent.pads(tokens)
@@ -111,6 +115,8 @@ class HeadStyle:
     logits_bias: bool = False
     #: Hidden states are scaled before the vocabulary (T5).
     scales_states: bool = False
+    #: An adapter trains a copy of a table that embedding and head shared: they share none then.
+    parted: bool = False
     #: `logits.float()` before the loss (transformers' ForCausalLMLoss).
     upcast_logits: bool = True
     #: The model's own logits are fp32: `lm_head(x).float()`.

@@ -142,7 +142,7 @@ class Attention:
         projected = () if style.order == "post" else (q, k, v)
         if not projected:
             self.tape.hold(q, k, v)
-        out = self._linear("o", mixed, "H", bias=style.out_bias, inner=inner)
+        out = self._linear(style.out_name, mixed, "H", bias=style.out_bias, inner=inner)
         self.tape.hold(x, *projected, *self.names)
         if weights is not None:
             self.held.append(weights)

@@ -7,7 +7,8 @@ causal-conv1d (1.7, causal_conv1d_interface.py) is one kernel that saves its inp
 from __future__ import annotations
 
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.mode import Mode
+from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Dim, Value
 
 
@@ -29,6 +30,11 @@ def causal_convolution(
     cut = ops.slice(_filtered(ops, wide, kernel, shift, padded), x.shape)
     scratch = 5 if ops.types.traced else 0
     return ops.cast(ops.unary(cut, saves="input", scratch=scratch), x.itemsize)
+
+
+def without_padding(ops: Ops, mode: Mode, x: Value) -> Value:
+    """Padding is multiplied by zeros, where there is any."""
+    return ops.multiply(x, ops.tape.external(("B", "S", 1), BOOL)) if mode.padded else x
 
 
 def _filtered(ops: Ops, x: Value, w: Value, shift: Value | None, padded: Dim) -> Value:

@@ -80,25 +80,24 @@ class DeepSpeedWorkingSet(WorkingSet):
         live: Column = self._gathers * np.minimum(self.states.gathered_total(), turn)
         return live
 
-    def forward(self, index: int) -> Column:
+    def forward(self) -> Column:
         """Modules one at a time, and at the end those that the backward pass begins with."""
-        last = index == len(self.states.segments) - 1
-        return np.maximum(self._live, self._ahead) if last else self._ahead
+        made = self.none + self._ahead
+        made[-1] = np.maximum(self._live, self._ahead)
+        return made
 
-    def backward(self, index: int) -> Column:
+    def backward(self) -> Column:
         """As forward, in the other order."""
-        return self.forward(index)
+        return self.forward()
 
-    def after_backward(self, index: int) -> Column:
+    def after_backward(self) -> Column:
         """From stage 2 on gradients go to shards (stage 3's are there throughout)."""
         states, zero = self.states, self.layouts.zero
-        width = states.gradient_width
-        whole = states.whole(index, width)
-        shard = states.per_segment(states.widths.gradient, ALWAYS)[index]
-        tied = states.tied(width) if states.segments[index].role == "embedding" else 0
+        shard = states.per_segment(states.widths.gradient, ALWAYS)
         split = self.layouts.shard > 1
         kept = np.where(zero == 3, 0, shard)
-        return np.where((zero >= 2) & split, kept - whole, -tied)
+        left = kept - states.whole(states.gradient_width)
+        return np.where((zero >= 2) & split, left, -self.tied_gradients())
 
     def persisted(self) -> Column:
         """Stage 3 never frees parameters of at most `param_persistence_threshold` elements."""
@@ -106,8 +105,8 @@ class DeepSpeedWorkingSet(WorkingSet):
         limit = self._elements(given, "deepspeed_persistence_threshold")
         return np.multiply(self._gathers, self.states.small_tensors(limit))
 
-    def left_shard(self, index: int) -> Column:
+    def left_shard(self) -> Column:
         """Stage 2's shard; stage 3's are there throughout."""
-        shard = self.states.per_segment(self.states.widths.gradient, ALWAYS)[index]
+        shard = self.states.per_segment(self.states.widths.gradient, ALWAYS)
         second = (self.layouts.zero == 2) & (self.layouts.shard > 1)
         return np.where(second, shard, 0)

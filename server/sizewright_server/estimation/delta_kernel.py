@@ -7,7 +7,7 @@ in `delta_shapes.py`.
 from __future__ import annotations
 
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.delta_shapes import CHUNK, Heads
+from sizewright_server.estimation.delta_shapes import CHUNK, STATE, Cached, Heads
 from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Shape, Value
 
@@ -17,7 +17,7 @@ U: Shape = ("B", "S", "LH", "LE")
 STATES: Shape = ("B", "LC", "LH", "LD", "LE")
 
 
-def fused_rule(ops: Ops, heads: Heads) -> Value:
+def fused_rule(ops: Ops, heads: Heads, *, grouped: bool, cached: Cached | None) -> Value:
     """flash-linear-attention's kernel: it norms queries and keys itself.
 
     Saved are the normed queries and keys with a reciprocal root each, the values, the decays added
@@ -38,18 +38,22 @@ def fused_rule(ops: Ops, heads: Heads) -> Value:
     made = [tape.value(shape, width, needs_grad=False) for shape in (W, U, STATES, U)]
     for one in made:
         tape.record((inverse,), (one,))
+    if cached is not None:
+        last = tape.value(STATE, FP32, needs_grad=False)
+        tape.record((inverse,), (last,))
+        cached(last, [])
     out = tape.value(U, width, needs_grad=grad)
 
     def backward(run: Backward) -> None:
         if run.take(out) is not None:
-            _fused_backward(run, heads, width)
+            _fused_backward(run, heads, width, grouped=grouped)
 
     saves = (*normed, *rates, rows[2], added, heads.beta, inverse)
     tape.record((*given, *rows, *made), (out,), saves=saves, backward=backward)
     return out
 
 
-def _fused_backward(run: Backward, heads: Heads, width: int) -> None:
+def _fused_backward(run: Backward, heads: Heads, width: int, *, grouped: bool) -> None:
     """`chunk_gated_delta_rule_bwd`: what has a name in it lives until it returns."""
     for shape in (W, U, STATES, U):
         run.new(shape, width)
@@ -57,18 +61,20 @@ def _fused_backward(run: Backward, heads: Heads, width: int) -> None:
     for shape in (STATES, U):
         run.new(shape, width)
     run.free(values)
-    queries, keys = run.new(W, width), run.new(W, width)
+    parts = [run.new(W, width), run.new(W, width)]
     run.new(W, width)
-    # Added up over the value heads that share a key.
-    shared = [run.like(heads.q), run.like(heads.k)]
-    run.free(queries)
-    run.free(keys)
+    if grouped:
+        # Added up over the value heads that share a key.
+        wide, parts = parts, [run.like(heads.q), run.like(heads.k)]
+        for part in wide:
+            run.free(part)
     keys = run.new(W, width)
     for value in (heads.v, heads.decay, heads.beta):
         run.give(value, run.like(value))
-    run.like(heads.k)
-    run.free(keys)
-    for value, part in zip((heads.q, heads.k), shared, strict=True):
+    if grouped:
+        run.like(heads.k)
+        run.free(keys)
+    for value, part in zip((heads.q, heads.k), parts, strict=True):
         # Through the norm.
         run.give(value, run.like(value))
         run.free(part)

@@ -11,6 +11,8 @@ in P are a rank's part before it is gathered, 0 where there is one rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
 from sizewright_server.estimation.convolution import causal_convolution
@@ -18,6 +20,7 @@ from sizewright_server.estimation.delta_kernel import fused_rule
 from sizewright_server.estimation.delta_rule import eager_rule
 from sizewright_server.estimation.delta_shapes import Heads
 from sizewright_server.estimation.feedforward import split
+from sizewright_server.estimation.kernels import keeps_cache
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import rms_norm
 from sizewright_server.estimation.ops import FP32, Ops
@@ -44,6 +47,9 @@ class _DeltaNet:
         """The layer: hidden states in, hidden states of the same shape out."""
         x = self._unpadded(x)
         joint, gate, beta, step = self._projected(x)
+        if keeps_cache(self.style, self.mode):
+            # The latest tokens under the convolution.
+            self._cached(Value(joint.storage, ("B", "CW", "LQKV"), joint.itemsize, False))
         convolved = causal_convolution(
             self.ops, joint, "LQKV", "CW", padded="SCW", bias=False, fused=self.fused
         )
@@ -52,7 +58,7 @@ class _DeltaNet:
         rule = self._rule(heads)
         out = self._gated_norm(rule, gate)
         self.tape.hold(rule)
-        made = self._linear(out, "H", "HP", ("HT", "LV"), "out")
+        made = self._linear(out, "H", "HP", ("HT", "LV"), "mixer-out")
         self.tape.hold(x, gate, convolved, heads.beta, heads.decay, beta, step)
         self.tape.hold(*self.projections)
         return made
@@ -75,8 +81,10 @@ class _DeltaNet:
         both = self._linear(x, "LBA", "LBAP", ("LBAT", "H"), "in-ba")
         q, k, v, gate = split(self.tape, whole, ("LK", "LK", "LV", "LV"))
         beta, step = split(self.tape, both, ("LH", "LH"))
-        v, gate, beta, step = (ops.copy(part) for part in (v, gate, beta, step))
-        q, k = ops.copy(q), ops.copy(k)
+        if self.mode.grouped_deltas:
+            # Several heads of a group are read one after another; one is where it was.
+            gate, beta, step = (ops.copy(part) for part in (gate, beta, step))
+        q, k, v = (ops.copy(part) for part in (q, k, v))
         joint = ops.concatenate((q, k, v), ("B", "S", "LQKV"))
         # They have names until the convolved ones take these.
         self.names += [q, k, v]
@@ -101,12 +109,23 @@ class _DeltaNet:
         )
 
     def _rule(self, heads: Heads) -> Value:
+        grouped = self.mode.grouped_deltas
+        cached = self._cached if keeps_cache(self.style, self.mode) else None
         if self.fused:
-            return fused_rule(self.ops, heads)
+            return fused_rule(self.ops, heads, grouped=grouped, cached=cached)
         # Heads taken out of tokens keep their order where nothing casts or pads them.
         strided = heads.q.itemsize == FP32 and not self.mode.ragged_chunks
-        grouped = self.mode.grouped_deltas
-        return eager_rule(self.ops, heads, grouped=grouped, strided=strided)
+        return eager_rule(self.ops, heads, grouped=grouped, strided=strided, cached=cached)
+
+    def _cached(self, x: Value, behind: Sequence[int] = ()) -> None:
+        """A copy that nobody reads in training: the model's output has it until the step is over,
+        and with it what the graph behind it saved, through which no gradient runs."""
+        tape = self.tape
+        with tape.within("kv-cache"):
+            kept = tape.value(x.shape, x.itemsize, needs_grad=False)
+            tape.record((x,), (kept,))
+        for storage in (kept.storage, *behind):
+            tape.storages[storage].stays = self.mode.loop != "trainer"
 
     def _gated_norm(self, x: Value, gate: Value) -> Value:
         """Root-mean-square norm of every head; its product with the activated gate is in fp32."""

@@ -15,16 +15,20 @@ from sizewright_server.estimation.delta_shapes import (
     SCALARS,
     SQUARES,
     VALUES,
+    Cached,
     Heads,
 )
 from sizewright_server.estimation.ops import BOOL, FP32, Ops
 from sizewright_server.estimation.tape import Value
 
 
-def eager_rule(ops: Ops, heads: Heads, *, grouped: bool, strided: bool) -> Value:
+def eager_rule(
+    ops: Ops, heads: Heads, *, grouped: bool, strided: bool, cached: Cached | None
+) -> Value:
     """Torch's operators. The result has the type of the queries.
 
-    `strided`: queries and keys lie token by token in memory, so that every product copies them.
+    `cached` takes the last state. `strided`: queries and keys lie token by token in memory, so that
+    every product copies them.
     """
     tape, narrow = ops.tape, heads.q.itemsize
     q, k, v, decay, beta = _widened(ops, heads, grouped=grouped)
@@ -51,7 +55,7 @@ def eager_rule(ops: Ops, heads: Heads, *, grouped: bool, strided: bool) -> Value
         local,
         strided=strided,
     )
-    mixed, last = scan(ops, chunks)
+    mixed, last = scan(ops, chunks, cached)
     rows = ops.copy(mixed)
     tape.hold(mixed)
     out = ops.cast(ops.slice(rows, ("B", "S", "LH", "LE")), narrow)

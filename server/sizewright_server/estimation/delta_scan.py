@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.delta_shapes import CHUNK, STATE, VALUES
+from sizewright_server.estimation.delta_shapes import CHUNK, STATE, VALUES, Cached
 from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Dim, Shape, Value
 
@@ -29,23 +29,29 @@ class Chunks:
         return self.new_values, self.k_decayed, self.q, self.k, self.local
 
 
-def scan(ops: Ops, chunks: Chunks) -> tuple[Value, tuple[Value, Value]]:
+def scan(ops: Ops, chunks: Chunks, cached: Cached | None) -> tuple[Value, tuple[Value, ...]]:
     """The loop: each turn reads the state, writes its chunk of the result and makes a new state.
 
     The turn that is last to run is first in the backward pass, where the gradients of everything
     the loop reads come to be; nothing that later turns make lasts. So two turns are written out,
     and of the others there is what they save. Of a text of one chunk its state would be made of
-    queries and keys that are counted here and that torch drops. Returned with the result are the
-    last turn's names.
+    queries and keys that are counted here and that torch drops.
+
+    `cached` takes the last state. Returned with the result are the last turn's names.
     """
     tape = ops.tape
     out = tape.value(VALUES, FP32, needs_grad=False)
     tape.record((), (out,))
     state, out = _turns_before(ops, chunks, out)
     v_new, out = _turn(ops, "BE", chunks, state, out)[:2]
-    state = _next_state(ops, chunks, state, v_new)
+    state = _next_state(ops, "BE", chunks, state, v_new)
     v_new, out, read = _turn(ops, "B", chunks, state, out)
-    return out, (v_new, read)
+    if cached is None:
+        return out, (v_new, read)
+    before = len(tape.ops)
+    made = _next_state(ops, "B", chunks, state, v_new)
+    cached(made, [storage for op in tape.ops[before:] for storage in op.saves])
+    return out, (v_new, read, made)
 
 
 def _turns_before(ops: Ops, chunks: Chunks, out: Value) -> tuple[Value, Value]:
@@ -152,7 +158,7 @@ def _written(ops: Ops, out: Value, part: Value, batch: Dim) -> Value:
     return after
 
 
-def _next_state(ops: Ops, chunks: Chunks, state: Value, v_new: Value) -> Value:
+def _next_state(ops: Ops, batch: Dim, chunks: Chunks, state: Value, v_new: Value) -> Value:
     """`state * decay + k.T @ v_new`; there is a state, of zeros, even before the first chunk."""
     faded = ops.tape.value(state.shape, FP32, needs_grad=state.needs_grad)
 
@@ -162,7 +168,7 @@ def _next_state(ops: Ops, chunks: Chunks, state: Value, v_new: Value) -> Value:
             run.like(state)
 
     ops.tape.record((state,), (faded,), saves=(state,), backward=fade)
-    k = _chunk(ops, chunks.k, "BE")
+    k = _chunk(ops, chunks.k, batch)
     learnt = ops.matmul(ops.copy(k) if chunks.strided else k, v_new, state.shape)
     out = ops.tape.value(STATE, FP32, needs_grad=faded.needs_grad or learnt.needs_grad)
 

@@ -8,7 +8,9 @@ and BQ those without the first.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sizewright_server.estimation.tape import Shape, Value
 
@@ -31,3 +33,7 @@ class Heads:
     v: Value
     decay: Value
     beta: Value
+
+
+#: Takes a tensor that a cache keeps, and the storages that the graph behind it has saved.
+Cached: TypeAlias = Callable[[Value, Sequence[int]], None]

@@ -64,15 +64,16 @@ def phase_doubt(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> tuple
         low, high = generic_shares()
         less = less + (peak.peak_bytes * low).astype(np.int64)
         more = more + (peak.peak_bytes * high).astype(np.int64)
-    if not isinstance(group, TrainingGroup):
-        return less, more
     other = group.peaks_without_kernels.get(peak.phase)
     if other is not None:
         less = less + np.maximum(peak.peak_bytes - other, 0)
         more = more + np.maximum(other - peak.peak_bytes, 0)
+    if not isinstance(group, TrainingGroup):
+        return less, more
     low, high = doubt_shares(group.training)
     if group.runs_recurrence_kernels:
-        of_kernels = _table()["recurrence-kernels"]
+        nets = group.architecture.style.mixer.startswith("delta-net")
+        of_kernels = _table()["delta-net-kernels" if nets else "recurrence-kernels"]
         low, high = low + of_kernels[0], high + of_kernels[1]
     if not (low or high):
         return less, more

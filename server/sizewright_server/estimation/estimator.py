@@ -27,6 +27,7 @@ from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.recurrence_checks import check_recurrence
 from sizewright_server.estimation.run_checks import (
+    check_adapter,
     check_modalities,
     check_run,
     check_size,
@@ -59,7 +60,8 @@ class PreparedWorkload:
         run = workload.run
         #: Layers that predict further tokens.
         self.further = run.multi_token_prediction_layers if isinstance(run, Training) else 0
-        counted = architecture, first.segments, first.dims_of, self.further
+        # As the run's code and adapter have it: tables that are shared may be parted.
+        counted = first.architecture, first.segments, first.dims_of, self.further
         self.parameter_count = count_parameters(*counted)
         self.trainable_parameter_count = 0
         if isinstance(run, Training):
@@ -256,6 +258,7 @@ def prepare(workload: Workload) -> PreparedWorkload:
     check_size(architecture, run)
     check_modalities(architecture, run)
     check_run(architecture, run)
+    check_adapter(architecture, run)
     check_recurrence(architecture, run)
     prepared = PreparedWorkload(workload, architecture)
     check_trains(run, prepared.trainable_parameter_count)

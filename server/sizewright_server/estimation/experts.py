@@ -251,5 +251,5 @@ def _shared(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
 
 
 def _gated(ops: Ops, x: Value, out: Value) -> Value:
-    gate = ops.linear(x, 1, ops.weight((1, "H")))
+    gate = ops.linear(x, 1, ops.weight((1, "H")), name="shared-gate")
     return ops.multiply(out, ops.unary(gate, saves="output"))

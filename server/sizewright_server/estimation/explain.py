@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sizewright_server.estimation.composition import Composition, compose
-from sizewright_server.estimation.explain_host import explain_host, host_notices
-from sizewright_server.estimation.idle_settings import idle_settings
+from sizewright_server.estimation.explain_host import explain_host
+from sizewright_server.estimation.explain_notices import notices_of
 from sizewright_server.estimation.memory import (
     ByteRange,
     Confidence,
     GpuReadings,
     MemoryEstimate,
-    Notice,
     Part,
     Phase,
     PoolEstimate,
@@ -21,7 +20,6 @@ from sizewright_server.estimation.memory import (
 )
 from sizewright_server.estimation.part_texts import PART_TEXTS, PartText, resident_parts
 from sizewright_server.estimation.peak_reasons import reason_of, scope_of
-from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.replay import replayed_reserved_bytes
 from sizewright_server.estimation.reserved import (
     around_replay,
@@ -60,7 +58,7 @@ def explain(
         parameter_count=prepared.parameter_count,
         trainable_parameter_count=prepared.trainable_parameter_count,
         architecture=prepared.architecture,
-        notices=_notices(prepared),
+        notices=notices_of(prepared),
     )
 
 
@@ -263,37 +261,3 @@ def _total(parts: tuple[Part, ...]) -> ByteRange:
     for part in parts:
         total = total + part.size
     return total
-
-
-def _notices(prepared: PreparedWorkload) -> tuple[Notice, ...]:
-    workload = prepared.workload
-    notices = []
-    if prepared.model.generic:
-        words = (
-            f"model_type {prepared.model.model_type!r} is not known: it is taken as a generic "
-            "transformer of its sizes, and the interval is as wide as such models were measured."
-        )
-        notices.append(Notice("generic-block", words))
-    if prepared.model.tower:
-        words = (
-            f"The vision tower of {prepared.model.model_type} is on the GPU and does not run: text "
-            "alone trains. It has no gradients and no optimizer states, but DeepSpeed and DDP make "
-            "room for them where it is not frozen, which the high end of the interval has."
-        )
-        notices.append(Notice("vision-tower-at-rest", words))
-    if workload.dataset is None:
-        notices.append(
-            Notice(
-                "dataset-not-stated", "The dataset is not stated; its host memory is not counted."
-            )
-        )
-    if path_not_stated(prepared.model, workload.run):
-        words = (
-            "training.kernels.recurrence is not stated: the best value is that of recurrent layers "
-            "in kernels of their own ('fused'), and the interval reaches to torch's operators "
-            "('eager'), which run where those packages are not installed."
-        )
-        notices.append(Notice("recurrence-not-stated", words))
-    layout = workload.run.layout
-    idle = () if layout is None else idle_settings(layout)
-    return (*notices, *idle, *host_notices(workload))

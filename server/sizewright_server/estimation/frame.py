@@ -44,7 +44,9 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
         held.append(Held("embeddings", shape, width, until_backward=False, of_block=whole))
     elif style.holds_embeddings == "same" and not mode.training:
         # In training the first block's norm or projections save them.
-        held.append(Held("embeddings", ("B", "S", "H"), width, until_backward=False))
+        whole = style.residual_fp32
+        shape = ("B", "S", "H")
+        held.append(Held("embeddings", shape, width, until_backward=False, of_block=whole))
     if style.positions == "rope":
         part = "D" if style.rotary == "full" else "R"
         part = "LROT" if style.latent else part

@@ -17,6 +17,7 @@ from sizewright_server.estimation.config_reader import ConfigReader
 from sizewright_server.estimation.generic import generic_family
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.recurrent import MAMBA
 from sizewright_server.estimation.stack_reader import read_runs
 from sizewright_server.estimation.workload import Head, ModelSource
 from sizewright_server.estimation.wrappers import text_config, wrapped, wrappers
@@ -92,9 +93,9 @@ def _read(
 
 
 def infers(model_type: object) -> bool:
-    """Whether inference of a known family is lowered: with recurrent layers training alone is."""
+    """Whether inference of a known family is lowered: with delta nets training alone is."""
     style = families().get(str(model_type), {"style": {"mixer": "none"}})["style"]
-    return bool(style.get("mixer", "attention") == "attention")
+    return style.get("mixer", "attention") in ("attention", *MAMBA)
 
 
 def takes_images(config: dict[str, Any]) -> bool:

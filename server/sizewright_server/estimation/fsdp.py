@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sizewright_server.estimation.layout import FsdpSettings, Layout
 from sizewright_server.estimation.model_states import ModelStates
@@ -30,6 +31,11 @@ class FsdpWorkingSet(WorkingSet):
         super().__init__(states, layout, accumulates=accumulates)
         self.settings: FsdpSettings = layout.fsdp
         self.keep = self.layouts.keep
+        apart = self.settings.wrap == "block-and-tables"
+        #: Which segments are units of their own.
+        self.is_unit: NDArray[np.bool_] = (self.repeats | apart)[:, None]
+        #: Those that are no blocks.
+        self.others: list[int] = np.flatnonzero(~self.repeats).tolist()
         #: Shards wait on the host and come to the GPU to be gathered.
         self.offloaded = placement(layout).weights == 0
 
@@ -42,30 +48,22 @@ class FsdpWorkingSet(WorkingSet):
         """FSDP reduces each unit from a buffer of its own."""
         return Buffers(self.nothing, self.nothing, self.nothing)
 
-    def _is_unit(self, index: int) -> bool:
-        return self.states.segments[index].repeats or self.settings.wrap == "block-and-tables"
-
     @cached_property
-    def units(self) -> list[Column]:
+    def units(self) -> Column:
         """Gathered bytes of each segment that is a unit of its own."""
         return self._of_units(self.states.gathered_whole())
 
     @cached_property
-    def reduced(self) -> list[Column]:
+    def reduced(self) -> Column:
         """A unit's whole gradients in the type they are reduced in."""
         return self._of_units(self.states.per_segment(self.states.widths.reduced))
 
-    def _of_units(self, sizes: list[Column]) -> list[Column]:
-        gathers = self.layouts.gathers
-        return [
-            gathers * size if self._is_unit(i) else self.nothing for i, size in enumerate(sizes)
-        ]
+    def _of_units(self, sizes: Column) -> Column:
+        made: Column = sizes * (self.is_unit * self.layouts.gathers)
+        return made
 
-    def _of_root(self, sizes: list[Column]) -> Column:
-        total = self.nothing
-        for index, size in enumerate(sizes):
-            if not self._is_unit(index):
-                total = total + self.states.here(index) * size
+    def _of_root(self, sizes: Column) -> Column:
+        total: Column = (self.states.here * sizes * ~self.is_unit).sum(axis=0)
         return np.multiply(self.layouts.gathers, total)
 
     @cached_property
@@ -73,57 +71,48 @@ class FsdpWorkingSet(WorkingSet):
         """Gathered bytes of the root unit."""
         return self._of_root(self.states.gathered_whole())
 
-    def forward(self, index: int) -> Column:
+    def forward(self) -> Column:
         """The unit, and the buffer of the next one's all-gather; a unit's is copied out of it."""
-        segment = self.states.segments[index]
-        if segment.repeats:
-            return self.root + 2 * self.units[index] + self.staged(self.units[index])
-        if index == 0:
-            return 2 * self.root + self.units[index] + self.staged(self.root)
-        return self.root + self.units[index] + self.units[index - 1]
-
-    def after_forward(self, index: int) -> Column:
-        """Units that are not resharded stay gathered."""
-        return self.keep * self.units[index]
-
-    def backward(self, index: int) -> Column:
-        """The unit, the next one fetched ahead, and the last one's gradients being reduced."""
-        not_kept = 1 - self.keep
-        segment = self.states.segments[index]
-        held: Column
-        ahead = not_kept * (self.units[index - 1] if index else self.nothing)
-        if segment.repeats:
-            own = not_kept * self.units[index]
-            fetched = own if self.settings.backward_prefetch else self.nothing
-            held = self.root + self.units[index] + fetched + self.reduced[index]
-            return held + self.staged(self.units[index])
-        own = not_kept * self.units[index]
-        if self._is_unit(index) and index == len(self.units) - 1:
-            # A head of its own is fetched as the loss begins, and fetches when that is over.
-            return self.root + own
-        after = min(index + 1, len(self.units) - 1)
-        held = self.root + own + ahead + self.reduced[after]
+        units = self.units
+        held: Column = self.root + 2 * units + self.staged(units)
+        for index in self.others:
+            held[index] = self.root + units[index] + units[index - 1]
+        if 0 in self.others:
+            held[0] = 2 * self.root + units[0] + self.staged(self.root)
         return held
 
-    def after_backward(self, index: int) -> Column:
-        """Shards in place of whole gradients; the root's stay whole to the end."""
-        states, width = self.states, self.states.gradient_width
-        split = self.layouts.gathers
-        if self._is_unit(index):
-            shard = states.per_segment(states.widths.gradient, ALWAYS)[index]
-            kept = -self.keep * self.units[index]
-            left: Column = split * (shard - states.whole(index, width)) + kept
-            return left
-        if states.segments[index].role == "embedding":
-            return np.where(split > 0, 0, -states.tied(width))
-        return self.nothing
+    def after_forward(self) -> Column:
+        """Units that are not resharded stay gathered."""
+        return self.keep * self.units
 
-    def left_shard(self, index: int) -> Column:
+    def backward(self) -> Column:
+        """The unit, the next one fetched ahead, and the last one's gradients being reduced."""
+        units, own = self.units, (1 - self.keep) * self.units
+        fetched = own if self.settings.backward_prefetch else self.none
+        held: Column = self.root + units + fetched + self.reduced + self.staged(units)
+        last = len(units) - 1
+        for index in self.others:
+            # A head of its own is fetched as the loss begins, and fetches when that is over.
+            held[index] = self.root + own[index]
+            if index < last or not self.is_unit[index, 0]:
+                ahead = own[index - 1] if index else self.nothing
+                held[index] += ahead + self.reduced[min(index + 1, last)]
+        return held
+
+    def after_backward(self) -> Column:
+        """Shards in place of whole gradients; the root's stay whole to the end."""
+        states, split = self.states, self.layouts.gathers
+        shards = states.per_segment(states.widths.gradient, ALWAYS)
+        made = split * (shards - states.whole(states.gradient_width)) - self.keep * self.units
+        return np.where(self.is_unit, made, self._of_tables())
+
+    def _of_tables(self) -> Column:
+        """The correction for tables of the root, whose gradients stay whole."""
+        return np.where(self.layouts.gathers > 0, 0, -self.tied_gradients())
+
+    def left_shard(self) -> Column:
         """The shard of a unit's gradients."""
-        if not self._is_unit(index):
-            return self.nothing
-        shards = self.states.per_segment(self.states.widths.gradient, ALWAYS)
-        return np.multiply(self.layouts.gathers, shards[index])
+        return self._of_units(self.states.per_segment(self.states.widths.gradient, ALWAYS))
 
     def closing(self) -> Column:
         """The root's gradients, whole in the reducing type beside those of the computing type."""
@@ -146,37 +135,32 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         ahead: Column = self.root + np.max(self.units, axis=0)
         return ahead
 
-    def _is_mixed(self, index: int) -> bool:
-        """A unit that trains some of its parameters and not the others."""
-        trained = self.states.segments[index].program.trained
-        some = bool(trained.any()) and not bool(trained.all())
-        return some and bool(self.settings.use_orig_params)
+    @cached_property
+    def _is_mixed(self) -> NDArray[np.bool_]:
+        """Units that train some of their parameters and not the others."""
+        asking = [segment.program.asking for segment in self.states.segments]
+        some = [bool(mask.any()) and not bool(mask.all()) for mask in asking]
+        return np.array(some)[:, None] & bool(self.settings.use_orig_params)
 
     @property
     def _unreduced(self) -> bool:
         """Micro-batches leave whole gradients behind."""
         return self.settings.no_sync and self.accumulates
 
-    def _flat_gradients(self, width: int) -> list[Column]:
+    def _flat_gradients(self, width: int) -> Column:
         """Bytes of each unit's whole gradient at a width."""
-        made = self.states.per_segment(width)
-        weight = self.states.widths.types.weight
-        whole = self.states.gathered_whole()
-        mixed = [self._is_mixed(i) for i in range(len(made))]
-        sizes = [whole[i] // weight * width if mixed[i] else made[i] for i in range(len(made))]
-        return self._of_units(sizes)
+        whole = self.states.gathered_whole() // self.states.widths.types.weight * width
+        return self._of_units(np.where(self._is_mixed, whole, self.states.per_segment(width)))
 
     @cached_property
-    def _left(self) -> list[Column]:
+    def _left(self) -> Column:
         """What a unit's backward pass leaves: its gradient whole, or this rank's shard of it."""
         states, width = self.states, self.states.widths.gradient
         if self._unreduced:
             return self._flat_gradients(states.gradient_width)
         shards = self._of_units(states.per_segment(width, ALWAYS))
         flat, ways = self._flat_gradients(width), self.layouts.ways(ALWAYS)
-        return [
-            -(-flat[i] // ways) if self._is_mixed(i) else shard for i, shard in enumerate(shards)
-        ]
+        return np.where(self._is_mixed, -(-flat // ways), shards)
 
     def accumulated(self) -> Column:
         """Whole gradients under `no_sync`, else shards of what is flat."""
@@ -187,44 +171,41 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         reduced = FlatFsdpWorkingSet(self.states, self.layout)
         return self._in_all(reduced._left, whole=False)
 
-    def _in_all(self, units: list[Column], *, whole: bool) -> Column:
+    def _in_all(self, units: Column, *, whole: bool) -> Column:
         """Gradients of every segment, those of the root split over the ranks or whole."""
         states = self.states
         rest = states.per_segment(states.widths.gradient, 0 if whole else 2)
-        total = self.nothing
-        for index, count in enumerate(states.counts):
-            gathered = self.layouts.gathers * int(self._is_unit(index))
-            total = total + count * np.where(gathered > 0, units[index], rest[index])
+        gathered = self.is_unit & (self.layouts.gathers > 0)
+        total: Column = (states.counts * np.where(gathered, units, rest)).sum(axis=0)
         return total
 
-    def forward(self, index: int) -> Column:
+    def forward(self) -> Column:
         """The unit that computes, and the next one where it is fetched ahead."""
-        ahead = self.settings.forward_prefetch and self.states.segments[index].repeats
-        held = self.root + self.units[index] * (1 + int(ahead))
+        ahead = self.settings.forward_prefetch * self.repeats[:, None]
+        held = self.root + self.units * (1 + ahead)
         return held + self.staged(held)
 
-    def backward(self, index: int) -> Column:
+    def backward(self) -> Column:
         """The unit and the next one; the head fetches the last block as the loss ends."""
-        own = self.units[index]
-        ahead = self.nothing
+        gathered = self.root + self.units
         if self.settings.backward_prefetch:
-            repeats = self.states.segments[index].repeats
-            ahead = own if repeats else self.units[max(index - 1, 0)]
-        gathered = self.root + own + (1 - self.keep) * ahead
+            ahead = self.units.copy()
+            for index in self.others:
+                ahead[index] = self.units[max(index - 1, 0)]
+            gathered = gathered + (1 - self.keep) * ahead
         return gathered + self.staged(gathered)
 
-    def recomputing(self, index: int) -> Column:
+    def recomputing(self) -> Column:
         """A block that runs again fetches the next one of the forward pass ahead."""
-        return self.units[index] * int(self.settings.forward_prefetch)
+        return self.units * int(self.settings.forward_prefetch)
 
-    def at_end(self, index: int) -> Column:
+    def at_end(self) -> Column:
         """The flat gradient beside the ones it is made of, which it waits for.
 
         Where those are of a few parameters alone, zeros are made for the others.
         """
-        flat = self._flat_gradients(self.states.gradient_width)[index]
-        made = flat + flat if self._is_mixed(index) else flat
-        return made if self._unreduced else np.maximum(made, self.reduced[index])
+        made = self._flat_gradients(self.states.gradient_width) * (1 + self._is_mixed)
+        return made if self._unreduced else np.maximum(made, self.reduced)
 
     def loading(self) -> Column:
         """Rank 0's weights come unit by unit: each is whole, and again as it is flattened."""
@@ -235,14 +216,12 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         twice: Column = np.multiply(2, whole)
         return twice
 
-    def after_backward(self, index: int) -> Column:
+    def after_backward(self) -> Column:
         """A flat gradient, whole or a shard, in place of those of the unit's parameters."""
-        if not self._is_unit(index):
-            return super().after_backward(index)
-        made = self.states.whole(index, self.states.gradient_width)
-        left: Column = self.layouts.gathers * (self._left[index] - made)
-        return left - self.keep * self.units[index]
+        whole = self.states.whole(self.states.gradient_width)
+        made = self.layouts.gathers * (self._left - whole) - self.keep * self.units
+        return np.where(self.is_unit, made, self._of_tables())
 
-    def left_shard(self, index: int) -> Column:
+    def left_shard(self) -> Column:
         """What is added to what earlier micro-batches left."""
-        return self._left[index] if self._is_unit(index) else self.nothing
+        return self._left

@@ -8,7 +8,7 @@ from sizewright_server.estimation.columns import GpuColumns
 from sizewright_server.estimation.doubts import phase_doubt
 from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.reserved import reserved, reserved_shares
-from sizewright_server.estimation.timeline import PhasePeak, run_timeline, walk_stages
+from sizewright_server.estimation.timeline import PhasePeak, course_of, run_timeline
 from sizewright_server.estimation.training import TrainingGroup
 
 #: Tensors too small to be listed, whatever the run: two segments of the small pool.
@@ -20,15 +20,18 @@ def gpu_columns(group: TrainingGroup | InferenceGroup) -> GpuColumns:
     if isinstance(group, TrainingGroup):
         schedule = group.schedule
         resident = schedule.resident.total
-        peaks = run_timeline(resident, schedule.stages, group.walks)
+        peaks = run_timeline(resident, group.course)
         step = resident + schedule.step_bytes + schedule.step_temporary
-        nowhere, never = np.full_like(step, len(schedule.stages)), np.zeros(len(step), dtype=bool)
+        nowhere, never = (
+            np.full_like(step, len(group.course.phases)),
+            np.zeros(len(step), dtype=bool),
+        )
         peaks.append(PhasePeak("optimizer-step", step, nowhere, never))
         if group.load_bytes.any():
             peaks.append(PhasePeak("load", group.load_bytes, nowhere, never))
     else:
         resident = group.resident
-        peaks = run_timeline(resident, group.all_stages, walk_stages(group.all_stages))
+        peaks = run_timeline(resident, course_of(group.all_stages))
     doubts = tuple(phase_doubt(group, peak) for peak in peaks)
     at = np.array([peak.peak_bytes for peak in peaks])
     best = at.max(axis=0)

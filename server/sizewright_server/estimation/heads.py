@@ -19,7 +19,9 @@ def lower_embedding(style: Style, head: HeadStyle, mode: Mode) -> Tape:
     """Token ids in, hidden states out: tables, their sum, and the norm and dropout after it."""
     tape = Tape(part="embedding")
     ops = Ops(tape, mode.types, training=mode.training)
-    table = ops.weight(("V", "E"), module="embeddings")
+    # What was shared with the head is in the head's place where that is not trained.
+    alone = head.parted and not ops.types.trains("head")
+    table = ops.weight(("V", "E"), module="embeddings", alone=alone)
     if head.shares_table:
         table.use = "last"
     if style.mask_buffer == "model":
@@ -50,7 +52,7 @@ def _unread_weights(ops: Ops, style: Style) -> None:
 def embed(ops: Ops, style: Style, mode: Mode, table: Value) -> Value:
     """Looked-up tokens, with positions, types, norm, dropout and projection as the family has."""
     rows: Shape = ("B", "ST" if has_prompt(mode.types) else "S")
-    out = prompted(ops, ops.embedding(rows, table, "E"))
+    out = prompted(ops, ops.embedding(rows, table, "E"), leaf=mode.checkpointed)
     if style.embedding_scale:
         out = ops.scale(out)
     if style.embedding_projection == "lookup":
@@ -235,7 +237,8 @@ def _transformed(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
 def _vocabulary(ops: Ops, style: Style, head: HeadStyle, x: Value) -> Value:
     narrow = head.transform or style.embedding_projection == "lookup"
     bias = ops.weight(("V",), module="head") if head.bias else None
-    w = ops.weight(("VL", "E" if narrow else "H"), module="head")
+    width = "E" if narrow else "H"
+    w = ops.weight(("VL", width), module="head", alone=head.parted)
     if (head.shares_table or head.owns_table) and ops.types.trains("embeddings"):
         w.use = "first"
     logits = ops.linear(x, "VL", w, bias, name="head")

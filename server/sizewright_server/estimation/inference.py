@@ -13,6 +13,7 @@ from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.inputs import input_bytes
 from sizewright_server.estimation.lowering import Segment, lower
+from sizewright_server.estimation.modeling import in_operators
 from sizewright_server.estimation.ops import FP32, INT64, Types
 from sizewright_server.estimation.profile import (
     Column,
@@ -21,10 +22,11 @@ from sizewright_server.estimation.profile import (
     round_up,
     storage_bytes,
 )
+from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.segments import unfilled
 from sizewright_server.estimation.states import HALF, tensor_bytes
-from sizewright_server.estimation.tensor_tables import tensor_table
-from sizewright_server.estimation.timeline import Stage
+from sizewright_server.estimation.tensor_tables import Tensors
+from sizewright_server.estimation.timeline import Stage, course_of, run_timeline
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Inference, Layout
 
@@ -51,8 +53,9 @@ class InferenceGroup:
     def __init__(
         self, architecture: Architecture, inference: Inference, layouts: Sequence[Layout]
     ) -> None:
-        self.architecture = architecture
+        self.architecture = architecture = in_operators(architecture, inference.recurrence)
         self.inference = inference
+        self.layouts = tuple(layouts)
         self.tp = np.array([layout.tp for layout in layouts], dtype=np.int64)
         width = WIDTHS[inference.weight_dtype]
         self.mode = Mode(
@@ -61,6 +64,7 @@ class InferenceGroup:
             attention=inference.attention,
             padded=inference.padded_batches,
             cache=PREFILL_CACHES[inference.cache],
+            one_sample=inference.batch == 1 and architecture.recurrent,
         )
         longest = inference.input_tokens + inference.new_tokens
         self.segments = lower(architecture, self.mode, inference.input_tokens)
@@ -96,10 +100,9 @@ class InferenceGroup:
 
     def unfilled(self) -> Column:
         """Bytes at most that the allocator's segments of the weights leave empty."""
-        width, total = self.mode.types.weight, np.zeros_like(self.tp)
-        for segment in self.segments:
-            table = tensor_table(segment, self.dims_of.of(segment.sizes), len(self.tp))
-            total = total + segment.count * unfilled(table.elements * width)
+        tensors = Tensors(self.segments, self.dims_of)
+        each = tensors.sums(unfilled(tensors.table.elements * self.mode.types.weight))
+        total: Column = (np.array(self.counts)[:, None] * each).sum(axis=0)
         return total
 
     def cache(self, tokens: int) -> Column:
@@ -145,6 +148,17 @@ class InferenceGroup:
             return zero, zero
         dims = self.dims_of.of(self.architecture.sizes)
         return zero, 4 * round_up(elements(("B", "V"), dims) * FP32)
+
+    @cached_property
+    def peaks_without_kernels(self) -> dict[str, Column]:
+        """Each phase's peak, were recurrent layers run in torch's operators; empty where the run
+        says which they are run in."""
+        if not path_not_stated(self.architecture, self.inference):
+            return {}
+        without = replace(self.inference, recurrence="eager")
+        other = InferenceGroup(self.architecture, without, self.layouts)
+        peaks = run_timeline(other.resident, course_of(other.all_stages))
+        return {peak.phase: peak.peak_bytes for peak in peaks}
 
     def resident_numbers(self, parameters: int, trained: int) -> list[tuple[str, int, str]]:
         """Name, bytes and numbers of what is there throughout, for the first layout."""

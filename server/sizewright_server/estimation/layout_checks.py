@@ -9,6 +9,7 @@ from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.megatron_checks import megatron_settings, megatron_stages
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.recurrence_checks import has_mamba
+from sizewright_server.estimation.sparse_checks import sparse_attention
 from sizewright_server.estimation.workload import Inference, Training
 
 #: What each library can shard, by ZeRO stage.
@@ -71,6 +72,7 @@ def check_layout(
         wrong += _experts(architecture, layout)
         wrong += _offload(layout, run)
         wrong += _megatron(architecture, layout, run)
+        wrong += sparse_attention(architecture, layout)
     if wrong:
         raise UnsupportedWorkload(*(Violation(f"{field}.{name}", text) for name, text in wrong))
 
@@ -190,12 +192,6 @@ def _context(architecture: Architecture, layout: Layout, training: Training) -> 
             f"recurrent layers of {architecture.model_type} hand a state from token to token, which"
             " transformers does not pass on to the next rank; use 1",
         )
-    if architecture.chooses_keys:
-        yield (
-            "cp",
-            f"the indexer of {architecture.model_type} chooses among all keys of a sample, which no"
-            " rank has; use 1",
-        )
     pieces = layout.cp if layout.context_method == "ulysses" else 2 * layout.cp
     if training.seq_len % pieces:
         each = "a piece" if pieces == layout.cp else "two pieces"
@@ -263,13 +259,6 @@ def _megatron(architecture: Architecture, layout: Layout, training: Training) ->
     """What Megatron Core's layers are not described with."""
     if layout.sharding != "megatron":
         return
-    if architecture.chooses_keys:
-        yield (
-            "implementation",
-            f"the sparse attention of {architecture.model_type} is not described in Megatron-LM's"
-            " layers, whose kernels for it change from release to release; fsdp2, deepspeed and ddp"
-            " run transformers' own",
-        )
     kinds = {run.lowering for run in architecture.runs}
     unknown = sorted(kinds - MEGATRON_SEGMENTS)
     if unknown:

@@ -9,34 +9,37 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.convolution import causal_convolution
+from sizewright_server.estimation.convolution import causal_convolution, without_padding
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.mamba_kernels import inner_kernel, scan_kernel
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import plain_rms_norm, rms_norm
 from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.recurrent_state import ONE_STATE, keep_last, keep_taps, one_step
 from sizewright_server.estimation.tape import Dim, Shape, Value
 
 #: One number for every state of every channel of every token, and the states after each token.
 STATES: Shape = ("B", "S", "MI", "MN")
-ONE_STATE: Shape = ("B", "MI", "MN")
 
 
-def mamba_mixer(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
-    """The mixer over normed hidden states."""
+def mamba_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Value]) -> Value:
+    """The mixer over normed hidden states; `cached` takes what it keeps for later calls."""
     tape = ops.tape
     bias = style.mixer_bias
+    unmasked, x = x, without_padding(ops, mode, x)
     joint = _linear(ops, x, "MI2", "H", "in-proj", bias=bias)
     decay = _decay(ops, ("MI", "MN"))
-    whole_kernel = style.fused_recurrence and style.mixer_norms != "rms"
+    # The kernel that has it all is for training alone, and knows no norm of the time step's rank.
+    whole_kernel = style.fused_recurrence and style.mixer_norms != "rms" and mode.training
     if not mode.one_sample and (whole_kernel or not style.fused_recurrence):
         # The gradient comes channel by channel and is read token by token.
         joint = ops.expand(joint, joint.shape)
     if whole_kernel:
         out = inner_kernel(ops, style, mode, joint, decay)
-        tape.hold(x, joint)
+        tape.hold(unmasked, x, joint)
         return out
     mixed, gate = split(tape, joint, ("MI", "MI"))
+    keep_taps(ops, mode, mixed, "MI", cached)
     conv = causal_convolution(
         ops,
         mixed,
@@ -46,19 +49,23 @@ def mamba_mixer(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
         bias=style.convolution_bias,
         fused=style.fused_recurrence,
     )
+    conv = without_padding(ops, mode, conv)
     step, b, c = _selected(ops, style, mode, conv)
     bias_of_step = ops.cast(ops.weight(("MI",)), FP32)
     skip = ops.cast(ops.weight(("MI",)), FP32)
-    if style.fused_recurrence:
-        scanned = scan_kernel(ops, conv, step, decay, b, c, gate)
+    if mode.one_query and mode.cache != "none":
+        scanned, last = one_step(ops, conv, "MI")
+    elif style.fused_recurrence:
+        scanned, last = scan_kernel(ops, conv, step, decay, b, c, gate)
     else:
-        scanned = _scan(ops, conv, step, bias_of_step, decay, b, c, skip, gate)
+        scanned, last = _scan(ops, conv, step, bias_of_step, decay, b, c, skip, gate)
+    keep_last(ops, mode, last, cached)
     narrow = ops.cast(scanned, x.itemsize)
     read = _rows(ops, mode, ops.autocast_input(narrow))
     w = ops.weight(("H", "MI"))
     shift = ops.weight(("H",)) if bias else None
     out = ops.linear(read, "H", w, shift, name="mixer-out")
-    tape.hold(x, joint, step, narrow, scanned, conv)
+    tape.hold(unmasked, x, joint, step, narrow, scanned, conv, last)
     return out
 
 
@@ -115,8 +122,9 @@ def _scan(
     c: Value,
     skip: Value,
     gate: Value,
-) -> Value:
-    """mamba_selective_scan's loop over the tokens, with the skip and the gate behind it."""
+) -> tuple[Value, Value]:
+    """mamba_selective_scan's loop over the tokens, with the skip and the gate behind it;
+    and the last state."""
     tape = ops.tape
     moved = ops.add(step, ops.cast(bias, step.itemsize))
     if ops.types.autocast:
@@ -125,12 +133,12 @@ def _scan(
     decays = ops.unary(_outer(ops, steps, decay), saves="output")
     weights = _outer(ops, steps, ops.cast(b, FP32))
     inputs = ops.multiply(weights, ops.cast(x, FP32))
-    made, pieces = _loop(ops, decays, inputs, c, x.itemsize)
+    made, pieces, last = _loop(ops, decays, inputs, c, x.itemsize)
     summed = ops.add(made, ops.multiply(x, skip))
     tape.hold(made)
     out = ops.multiply(summed, ops.unary(gate, scratch=5 if ops.types.traced else 0))
     tape.hold(steps, decays, weights, inputs, pieces, summed)
-    return out
+    return out, last
 
 
 def _outer(ops: Ops, a: Value, b: Value) -> Value:
@@ -149,18 +157,25 @@ def _outer(ops: Ops, a: Value, b: Value) -> Value:
     return out
 
 
-def _loop(ops: Ops, decays: Value, inputs: Value, c: Value, width: int) -> tuple[Value, Value]:
-    """`state = decay * state + input; output = state @ c` of every token; outputs and their pieces.
+def _loop(
+    ops: Ops, decays: Value, inputs: Value, c: Value, width: int
+) -> tuple[Value, Value, Value]:
+    """`state = decay * state + input; output = state @ c` of every token: the outputs, their
+    pieces and the last state.
 
     Autograd keeps every state, in 16 bit once more for the product. Each token's gradients of
     decays and inputs fill zeros for all tokens, which are added up.
     """
     tape = ops.tape
-    running = tape.value(ONE_STATE, FP32, needs_grad=False)
+    running, last = (tape.value(ONE_STATE, FP32, needs_grad=False) for _ in range(2))
     states = tape.value(("S", *ONE_STATE), FP32, needs_grad=False)
     narrow = tape.value(("S", *ONE_STATE), width, needs_grad=False) if width != FP32 else states
     pieces = tape.value(("S", "B", "MI"), width, needs_grad=False)
-    tape.record((decays, inputs), (states, narrow, pieces, running))
+    # Without gradients each state is dropped for the next.
+    tape.storages[states.storage].recorded = tape.storages[narrow.storage].recorded = True
+    made = (states, narrow, pieces, running)
+    # With gradients the last state is one of those kept.
+    tape.record((decays, inputs), made if ops.training else (*made, last))
     out = tape.value(("B", "S", "MI"), width, needs_grad=True)
 
     def backward(run: Backward) -> None:
@@ -177,4 +192,4 @@ def _loop(ops: Ops, decays: Value, inputs: Value, c: Value, width: int) -> tuple
 
     saves = (decays, states, c) if narrow is states else (decays, states, narrow, c)
     tape.record((decays, inputs, c, states, narrow, pieces), (out,), saves=saves, backward=backward)
-    return out, pieces
+    return out, pieces, states if ops.training else last

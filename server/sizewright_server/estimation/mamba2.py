@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.convolution import causal_convolution
+from sizewright_server.estimation.convolution import causal_convolution, without_padding
 from sizewright_server.estimation.feedforward import split
-from sizewright_server.estimation.mamba2_kernels import split_kernel
+from sizewright_server.estimation.mamba2_kernels import chunk_kernel, split_kernel
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import FP32, Ops
+from sizewright_server.estimation.recurrent_state import keep_last, keep_taps, one_step
 from sizewright_server.estimation.tape import Dim, Shape, Value
 
 #: One number for every two tokens of a chunk, for every head.
@@ -28,33 +29,52 @@ ALL_STATES: Shape = ("B", "MK1", "MI", "MN")
 BETWEEN: Shape = ("B", "MH", "MK1", "MK1")
 
 
-def mamba2_mixer(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
-    """The mixer over normed hidden states."""
+def mamba2_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Value]) -> Value:
+    """The mixer over normed hidden states; `cached` takes what it keeps for later calls."""
     tape = ops.tape
+    unmasked, x = x, without_padding(ops, mode, x)
     w = ops.weight(("MP", "H"))
     shift = ops.weight(("MP",)) if style.mixer_bias else None
     joint = ops.linear(x, "MP", w, shift, name="in-proj")
     decay = ops.scale(ops.unary(ops.cast(ops.weight(("MH",)), FP32), saves="output"))
-    if style.fused_recurrence:
+    if style.fused_recurrence and mode.training:
         out = split_kernel(ops, style, joint, decay)
-        tape.hold(x, joint)
+        tape.hold(unmasked, x, joint)
         return out
     gate, mixed, step = split(tape, joint, ("MI", "MC", "MH"))
+    keep_taps(ops, mode, mixed, "MC", cached)
     conv = causal_convolution(
-        ops, mixed, "MC", "MT", padded="MS", bias=style.convolution_bias, fused=False
+        ops,
+        mixed,
+        "MC",
+        "MT",
+        padded="MS",
+        bias=style.convolution_bias,
+        fused=style.fused_recurrence,
     )
-    scanned = _scan(ops, mode, conv, step, decay)
+    conv = without_padding(ops, mode, conv)
+    tape.hold(x)
+    if mode.one_query and mode.cache != "none":
+        scanned, last = one_step(ops, conv, "MC")
+        for _ in range(2):
+            ops.weight(("MH",))
+    elif style.fused_recurrence:
+        scanned, last = chunk_kernel(ops, conv, step, decay)
+    else:
+        scanned, last = _scan(ops, mode, conv, step, decay)
+    keep_last(ops, mode, last, cached)
     normed = _gated_norm(ops, scanned, gate)
     narrow = ops.cast(normed, x.itemsize)
     w = ops.weight(("H", "MI"))
     shift = ops.weight(("H",)) if style.mixer_bias else None
     out = ops.linear(narrow, "H", w, shift, name="mixer-out")
-    tape.hold(x, joint, conv, normed)
+    tape.hold(unmasked, joint, conv, scanned, normed, last)
     return out
 
 
-def _scan(ops: Ops, mode: Mode, conv: Value, step: Value, decay: Value) -> Value:
-    """mamba2_chunk_scan: within the chunks, and from chunk to chunk by their states."""
+def _scan(ops: Ops, mode: Mode, conv: Value, step: Value, decay: Value) -> tuple[Value, Value]:
+    """mamba2_chunk_scan: within the chunks, and from chunk to chunk by their states; the last of
+    which is a view of all."""
     tape = ops.tape
     states, b, c = split(tape, conv, ("MI", "MGN", "MGN"))
     steps = _steps(ops, step)
@@ -68,16 +88,17 @@ def _scan(ops: Ops, mode: Mode, conv: Value, step: Value, decay: Value) -> Value
     b_rows, c_rows = _padded(ops, b, WEIGHTS), _padded(ops, c, WEIGHTS)
     tape.hold(moved, decays, b, c)
     passed = _cumulated(ops, a)
-    within = _within_chunks(ops, x, a, b_rows, c_rows)
-    between, names = _between_chunks(ops, x, passed, b_rows, c_rows)
+    within, names = _within_chunks(ops, x, a, b_rows, c_rows)
+    between, more = _between_chunks(ops, x, passed, b_rows, c_rows)
     both = ops.add(within, between)
     whole = ops.copy(both)
     tape.hold(both)
     out = ops.add(whole, skip)
     tape.hold(whole)
-    tape.hold(steps, x, a, b_rows, c_rows, passed, within, between, skip, *names)
+    tape.hold(steps, x, a, b_rows, c_rows, passed, within, between, skip, *names, *more)
     rows: Shape = ("B", "S", "MI")
-    return ops.slice(out, rows) if mode.ragged_chunks else tape.view(out, rows)
+    cut = ops.slice(out, rows) if mode.ragged_chunks else tape.view(out, rows)
+    return cut, more[-3]
 
 
 def _steps(ops: Ops, step: Value) -> Value:
@@ -125,14 +146,15 @@ def _reordered(ops: Ops, x: Value) -> Value:
     return ops.expand(x, x.shape)
 
 
-def _within_chunks(ops: Ops, x: Value, a: Value, b: Value, c: Value) -> Value:
-    """What a chunk's tokens give each other, like attention in every head."""
+def _within_chunks(
+    ops: Ops, x: Value, a: Value, b: Value, c: Value
+) -> tuple[Value, tuple[Value, ...]]:
+    """What a chunk's tokens give each other, like attention in every head; and its names."""
     decays = _decays_of_pairs(ops, a, PAIRS)
     scores = _einsum(ops, c, b, PAIRS, copies=(True, True))
     mixed = ops.multiply(scores, decays)
     out = _reordered(ops, _einsum(ops, mixed, x, CHANNELS, copies=(False, True)))
-    ops.tape.hold(decays, scores, mixed)
-    return out
+    return out, (decays, scores, mixed)
 
 
 def _between_chunks(
@@ -154,7 +176,7 @@ def _between_chunks(
     come = ops.unary(passed, saves="output")
     out = _reordered(ops, _einsum(ops, c, before, CHANNELS, copies=(True, True)))
     scaled = ops.multiply(out, come)
-    return scaled, (weights, first, states, out, come)
+    return scaled, (left, weights, first, decays, states, out, come)
 
 
 def _behind(ops: Ops, first: Value, x: Value) -> Value:
@@ -173,9 +195,10 @@ def _behind(ops: Ops, first: Value, x: Value) -> Value:
 def _gated_norm(ops: Ops, x: Value, gate: Value) -> Value:
     """NemotronHRMSNormGated: a root mean square norm of every group of gated channels."""
     scratch = 5 if ops.types.traced else 0
-    gated = ops.multiply(x, ops.unary(ops.cast(gate, FP32), scratch=scratch))
+    wide = ops.cast(x, FP32)
+    gated = ops.multiply(wide, ops.unary(ops.cast(gate, FP32), scratch=scratch))
     rows: Dim = "MG"
     variance = ops.mean(ops.power(gated), ("B", "S", rows))
     rate = ops.unary(ops.scale(variance), saves="output")
-    scaled = ops.multiply(gated, rate)
+    scaled = ops.cast(ops.multiply(gated, rate), x.itemsize)
     return ops.multiply(scaled, ops.weight(("MI",), module="norms"))

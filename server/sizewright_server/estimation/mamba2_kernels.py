@@ -60,6 +60,27 @@ def split_kernel(ops: Ops, style: Style, joint: Value, decay: Value) -> Value:
     return out
 
 
+def chunk_kernel(ops: Ops, conv: Value, step: Value, decay: Value) -> tuple[Value, Value]:
+    """mamba_chunk_scan_combined without gradients: the scan alone, behind another's filters; and
+    the last state."""
+    tape, width = ops.tape, conv.itemsize
+    for _ in range(2):
+        ops.weight(("MH",))
+    steps = [tape.value(STEPS, FP32, needs_grad=False) for _ in range(2)]
+    wide = tape.value(STATES, FP32, needs_grad=False)
+    states = tape.value(STATES, width, needs_grad=False)
+    last = tape.value(("B", "MI", "MN"), FP32, needs_grad=False)
+    scores = tape.value(PAIRS, FP32, needs_grad=False)
+    out = tape.value(CHANNELS, width, needs_grad=False)
+    tape.record((step, decay), tuple(steps))
+    tape.record((conv,), (wide,))
+    tape.record((wide,), (states, last))
+    tape.record((conv,), (scores,))
+    tape.record((scores, conv, states), (out,))
+    tape.hold(last, *steps)
+    return out, last
+
+
 def _out_weight(ops: Ops) -> tuple[Value, Value]:
     """The last projection's weight, and its copy under autocast; it is read as it is stored."""
     stored = ops.weight(("H", "MI"))

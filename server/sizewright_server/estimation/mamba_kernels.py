@@ -154,8 +154,11 @@ def _give_weight(run: Backward, target: Value, of: Value) -> None:
 
 def scan_kernel(
     ops: Ops, x: Value, step: Value, decay: Value, b: Value, c: Value, gate: Value
-) -> Value:
-    """SelectiveScanFn: reads channels first, of which it makes and saves copies."""
+) -> tuple[Value, Value]:
+    """SelectiveScanFn: reads channels first, of which it makes and saves copies.
+
+    The last state is a view of those written down.
+    """
     tape, width = ops.tape, x.itemsize
     laid = [tape.value(value.shape, value.itemsize, needs_grad=False) for value in (x, b, c, gate)]
     tape.record((x, b, c, gate), tuple(laid))
@@ -178,7 +181,7 @@ def scan_kernel(
         saves=(step, decay, *laid, scanned, written),
         backward=backward,
     )
-    return out
+    return out, written
 
 
 def _wide(value: Value) -> Value:

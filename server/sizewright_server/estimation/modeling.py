@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture, Style
-from sizewright_server.estimation.techniques import Kernels, LossKernel, TrainingLoop
+from sizewright_server.estimation.techniques import Kernel, Kernels, LossKernel, TrainingLoop
 from sizewright_server.estimation.workload import Training
 
 #: litgpt takes the loss of this many tokens of each sample at a time (finetune/lora.py).
@@ -45,12 +45,27 @@ def modeling_code(name: str) -> ModelingCode:
 
 def restyle(architecture: Architecture, training: Training) -> Architecture:
     """The architecture as the run's code and kernels compute it."""
-    return _restyled(architecture, training.modeling_code, training.kernels)
+    parted = _parts_tables(architecture, training)
+    return _restyled(architecture, training.modeling_code, training.kernels, parted)
+
+
+def _parts_tables(architecture: Architecture, training: Training) -> bool:
+    """Whether PEFT trains a copy of a table that embedding and head share."""
+    adapter = training.adapter
+    if adapter is None or not training.modeling_code.startswith("transformers"):
+        return False
+    tables = {"embeddings", "head"} & adapter.trained_modules
+    return bool(tables) and architecture.head.shares_table
 
 
 @lru_cache(maxsize=512)
-def _restyled(architecture: Architecture, code_name: str, kernels: Kernels) -> Architecture:
+def _restyled(
+    architecture: Architecture, code_name: str, kernels: Kernels, parted: bool
+) -> Architecture:
     code = modeling_code(code_name)
+    if parted:
+        head = replace(architecture.head, tied=False, parted=True)
+        architecture = replace(architecture, head=head)
     if architecture.model_type in code.native_losses:
         head = replace(architecture.head, upcast_logits=False)
         architecture = replace(architecture, head=head)
@@ -61,6 +76,18 @@ def _restyled(architecture: Architecture, code_name: str, kernels: Kernels) -> A
 
     def change(style: Style) -> Style:
         return _with_kernels(replace(style, **code.style), kernels)
+
+    runs = tuple(replace(run, style=change(run.style)) for run in architecture.runs)
+    return replace(architecture, style=change(architecture.style), runs=runs)
+
+
+def in_operators(architecture: Architecture, recurrence: Kernel | None) -> Architecture:
+    """The architecture with its recurrent layers in torch's operators, where `recurrence` is."""
+    if recurrence != "eager" or not architecture.recurrent:
+        return architecture
+
+    def change(style: Style) -> Style:
+        return replace(style, fused_recurrence=False)
 
     runs = tuple(replace(run, style=change(run.style)) for run in architecture.runs)
     return replace(architecture, style=change(architecture.style), runs=runs)

@@ -33,12 +33,15 @@ class Ops(Pointwise):
 
     # -- linear algebra -------------------------------------------------------------------------
 
-    def weight(self, shape: Shape, *, module: str = "") -> Value:
-        """A parameter in its stored type; under an adapter it trains only with its `module`."""
+    def weight(self, shape: Shape, *, module: str = "", alone: bool = False) -> Value:
+        """A parameter in its stored type; an adapter trains a copy of a `module`, or it `alone`."""
         trains = self.types.trains(module)
         if self.borrows:
             return self.tape.borrowed_parameter(shape, self.types.weight, trainable=trains)
-        return self.tape.parameter(shape, self.types.weight, trainable=trains)
+        made = self.tape.parameter(shape, self.types.weight, trainable=trains)
+        if trains and self.types.keeps_originals and not alone:
+            self.tape.parameter(shape, self.types.weight, trainable=False).unread = True
+        return made
 
     def adapter_weight(self, shape: Shape) -> Value:
         """A parameter that an adapter adds."""

@@ -60,20 +60,14 @@ class OptimizerKind:
     embeddings: tuple[StateRule, ...] | None = None
     heads: tuple[StateRule, ...] | None = None
     paged: bool = False
+    #: State tensors per parameter where all are of the parameter's size; None else.
+    whole_states: int | None = None
 
     @property
     def steps(self) -> tuple[StepKind, ...]:
         """The ways its step can run; the first is what its library does by default."""
         first: tuple[StepKind, ...] = ("foreach",) if self.foreach is not None else ()
         return (*first, "for-loop", *(("fused",) if self.fused else ()))
-
-    @property
-    def whole_states(self) -> int | None:
-        """State tensors per parameter where all are of the parameter's size; None else."""
-        own = (self.vectors, self.embeddings, self.heads)
-        if any(own) or any(rule.of != "elements" for rule in self.states):
-            return None
-        return sum(rule.count for rule in self.states)
 
     def rules(self, role: Role, *, matrix: bool) -> tuple[StateRule, ...]:
         """The states of a tensor by where it stands and whether it is a matrix.
@@ -99,7 +93,10 @@ def _kind(entry: dict[str, Any]) -> OptimizerKind:
         if name in values:
             values[name] = tuple(StateRule(**rule) for rule in values[name])
     values["loop"] = tuple(tuple(pair) for pair in values["loop"])
-    return OptimizerKind(**values)
+    states = values["states"]
+    own = any(values.get(name) for name in ("vectors", "embeddings", "heads"))
+    whole = not own and all(rule.of == "elements" for rule in states)
+    return OptimizerKind(**values, whole_states=sum(r.count for r in states) if whole else None)
 
 
 def state_bytes(

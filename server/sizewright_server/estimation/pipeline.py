@@ -43,8 +43,8 @@ def stage_counts(
     virtual: Column,
     stage: Column,
     ends: tuple[int, int] = (0, 0),
-) -> list[Column]:
-    """Instances of each segment on a stage; layers are spread as evenly as they divide.
+) -> Column:
+    """Instances of each segment on a stage, a row each; layers are spread as evenly as they divide.
 
     With v chunks, chunk c of stage r is the (c p + r)-th of the p v pieces. `ends` are the layers
     of the first and the last stage where they are stated.
@@ -65,7 +65,7 @@ def stage_counts(
         parts = [np.maximum(np.minimum(b, end) - np.maximum(a, start), 0) for a, b in spans]
         counts.append(np.sum(parts, axis=0))
         start = end
-    return counts
+    return np.array(counts)
 
 
 def _cut(

@@ -37,6 +37,13 @@ class Types:
     #: Runs on fake tensors: activations whose backward torch can decompose run decomposed.
     traced: bool = False
 
+    @property
+    def keeps_originals(self) -> bool:
+        """PEFT trains copies of modules and keeps what they were made of (ModulesToSaveWrapper)."""
+        adapter = self.adapter
+        own = adapter is not None and adapter.code.startswith("transformers")
+        return own and adapter is not None and adapter.method != "adapter-v2"
+
     def trains(self, module: str) -> bool:
         """Whether a module ("norms", "embeddings", "head" or another) is trained as a whole."""
         return self.adapter is None or module in self.adapter.trained_modules

@@ -22,7 +22,6 @@ from sizewright_server.estimation.checkpoints import (
 )
 from sizewright_server.estimation.forward import forward_pass
 from sizewright_server.estimation.tape import Event, Parameter, Shape, Tape
-from sizewright_server.estimation.weight_formats import WeightFormat
 
 Column = NDArray[np.int64]
 
@@ -40,16 +39,6 @@ class Pass:
 
 #: A pass in which nothing is allocated or freed.
 EMPTY_PASS = Pass(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ParameterGroup:
-    """The parameters of one kind, by their rows: trained or not, in which format, read or not."""
-
-    trained: bool
-    stored: WeightFormat | None
-    unread: bool
-    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +92,11 @@ class Program:
     recompute_accumulating: Pass
     parameters: tuple[Parameter, ...]
     buffers: tuple[tuple[Shape, int], ...]
-    parameter_groups: tuple[ParameterGroup, ...]
+    #: Rows of every parameter as a matrix, its first dimension; then columns, all others.
+    tensor_sides: Kinds
     trained: NDArray[np.bool_]
+    #: Those that train, and those that ask for a gradient and get none.
+    asking: NDArray[np.bool_]
     output_storages: tuple[int, ...]
     input_storages: tuple[int, ...]
     output_grads: tuple[int, ...]
@@ -154,7 +146,8 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
     kinds: dict[tuple[Shape, int], int] = {}
     kind_of = [kinds.setdefault((s.shape, s.itemsize), len(kinds)) for s in storages]
     parameters = tuple(
-        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored, p.unread) for p in tape.parameters
+        Parameter(p.shape, p.itemsize, p.needs_grad, p.stored, p.unread, p.idle)
+        for p in tape.parameters
     )
     again = _recomputed(tape, policy) if checkpointed else [EMPTY_PASS, EMPTY_PASS]
     return Program(
@@ -172,8 +165,11 @@ def compile_program(tape: Tape, policy: str = "", *, checkpointed: bool = True) 
         recompute_accumulating=again[1],
         parameters=parameters,
         buffers=tuple(tape.buffers),
-        parameter_groups=_groups(parameters),
+        tensor_sides=_sides(parameters),
         trained=np.array([parameter.trained for parameter in parameters], dtype=bool),
+        asking=np.array(
+            [parameter.trained or parameter.idle for parameter in parameters], dtype=bool
+        ),
         output_storages=tuple(v.storage for v in tape.outputs),
         input_storages=tuple(v.storage for v in tape.inputs),
         output_grads=tuple(run.output_grads),
@@ -208,12 +204,9 @@ def _cached_alone(tape: Tape, policy: str) -> list[int]:
     return [i for i, storage in enumerate(tape.storages) if storage.cached and i not in kept]
 
 
-def _groups(parameters: Sequence[Parameter]) -> tuple[ParameterGroup, ...]:
-    kinds: dict[tuple[bool, WeightFormat | None, bool], list[int]] = {}
-    for row, parameter in enumerate(parameters):
-        key = parameter.trained, parameter.stored, parameter.unread
-        kinds.setdefault(key, []).append(row)
-    return tuple(ParameterGroup(*kind, np.array(rows)) for kind, rows in kinds.items())
+def _sides(parameters: Sequence[Parameter]) -> Kinds:
+    shapes: list[Shape] = [parameter.shape for parameter in parameters] or [(0,)]
+    return Kinds.of([(side, 1) for side in (*(s[:1] for s in shapes), *(s[1:] for s in shapes))])
 
 
 def _forward(tape: Tape, *, keep_saved: bool) -> Pass:
@@ -250,9 +243,13 @@ def round_up(size_bytes: Column) -> Column:
     return (size_bytes + (quantum - 1)) // quantum * quantum
 
 
+def kind_sizes(kinds: Kinds, dims: Mapping[str, Column]) -> Column:
+    """The size of every kind: a row each, a column per layout."""
+    table = np.array([dims[name] for name in kinds.names])
+    sizes: Column = table[kinds.factors].prod(axis=1) * kinds.scale[:, None]
+    return sizes
+
+
 def storage_bytes(program: Program, dims: Mapping[str, Column]) -> Column:
     """Bytes of every storage: a row per storage, a column per layout."""
-    kinds = program.kinds
-    table = np.array([dims[name] for name in kinds.names])
-    sizes = table[kinds.factors].prod(axis=1) * kinds.scale[:, None]
-    return round_up(sizes)[program.kind_of_storage]
+    return round_up(kind_sizes(program.kinds, dims))[program.kind_of_storage]

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.recurrent import MAMBA
 from sizewright_server.estimation.workload import Inference, Training
 
-#: Mixers whose scan has no form in which tensor- or context-parallel ranks share it.
-MAMBA = ("mamba", "mamba2")
 #: Where PEFT refuses a LoRA on the last projection (tuners_utils.py), and which methods those are.
 WITHOUT_OUT_PROJECTION = ("mamba", "falcon_mamba", "nemotron_h")
 LOW_RANK = ("lora", "rslora", "dora", "lora-fa", "adalora")
@@ -21,10 +20,9 @@ def has_mamba(architecture: Architecture) -> bool:
 
 
 def path_not_stated(architecture: Architecture, run: Training | Inference) -> bool:
-    """Whether a training does not say if its recurrent layers run in kernels of their own."""
-    if not isinstance(run, Training):
-        return False
-    return architecture.recurrent and run.kernels.recurrence is None
+    """Whether a run does not say if its recurrent layers run in kernels of their own."""
+    stated = run.kernels.recurrence if isinstance(run, Training) else run.recurrence
+    return architecture.recurrent and stated is None
 
 
 def check_recurrence(architecture: Architecture, run: Training | Inference) -> None:
@@ -32,6 +30,8 @@ def check_recurrence(architecture: Architecture, run: Training | Inference) -> N
     if not architecture.recurrent:
         return
     if isinstance(run, Inference):
+        if has_mamba(architecture):
+            return
         raise UnsupportedWorkload(
             Violation(
                 "workload.inference",

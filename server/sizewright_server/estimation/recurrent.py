@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 Column = NDArray[np.int64]
 
+#: Mixers that scan: Mamba's over channels, Mamba-2's over heads.
+MAMBA = ("mamba", "mamba2")
 #: Tokens between two states that mamba-ssm's selective scan writes down (selective_scan.cpp).
 SCAN_CHUNK_TOKENS = 2048
 #: Streaming multiprocessors, among which it spreads a group's heads: an A100's. Where there is more

@@ -167,8 +167,8 @@ def left_by_lengths(group: TrainingGroup | InferenceGroup) -> ByteRange:
         return ByteRange(0, 0, 0)
     at_loss = live = 0
     walks, column = group.walks, group.shown
-    for row, stage in enumerate(group.schedule.stages):
-        if stage.phase == "loss":
+    for row, phase in enumerate(group.course.phases):
+        if phase == "loss":
             at_loss = max(at_loss, live + int(walks.peak_bytes[row, column]))
             live += int(walks.delta_bytes[row, column])
     low, best, high = (int(at_loss * share) for share in reserved_shares()["varying-lengths"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.megatron_checks import further_layers
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
+from sizewright_server.estimation.sparse_checks import sparse_kernel
 from sizewright_server.estimation.workload import Inference, Training
 
+#: Families whose linear layers are transformers' Conv1D, and methods that know no such layers.
+CONVOLVED = ("gpt2",)
+LINEAR_ALONE = ("loha", "lokr", "boft", "oft")
 #: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
 LARGEST_BYTES = 2**60
 
@@ -58,19 +60,25 @@ def check_modalities(architecture: Architecture, run: Training | Inference) -> N
 def check_run(architecture: Architecture, run: Training | Inference) -> None:
     """Raises UnsupportedWorkload with every setting that the model's code does not run with."""
     kind = "training" if isinstance(run, Training) else "inference"
-    wrong = list(_attention(architecture, run))
+    wrong = list(sparse_kernel(architecture, run))
     if isinstance(run, Training):
         wrong += further_layers(architecture, run.layout, run)
     if wrong:
         raise UnsupportedWorkload(*(Violation(f"workload.{kind}.{n}", text) for n, text in wrong))
 
 
-def _attention(architecture: Architecture, run: Training | Inference) -> Iterator[tuple[str, str]]:
-    if architecture.chooses_keys and run.attention.startswith("flash"):
-        yield (
-            "attention",
-            f"transformers runs the sparse attention of {architecture.model_type} through a mask,"
-            f" which {run.attention} does not take; use sdpa or eager",
+def check_adapter(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload for a method that PEFT has not for a model's kind of layers."""
+    adapter = run.adapter if isinstance(run, Training) else None
+    if adapter is None or architecture.model_type not in CONVOLVED:
+        return
+    if adapter.method in LINEAR_ALONE:
+        raise UnsupportedWorkload(
+            Violation(
+                "workload.training.adapter.method",
+                f"PEFT has no {adapter.method} for the Conv1D layers of {architecture.model_type};"
+                " use lora, dora, adalora, vera or ia3",
+            )
         )
 
 

@@ -6,12 +6,9 @@ up to 2 MiB (c10/cuda/CUDACachingAllocator.cpp, PyTorch 2.13).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import numpy as np
 
-from sizewright_server.estimation.profile import Column, round_up
+from sizewright_server.estimation.profile import Column
 
 MIB = 2**20
 SMALL_REQUEST = MIB
@@ -19,23 +16,14 @@ SMALL_SEGMENT = 2 * MIB
 MEDIUM_REQUEST = 10 * MIB
 MEDIUM_SEGMENT = 20 * MIB
 GRANULE = 2 * MIB
-#: Bytes that tensors of some sizes come to: a row per tensor is summed up.
-Measure: TypeAlias = Callable[[Column], Column]
-
-
-def requested(sizes: Column) -> Column:
-    """Bytes of tensors as they are requested: a row per tensor, a column per layout."""
-    total: Column = round_up(sizes).sum(axis=0)
-    return total
 
 
 def unfilled(sizes: Column) -> Column:
-    """Bytes of segments that tensors leave empty at most: a row per tensor, a column per layout.
+    """Bytes of segments that each tensor leaves empty at most.
 
     Tensors of one medium size are taken to share segments with none of another.
     """
     fitting = MEDIUM_SEGMENT // np.clip(sizes, SMALL_REQUEST, MEDIUM_SEGMENT)
     medium = MEDIUM_SEGMENT // fitting - sizes
     own = np.where(sizes < MEDIUM_REQUEST, medium, -sizes % GRANULE)
-    left: Column = np.where(sizes > SMALL_REQUEST, own, 0).sum(axis=0)
-    return left
+    return np.where(sizes > SMALL_REQUEST, own, 0)

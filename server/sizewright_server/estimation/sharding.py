@@ -1,9 +1,10 @@
 """What each sharding library holds beside a model's states while a step runs.
 
-A working set says, for the i-th segment of a stage, what is held only while its forward or backward
-pass runs (gathered parameters, gradients on their way to their shards), what a pass leaves beyond
-what its tape does, and which buffers are there throughout. All are bytes per rank, as columns over
-layouts. Symbols: u bytes of a unit in the computing type, N sharding ranks.
+A working set says, for every segment of a stage, what is held only while its forward or backward
+pass runs (gathered parameters, gradients on their way to their shards), and what a pass leaves
+beyond what its tape does: a row per segment, a column per layout. It also says which buffers are
+there throughout. All are bytes per rank. Symbols: u bytes of a unit in the computing type, N
+sharding ranks.
 
 Here is what gathers nothing: torch/nn/parallel/distributed.py (buckets) and Megatron-LM's
 core/distributed/param_and_grad_buffer.py. FSDP is in `fsdp`, DeepSpeed in `deepspeed`.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.lowering import Segment
@@ -42,6 +44,12 @@ class WorkingSet:
         self.accumulates = accumulates
         self.layouts = states.layouts
         self.nothing: Column = np.zeros_like(self.layouts.dp)
+        #: The same of every segment.
+        self.none: Column = np.zeros_like(states.counts)
+        self.none.setflags(write=False)
+        segments = states.segments
+        self.repeats: NDArray[np.bool_] = np.array([segment.repeats for segment in segments])
+        self.is_embedding = [i for i, one in enumerate(segments) if one.role == "embedding"]
 
     @cached_property
     def buffers(self) -> Buffers:
@@ -60,25 +68,25 @@ class WorkingSet:
         """What the pool of another stream may hold beyond what is gathered at a time."""
         return self.nothing
 
-    def forward(self, index: int) -> Column:
-        """Held while a segment runs forward."""
-        return self.nothing
+    def forward(self) -> Column:
+        """Held while each segment runs forward."""
+        return self.none
 
-    def after_forward(self, index: int) -> Column:
+    def after_forward(self) -> Column:
         """Left by each instance's forward pass beyond its tape."""
-        return self.nothing
+        return self.none
 
-    def backward(self, index: int) -> Column:
-        """Held while a segment runs backward."""
-        return self.nothing
+    def backward(self) -> Column:
+        """Held while each segment runs backward."""
+        return self.none
 
-    def recomputing(self, index: int) -> Column:
+    def recomputing(self) -> Column:
         """Held beside that where a checkpointed segment runs forward again."""
-        return self.nothing
+        return self.none
 
-    def at_end(self, index: int) -> Column:
+    def at_end(self) -> Column:
         """Held when an instance's backward pass has made all of its gradients, and only then."""
-        return self.nothing
+        return self.none
 
     def persisted(self) -> Column:
         """Parameters that stay gathered beside their shards."""
@@ -88,14 +96,18 @@ class WorkingSet:
         """Held while the weights are sharded at the start, beside the shards."""
         return self.nothing
 
-    def after_backward(self, index: int) -> Column:
+    def after_backward(self) -> Column:
         """Correction from whole gradients in the computing type to what stays of them.
 
         The tied table's two gradients are added up and kept once.
         """
-        if self.states.segments[index].role == "embedding":
-            return -self.states.tied(self.states.gradient_width)
-        return self.nothing
+        return -self.tied_gradients()
+
+    def tied_gradients(self) -> Column:
+        """Bytes of the gradient that embedding and head share, in the embedding's row."""
+        made = np.zeros_like(self.none)
+        made[self.is_embedding] = self.states.tied(self.states.gradient_width)
+        return made
 
     def accumulated(self) -> Column:
         """Gradients that micro-batches have added up, as they are between two of them."""
@@ -105,9 +117,9 @@ class WorkingSet:
         """Gradients as the optimizer finds them."""
         return self.states.total(self.states.widths.gradient, 2)
 
-    def left_shard(self, index: int) -> Column:
+    def left_shard(self) -> Column:
         """Of what `after_backward` leaves: the new shard, which is added to one that is there."""
-        return self.nothing
+        return self.none
 
     def closing(self) -> Column:
         """Held after the last backward pass, when the root's gradients are reduced."""

@@ -52,8 +52,13 @@ class Widths:
     state: int
     master: int
     trained: int = 0
+    #: States are of flat buffers over every parameter that asks for a gradient, got or not.
+    flat: bool = False
 
 
+#: Libraries that step flat buffers (torch FSDP's FlatParameter; DeepSpeed's runtime/zero, whose
+#: partitions hold zeros where a parameter has no gradient).
+FLAT = ("deepspeed", "fsdp1")
 ITEMSIZES = {"fp32": FP32, "bf16": HALF, "fp16": HALF}
 
 
@@ -65,7 +70,7 @@ def state_widths(training: Training, sharding: Sharding) -> Widths:
     master copy in the optimizer (DeepSpeed). What the run states of its types overrides these.
     """
     widths = _widths(training.precision, sharding)
-    widths = replace(widths, trained=widths.stored)
+    widths = replace(widths, trained=widths.stored, flat=sharding in FLAT)
     if training.adapter is not None:
         widths = _under_adapter(widths, training)
     if training.gradient_reduce_dtype is not None:

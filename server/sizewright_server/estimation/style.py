@@ -45,6 +45,8 @@ class Style:
     qkv_bias: bool = False
     key_bias: bool = True
     out_bias: bool = False
+    #: Its last projection as adapters know it: apart from that of recurrent layers beside it.
+    out_name: Literal["o", "attention-out"] = "o"
     mlp_bias: bool = False
     #: Over one head with shared weights, over all heads at once, with weights of each head, or
     #: without weights on what was turned (Llama 4).

@@ -83,7 +83,7 @@ class Parameter(NamedTuple):
     """A parameter tensor: its shape, bytes per element as the tape reads it, and whether it trains.
 
     `stored` is the format of a frozen weight that is kept in fewer bits; None where it is kept as
-    it is read. `unread`: no operator reads it.
+    it is read. `unread`: no operator reads it. `idle`: it asks for a gradient and gets none.
     """
 
     shape: Shape
@@ -91,6 +91,7 @@ class Parameter(NamedTuple):
     trained: bool
     stored: WeightFormat | None
     unread: bool = False
+    idle: bool = False
 
 
 @dataclass(slots=True)

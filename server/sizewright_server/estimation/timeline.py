@@ -48,32 +48,46 @@ class PhasePeak:
     at_last: NDArray[np.bool_]
 
 
-def walk_stages(stages: Sequence[Stage]) -> Walk:
-    """The walks of stages' passes: a row each."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Stages in order as tables: a row per stage, a column per layout; fields as in `Stage`."""
+
+    phases: tuple[str, ...]
+    count: Column
+    during_bytes: Column
+    after_bytes: Column
+    walks: Walk
+
+
+def course_of(stages: Sequence[Stage]) -> Course:
+    """The course of stages, their passes walked."""
     tables = {id(stage.sizes): stage.sizes for stage in stages}
     number = {key: at for at, key in enumerate(tables)}
     over = [number[id(stage.sizes)] for stage in stages]
-    return walk_all([stage.events for stage in stages], over, tuple(tables.values()))
-
-
-def run_timeline(start_bytes: Column, stages: Sequence[Stage], walks: Walk) -> list[PhasePeak]:
-    """The peak of each phase in order; `walks` has a row for every stage."""
-    count, during, after = (
-        np.array(rows)
-        for rows in zip(*((s.count, s.during_bytes, s.after_bytes) for s in stages), strict=True)
+    return Course(
+        tuple(stage.phase for stage in stages),
+        np.array([stage.count for stage in stages]),
+        np.array([stage.during_bytes for stage in stages]),
+        np.array([stage.after_bytes for stage in stages]),
+        walk_all([stage.events for stage in stages], over, tuple(tables.values())),
     )
-    net = walks.delta_bytes + after
+
+
+def run_timeline(start_bytes: Column, course: Course) -> list[PhasePeak]:
+    """The peak of each phase in order."""
+    count, walks = course.count, course.walks
+    net = walks.delta_bytes + course.after_bytes
     drift = (count - 1) * net
     # Live bytes before each stage.
     live = np.empty_like(net)
     live[0] = start_bytes
     np.add((count[:-1] * net[:-1]).cumsum(axis=0), start_bytes, out=live[1:])
-    peak = live + during + walks.peak_bytes + np.maximum(drift, 0)
+    peak = live + course.during_bytes + walks.peak_bytes + np.maximum(drift, 0)
     # A rank of a pipeline has not every stage.
     peak[count == 0] = 0
     phases: dict[str, list[int]] = {}
-    for index, stage in enumerate(stages):
-        phases.setdefault(stage.phase, []).append(index)
+    for index, phase in enumerate(course.phases):
+        phases.setdefault(phase, []).append(index)
     return [_phase_peak(phase, rows, peak, drift) for phase, rows in phases.items()]
 
 

@@ -1,8 +1,9 @@
 """Training as a schedule: what is resident, and the stages of one optimizer step, per layout.
 
 Layouts that share a library, its settings and the structure of their parallelism are one group with
-one schedule, seen from one stage of the pipeline; everything in it is a column over the group's
-layouts. A group is built up in `training_setup`, `training_passes` and `training_resident`.
+one schedule; everything in it is a column over the group's layouts, at each stage of a pipeline
+that may be the fullest. A group is built up in `training_setup`, `training_passes`,
+`training_resident` and `training_numbers`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from sizewright_server.estimation.exchanges import imbalance
 from sizewright_server.estimation.ops import FP32
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.profile import Column, elements
+from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.sharding import engine_workspaces
 from sizewright_server.estimation.states import buffer_elements
-from sizewright_server.estimation.timeline import Stage, run_timeline
-from sizewright_server.estimation.training_resident import Resident, ResidentGroup
+from sizewright_server.estimation.timeline import run_timeline
+from sizewright_server.estimation.training_numbers import NumberedGroup
+from sizewright_server.estimation.training_resident import Resident
 
 #: Libraries that step with fused kernels of their own, whatever the optimizer's own step is.
 FUSED = ("deepspeed", "megatron")
@@ -27,15 +30,14 @@ FUSED = ("deepspeed", "megatron")
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A group's resident bytes, its stages, and what the optimizer step adds to its states."""
+    """A group's resident bytes, and what the optimizer step adds to its states."""
 
     resident: Resident
-    stages: tuple[Stage, ...]
     step_bytes: Column
     step_temporary: Column
 
 
-class TrainingGroup(ResidentGroup):
+class TrainingGroup(NumberedGroup):
     """Layouts of one library and structure: their whole step, and how sure its bytes are."""
 
     @cached_property
@@ -47,7 +49,6 @@ class TrainingGroup(ResidentGroup):
             gradients = np.zeros_like(gradients)
         return Schedule(
             resident=self.resident,
-            stages=self.all_stages,
             step_bytes=gradients + self._held_outputs,
             step_temporary=self._step_temporary(),
         )
@@ -83,12 +84,11 @@ class TrainingGroup(ResidentGroup):
         """Each phase's peak, were recurrent layers run in torch's operators; empty where the run
         says which they are run in."""
         kernels = self.training.kernels
-        if not self.runs_recurrence_kernels or kernels.recurrence is not None:
+        if not path_not_stated(self.architecture, self.training):
             return {}
         without = replace(self.training, kernels=replace(kernels, recurrence="eager"))
         other = TrainingGroup(self.architecture, without, self.layouts, self.positions)
-        schedule = other.schedule
-        peaks = run_timeline(schedule.resident.total, schedule.stages, other.walks)
+        peaks = run_timeline(other.resident.total, other.course)
         return {peak.phase: peak.peak_bytes for peak in peaks}
 
     def _step_temporary(self) -> Column:

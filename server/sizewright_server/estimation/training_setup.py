@@ -80,7 +80,7 @@ class TrainingSetup:
         self.segments = lower(architecture, self._mode(), training.seq_len)
         self.dims_of = self._dims()
         self.dims = self.dims_of.of(architecture.sizes)
-        self._sizes_of: dict[str, Column] = {}
+        self._sizes_of: dict[tuple[int, int], Column] = {}
 
     def showing(self, column: int) -> Self:
         """The same group, of which another column is explained."""
@@ -100,11 +100,12 @@ class TrainingSetup:
         return np.concatenate([stage_index(*each) for each in zip(self.positions, pp, strict=True)])
 
     @cached_property
-    def counts(self) -> list[Column]:
-        """Instances of each segment on the pipeline stage."""
+    def counts(self) -> Column:
+        """Instances of each segment on the pipeline stage: a row each."""
         parallel = self.parallel
         if self.positions == ("only",):
-            return [np.full_like(parallel.pp, segment.count) for segment in self.segments]
+            every = np.array([[segment.count] for segment in self.segments])
+            return np.repeat(every, len(parallel.pp), axis=1)
         given = self.layout.megatron
         ends = given.first_stage_layers, given.last_stage_layers
         return stage_counts(self.segments, parallel.pp, parallel.virtual, self.stage, ends)
@@ -292,8 +293,9 @@ class TrainingSetup:
         return segment.repeats and segment.recomputed and self._recomputes
 
     def _sizes(self, segment: Segment) -> Column:
-        if segment.name not in self._sizes_of:
+        # Layers of one kind that do not follow one another are segments of their own.
+        key = (id(segment.program), id(segment.sizes))
+        if key not in self._sizes_of:
             dims = self.dims_of.of(segment.sizes)
-            made = storage_bytes(segment.program, dims)
-            self._sizes_of[segment.name] = made
-        return self._sizes_of[segment.name]
+            self._sizes_of[key] = storage_bytes(segment.program, dims)
+        return self._sizes_of[key]

@@ -29,9 +29,9 @@ from sizewright_server.estimation.tape import Tape, Value
 __all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
 
 #: What mixes tokens in the place of attention.
-MIXERS: Mapping[str, Callable[[Ops, Style, Mode, Value], Value]] = {
-    "delta-net": delta_net,
-    "delta-net-joint": delta_net,
+MIXERS: Mapping[str, Callable[[Ops, Style, Mode, Value, list[Value]], Value]] = {
+    "delta-net": lambda ops, style, mode, x, _cached: delta_net(ops, style, mode, x),
+    "delta-net-joint": lambda ops, style, mode, x, _cached: delta_net(ops, style, mode, x),
     "mamba": mamba_mixer,
     "mamba2": mamba2_mixer,
 }
@@ -68,6 +68,8 @@ class Block:
         if self.style.position_bias == "t5" and self.style.first and not self.mode.training:
             stack = "decoder" if self.style.causal else "encoder"
             self.tape.lend(f"{stack} embeddings", x)
+        if self.style.residual_fp32 and self.style.first and not self.mode.training:
+            self.tape.lend("embeddings", x)
         self.tape.inputs_stay = self.style.keeps_states and not self.mode.training
         self.tape.finish(out, *self.attention.cached)
         return self.tape
@@ -151,7 +153,8 @@ class Block:
         if self.style.mixer != "attention":
             with self.tape.within("recurrence"):
                 mix = MIXERS[self.style.mixer]
-                return self._split(mix(self.ops, self.style, self.mode, self._gathered(x)))
+                whole, cached = self._gathered(x), self.attention.cached
+                return self._split(mix(self.ops, self.style, self.mode, whole, cached))
         attended = self._split(self.attention.own(self._gathered(x)))
         if self.style.holds_attended:
             self.attention.held.append(attended)

@@ -15,6 +15,7 @@ from sizewright_server.estimation.techniques import (
     Adapter,
     BaseWeights,
     CheckpointPolicy,
+    Kernel,
     Kernels,
     ModelingCode,
     Preference,
@@ -149,6 +150,8 @@ class Inference:
     #: Runs on fake tensors, whose model is made in place and not loaded.
     traced: bool = False
     layout: Layout | None = None
+    #: None where it is not known whether recurrent layers run in kernels of their own.
+    recurrence: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)

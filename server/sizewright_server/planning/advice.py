@@ -7,11 +7,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import combinations as sets_of
 
+from sizewright_server.estimation.memory import Notice
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.planning.advice_words import dropped, outcome, room, time_words, together
 from sizewright_server.planning.comparing import (
     CPU_ONLY,
+    gpu_buys,
     own_layout,
     ranks_of,
     saved_between,
@@ -23,10 +25,10 @@ from sizewright_server.planning.hours import Hours
 from sizewright_server.planning.index import OfferIndex
 from sizewright_server.planning.needs import Prepared
 from sizewright_server.planning.objectives import value_of
-from sizewright_server.planning.plan import Advice, Objective, Plan, PlanningResult
+from sizewright_server.planning.plan import Advice, Miss, Objective, Plan, PlanningResult
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.prices import details_of
-from sizewright_server.planning.promising import promising
+from sizewright_server.planning.promising import MOST_SEARCHED, bounded, promising, too_many
 from sizewright_server.planning.techniques import Applied, figures, forms
 from sizewright_server.planning.variants import (
     Combination,
@@ -47,8 +49,6 @@ SAME_TIME = 1.1
 SLOW = frozenset(
     {"optimizer-offload", "nvme-offload", "external-memory", "cpu-only", "smaller-batch"}
 )
-#: A CPU is worth many times the time where the work costs half, and little more where it does not.
-MUCH_CHEAPER, NEARLY_AS_FAST = 0.5, 2.0
 #: More combinations than this take seconds to search.
 MOST_COMBINATIONS = 512
 
@@ -67,6 +67,8 @@ class Advisor:
         fits = result.plans and result.plans[0].verdict == "fits"
         self.before: Plan | None = result.plans[0] if fits else None
         self.miss = result.nearest_miss
+        #: What was not looked at, in words.
+        self.notices: list[Notice] = []
         allowed = {step.name for _, steps in question.combinations for step in steps}
         #: Techniques the plan could have used, which were searched with every other.
         self.allowed = [name for name in figures() if name in allowed]
@@ -80,9 +82,7 @@ class Advisor:
         if self.before is None:
             found = found or self._tried(self._together(2))
             if self.miss is not None and not found:
-                asked = self.question
-                triples = self._together(3)
-                found = self._tried(promising(triples, asked.prepared, asked.prepare, self.miss))
+                found = self._tried(self._triples(self.miss))
         better = [one for one in found if one.plan is not None]
         better.sort(key=partial(_preference, self.aim))
         jointly = self._exact_together(better)
@@ -96,7 +96,10 @@ class Advisor:
         before, base = self.before, self.question.prepared.workload
         names = [n for n, known in figures().items() if not known.changes_results and n not in SLOW]
         combinations = strongest(base, names) if before else []
-        if before is None or not combinations or len(combinations) > MOST_COMBINATIONS:
+        if len(combinations) > MOST_COMBINATIONS:
+            self.notices.append(too_many(len(combinations)))
+            return []
+        if before is None or not combinations:
             return []
         asked = replace(self.question, max_results=1, combinations=tuple(combinations), kept=None)
         plans = recommend(asked, self.index_of(base)).plans
@@ -134,6 +137,14 @@ class Advisor:
             if len(steps) == count:
                 yield workload, steps
 
+    def _triples(self, miss: Miss) -> list[Combination]:
+        """The sets of three that free most of what is lacking; a notice where there are others."""
+        asked = self.question
+        every = promising(self._together(3), asked.prepared, asked.prepare, miss)
+        if len(every) > MOST_SEARCHED:
+            self.notices.append(bounded("sets of three techniques", MOST_SEARCHED, len(every)))
+        return every[:MOST_SEARCHED]
+
     def _advice(self, workload: AnyWorkload, steps: tuple[Applied, ...]) -> Advice | None:
         """The best plan with the techniques beside any the plan may use; None when not better."""
         prepared = self._prepared(workload)
@@ -153,7 +164,7 @@ class Advisor:
         changed = self._added(before, steps) or after.variant.prepared
         words = outcome(self.aim, steps, before, after)
         one = self._compared(before, after, steps, changed, words)
-        return None if steps[0].name == CPU_ONLY and _gpu_buys(one) else one
+        return None if steps[0].name == CPU_ONLY and gpu_buys(one) else one
 
     def _compared(
         self,
@@ -260,15 +271,6 @@ def _with_steps(
 ) -> Hours:
     """The hours of a variant that has techniques beside its own: their time counts too."""
     return hours(replace(variant, steps=(*steps, *variant.steps)))
-
-
-def _gpu_buys(one: Advice) -> bool:
-    """Whether a GPU earns its price: the work is not much cheaper, nor as cheap and nearly as fast,
-    without it."""
-    cost, factor = one.work_cost_factor, one.time_factor
-    if cost is None or factor is None:
-        return True
-    return cost > 1 or (cost > MUCH_CHEAPER and factor[1] > NEARLY_AS_FAST)
 
 
 def _alike(one: Applied, other: Applied) -> bool:

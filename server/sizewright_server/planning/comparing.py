@@ -11,7 +11,7 @@ from sizewright_server.planning.conditions import conditions_of
 from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.kinds import NodeKind, node_kind
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.plan import Plan
+from sizewright_server.planning.plan import Advice, Plan
 from sizewright_server.planning.processors import cpu_hours, launch_hours
 from sizewright_server.planning.techniques import Applied
 from sizewright_server.planning.throughput import speed_of
@@ -20,6 +20,8 @@ from sizewright_server.planning.variants import Variant
 #: Less than this is no saving.
 LEAST_BYTES = 2**26
 CPU_ONLY = "cpu-only"
+#: A CPU is worth many times the time where the work costs half, and little more where it does not.
+MUCH_CHEAPER, NEARLY_AS_FAST = 0.5, 2.0
 #: Threads of the CPU that boosting on a GPU was compared with.
 THREADS = 8
 Span = tuple[float, float, float]
@@ -119,3 +121,12 @@ def _node(plan: Plan) -> NodeKind | None:
     workload = plan.variant.prepared.workload
     kind = node_kind(plan.placement.target, conditions_of(workload))
     return None if isinstance(kind, str) else kind
+
+
+def gpu_buys(one: Advice) -> bool:
+    """Whether a GPU earns its price: the work is not much cheaper, nor as cheap and nearly as fast,
+    without it."""
+    cost, factor = one.work_cost_factor, one.time_factor
+    if cost is None or factor is None:
+        return True
+    return cost > 1 or (cost > MUCH_CHEAPER and factor[1] > NEARLY_AS_FAST)

@@ -153,6 +153,7 @@ class InferenceSection(Section):
     attention: Literal["eager", "sdpa", "flash-attention-2"]
     padded_batches: bool
     image_size: Annotated[int, Field(ge=0, le=16_384)]
+    recurrence: Literal["eager", "fused"] | None
 
 
 class DatasetSection(Section):

@@ -53,7 +53,7 @@ class TechniquesReader:
         before = len(self.problems)
         values: dict[str, Any] = {
             "optimizer": self._optimizer(message.optimizer, message.gradient_accumulation_steps),
-            "adapter": self._adapter(message.adapter) if message.HasField("adapter") else None,
+            "adapter": self._adapter(message) if message.HasField("adapter") else None,
             "base_weights": self._base(message) if message.HasField("base_weights") else None,
             "states": self._states(message.states),
             "kernels": self._kernels(message.kernels),
@@ -89,7 +89,8 @@ class TechniquesReader:
         per_block = method in gated_prompts.METHODS
         return DEFAULT_BLOCK_PROMPT_TOKENS if per_block else DEFAULT_VIRTUAL_TOKENS
 
-    def _adapter(self, message: pb.Adapter) -> Adapter | None:
+    def _adapter(self, training: pb.Training) -> Adapter | None:
+        message = training.adapter
         section = self._section(
             "adapter",
             models.AdapterSection,
@@ -107,6 +108,13 @@ class TechniquesReader:
         )
         if section is None or targets is None or modules is None:
             return None
+        checkpointed = training.activation_checkpointing > pb.ACTIVATION_CHECKPOINTING_NONE
+        if section.method == "prefix-tuning" and checkpointed:
+            self._wrong(
+                "adapter.method",
+                "a checkpointed block takes no cache, which is where PEFT puts a prefix; turn "
+                "activation_checkpointing off or use 'prompt-tuning'",
+            )
         return Adapter(**section.model_dump(), targets=targets, trained_modules=modules)
 
     def _names(self, field: str, read: Any, names: Iterable[str], method: str) -> Any:

@@ -204,6 +204,7 @@ class WorkloadReader:
                 "attention": message.attention or "sdpa",
                 "padded_batches": message.padded_batches,
                 "image_size": message.image_size,
+                "recurrence": message.recurrence or None,
             },
         )
         layout = self._layout(message.parallelism, "inference")

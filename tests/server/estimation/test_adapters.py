@@ -79,7 +79,7 @@ def test_the_peak_of_an_adapter_is_what_peft_allocates(
     method: str, rank: int, names: tuple[str, ...], dropout: float, traced: int
 ) -> None:
     run = training(lora(method, rank, names, dropout=dropout))
-    assert peak_bytes(run) == pytest.approx(traced, rel=0.011)
+    assert peak_bytes(run) == pytest.approx(traced, rel=0.003)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,18 @@ def test_peft_defaults_are_known() -> None:
     assert adapter_targets((), "lora") >= {"q", "v"}
     assert adapter_targets(("c_attn",), "lora") >= {"qkv", "q", "k", "v"}
     assert default_rank("oft") == 32
+
+
+def test_a_name_that_begins_with_a_half_of_the_block_means_that_half() -> None:
+    assert adapter_targets(("mlp.c_proj",), "lora") == {"down"}
+    assert adapter_targets(("attn.c_proj", "model.layers.0.mlp.up_proj"), "lora") == {"o", "up"}
+
+
+def test_a_method_that_peft_has_not_for_a_kind_of_layer_is_refused() -> None:
+    gpt2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 100}
+    run = training(Adapter("oft", 32, adapter_targets(("c_attn",), "oft")))
+    with pytest.raises(UnsupportedWorkload, match="PEFT has no oft for the Conv1D layers"):
+        prepare(Workload(ModelSource(gpt2), run))
 
 
 def test_an_adapter_that_finds_nothing_to_adapt_is_refused() -> None:

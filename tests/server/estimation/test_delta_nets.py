@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
+from sizewright_server.estimation.gpu_peaks import gpu_columns
 from sizewright_server.estimation.lowering import parameter_count
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.serving.prepared import PreparedServing
-from sizewright_server.estimation.techniques import Kernels
+from sizewright_server.estimation.techniques import Adapter, Kernels
 from sizewright_server.estimation.workload import (
     Inference,
     Layout,
@@ -114,3 +116,43 @@ def test_inference_is_sized_from_the_tensors_as_before() -> None:
     made = prepare_any(Workload(ModelSource(text_config(NEXT)), run))
 
     assert isinstance(made, PreparedServing)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("Qwen/Qwen3.5-27B", 27_356_728_560), ("Qwen/Qwen3.5-397B-A17B", 396_802_360_816)],
+)
+def test_a_whole_checkpoint_has_its_tower_at_rest(name: str, count: int) -> None:
+    made = prepare(Workload(ModelSource(find_preset(name).config), RUN))
+
+    assert made.parameter_count == count
+    assert made.trainable_parameter_count == COUNTS[name]
+
+
+def peaks(kernels: Kernels) -> tuple[int, int, int]:
+    run = Training("bf16", Optimizer("sgd"), 1, 4096, kernels=kernels)
+    columns = gpu_columns(prepared("Qwen/Qwen3.5-9B", run).group([Layout()]))
+    read = (columns.allocated_low, columns.allocated_best, columns.allocated_high)
+    return tuple(int(column[0]) for column in read)  # type: ignore[return-value]
+
+
+def test_torch_s_operators_keep_twice_what_the_kernels_keep() -> None:
+    """529 and 285 kB of a token and layer; 24 of 32 layers have a delta net."""
+    apart = peaks(EAGER)[1] - peaks(Kernels(recurrence="fused"))[1]
+
+    assert apart == pytest.approx(24 * 4096 * 244.5 * 1024, rel=0.02)
+
+
+def test_a_run_that_does_not_say_how_its_delta_nets_run_reaches_over_both() -> None:
+    low, best, high = peaks(Kernels())
+
+    assert best == peaks(Kernels(recurrence="fused"))[1]
+    assert low <= peaks(Kernels(recurrence="fused"))[0]
+    assert high >= peaks(EAGER)[1]
+
+
+def test_the_projections_can_be_adapted_by_their_own_names() -> None:
+    targets = adapter_targets(["in_proj_qkvz", "in_proj_ba"], "lora")
+    run = Training("bf16", Optimizer("adamw"), 1, 512, adapter=Adapter("lora", 8, targets))
+
+    assert prepared(NEXT, run).trainable_parameter_count == 36 * 8 * (2048 + 12_288 + 2048 + 64)

@@ -224,7 +224,7 @@ def test_fp8_keeps_two_copies_of_the_weights_unless_they_are_gathered_in_it(
     gathered = replace(MEGATRON, megatron=MegatronSettings(fp8_param_gather=True))
     group = group_of(config, precision="fp8")
     blocks = sum(
-        segment.count * int(group.states._tensors[i].elements.sum())
+        segment.count * int(group.states.tensors.table.elements[group.states.tensors.of(i)].sum())
         for i, segment in enumerate(group.segments)
         if segment.repeats
     )

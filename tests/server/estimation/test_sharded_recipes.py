@@ -106,8 +106,8 @@ def test_an_offloaded_unit_brings_its_shard_to_the_gpu_to_be_gathered() -> None:
     here, away = group_of(lora(512)), group_of(lora(512, layout=offloaded))
     block = next(i for i, s in enumerate(here.segments) if s.repeats)
 
-    held = here.working.forward(block)[0]
-    assert away.working.forward(block)[0] == held + held // 2
+    held = here.working.forward()[block][0]
+    assert away.working.forward()[block][0] == held + held // 2
 
 
 PHI = {**find_preset("microsoft/phi-1_5").config}
@@ -164,19 +164,19 @@ def test_a_flat_parameter_with_frozen_parts_has_a_gradient_of_its_whole_size() -
     group = group_of(litgpt(1, MIXED), PHI)
     block = next(i for i, s in enumerate(group.segments) if s.repeats)
     unit = int(group.states.gathered_whole()[block][0])
-    trained = int(group.states.whole(block, 2)[0])
+    trained = int(group.states.whole(2)[block][0])
 
     assert unit > 100 * trained
-    assert group.working.after_backward(block)[0] == unit - trained
+    assert group.working.after_backward()[block][0] == unit - trained
     assert int(group.working.stepped()[0]) == pytest.approx(24 * unit / 2, rel=1e-3)
 
 
 def test_adapters_that_are_units_of_their_own_have_gradients_of_their_own() -> None:
     apart = group_of(lora(512))
     block = next(i for i, s in enumerate(apart.segments) if s.repeats)
-    trained = int(apart.states.whole(block, 2)[0])
+    trained = int(apart.states.whole(2)[block][0])
 
-    assert int(apart.working.after_backward(block)[0]) < 0
+    assert int(apart.working.after_backward()[block][0]) < 0
     assert int(apart.working.stepped()[0]) == pytest.approx(32 * trained / 2, rel=1e-2)
 
 
@@ -209,7 +209,7 @@ def test_a_family_whose_loss_was_in_its_own_type_is_not_upcast() -> None:
     run = Training("bf16", Optimizer("adamw"), 8, 1024, layout=Layout())
 
     def largest_at_loss(kind: Any) -> int:
-        stages = group_of(replace(run, modeling_code=kind), config).schedule.stages
+        stages = group_of(replace(run, modeling_code=kind), config).all_stages
         return int(next(stage for stage in stages if stage.phase == "loss").sizes.max())
 
     logits = 8 * 1024 * 50_257

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
 from sizewright_server.estimation.gpu_peaks import gpu_columns
+from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.layouts import possible_layouts
+from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter, Kernels
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import (
+    Inference,
     Layout,
     ModelSource,
     Optimizer,
@@ -193,3 +196,31 @@ def test_compiled_loops_are_not_described_and_say_so() -> None:
 
 def test_another_scan_than_the_two_is_refused() -> None:
     assert "use_mambapy True is not built" in refusal(MAMBA, training(), use_mambapy=True)
+
+
+def prefill(name: str, recurrence: Literal["eager", "fused"] | None) -> PreparedWorkload:
+    run = Inference(
+        "transformers", "bf16", "bf16", 1, 2048, 16, "dynamic", 1, recurrence=recurrence
+    )
+    made = prepare_any(Workload(ModelSource(find_preset(name).config), run))
+    assert isinstance(made, PreparedWorkload)
+    return made
+
+
+@pytest.mark.parametrize("name", [MAMBA, NANO, JAMBA])
+def test_a_prefill_that_does_not_say_how_it_scans_is_unsure_over_both_ways(name: str) -> None:
+    unsure, fused, eager = (
+        gpu_columns(prefill(name, way).group([Layout()])) for way in (None, "fused", "eager")
+    )
+
+    assert int(unsure.allocated_best[0]) == int(fused.allocated_best[0])
+    assert int(unsure.allocated_high[0]) >= int(eager.allocated_best[0])
+
+
+def test_what_a_scan_keeps_for_the_next_token_does_not_grow_with_the_text() -> None:
+    """Of 48 layers, 2,048 channels each: inputs under 4 taps in bf16 and 16 states in fp32."""
+    group = prefill(MAMBA, "fused").group([Layout()])
+    assert isinstance(group, InferenceGroup)
+
+    assert int(group.cache(100)[0]) == int(group.cache(2000)[0])
+    assert int(group.cache(100)[0]) == 48 * 2048 * (4 * 2 + 16 * 4)

@@ -100,10 +100,10 @@ def test_stage_3_fetches_ahead_and_keeps_what_is_used_again_soon(config: dict[st
     table = config["vocab_size"] * config["hidden_size"]
 
     # The bucket and the largest module, the table; at the turn half the reuse distance.
-    assert int(never.working.forward(last)[0]) == 2 * (50_000_000 + table)
-    assert int(near.working.forward(0)[0]) == 2 * (50_000_000 + table)
+    assert int(never.working.forward()[last][0]) == 2 * (50_000_000 + table)
+    assert int(near.working.forward()[0][0]) == 2 * (50_000_000 + table)
     turn = min(5 * 10**8, count_of(config))
-    assert int(near.working.forward(last)[0]) == pytest.approx(
+    assert int(near.working.forward()[last][0]) == pytest.approx(
         2 * max(turn, 50_000_000 + table), rel=1e-3
     )
 

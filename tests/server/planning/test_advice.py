@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date
 
@@ -214,6 +215,30 @@ def test_where_no_pair_makes_anything_fit_three_techniques_do() -> None:
         assert "fit, at $" in advice.message
     names = {tuple(step.name for step in advice.steps) for advice in found}
     assert ("fused-linear-loss", "activation-checkpointing", "qlora") in names
+
+
+def test_an_answer_says_how_many_sets_of_techniques_it_did_not_try() -> None:
+    run = Training("fp16-mixed", Optimizer("adamw"), micro_batch=1, seq_len=4096)
+    workload = Workload(ModelSource(find_preset(LLAMA).config, preset=LLAMA), run)
+    asked = of(workload)
+    asked = replace(asked, constraints=replace(asked.constraints, devices=("T4",), max_gpus=1))
+
+    advisor = Advisor(asked, lambda _: INDEX, recommend(asked, INDEX))
+    advisor.advice()
+
+    (told,) = advisor.notices
+    assert told.code == "advice-bounded"
+    found = re.search(r"Of ([\d,]+) sets of three techniques the 128 that free most", told.message)
+    assert found is not None
+    assert int(found[1].replace(",", "")) > 128
+
+
+def test_an_answer_that_tried_everything_says_nothing_of_it() -> None:
+    asked = question(devices=("T4", "A10G"))
+    advisor = Advisor(asked, lambda _: INDEX, recommend(asked, INDEX))
+
+    assert advisor.advice()
+    assert advisor.notices == []
 
 
 def test_a_gpu_that_does_not_earn_its_price_is_told_so_and_one_that_does_is_not() -> None:

@@ -1601,6 +1601,7 @@ class Inference(_message.Message):
     PADDED_BATCHES_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """Engine: "vllm", "sglang", "transformers" or "pytorch"; "llama-cpp", "tensorrt-llm" and others
     are known and refused by name. Empty means "transformers".
@@ -1637,6 +1638,10 @@ class Inference(_message.Message):
     """Prompts are padded and carry an attention mask that is not all ones."""
     image_size: _builtins.int
     """Pixels per image side for vision models; 0 means the configuration's own."""
+    recurrence: _builtins.str
+    """Recurrent layers of transformers and pytorch, as in training's kernels: "fused" or "eager".
+    Empty means not known: the best value is that of the kernels, and the interval reaches over both.
+    """
     @_builtins.property
     def parallelism(self) -> Global___Parallelism:
         """How the work is spread over GPUs. Unset means auto."""
@@ -1661,10 +1666,11 @@ class Inference(_message.Message):
         padded_batches: _builtins.bool = ...,
         image_size: _builtins.int = ...,
         serving: Global___ServingSettings | None = ...,
+        recurrence: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logits_to_keep", b"_logits_to_keep", "logits_to_keep", b"logits_to_keep", "parallelism", b"parallelism", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logits_to_keep", b"_logits_to_keep", "attention", b"attention", "batch", b"batch", "cache", b"cache", "engine", b"engine", "image_size", b"image_size", "input_tokens", b"input_tokens", "kv_dtype", b"kv_dtype", "logits_to_keep", b"logits_to_keep", "new_tokens", b"new_tokens", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "serving", b"serving", "weight_dtype", b"weight_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logits_to_keep", b"_logits_to_keep", "attention", b"attention", "batch", b"batch", "cache", b"cache", "engine", b"engine", "image_size", b"image_size", "input_tokens", b"input_tokens", "kv_dtype", b"kv_dtype", "logits_to_keep", b"logits_to_keep", "new_tokens", b"new_tokens", "padded_batches", b"padded_batches", "parallelism", b"parallelism", "recurrence", b"recurrence", "serving", b"serving", "weight_dtype", b"weight_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logits_to_keep: _TypeAlias = _typing.Literal["logits_to_keep"]  # noqa: Y015
     _WhichOneofArgType__logits_to_keep: _TypeAlias = _typing.Literal["_logits_to_keep", b"_logits_to_keep"]  # noqa: Y015

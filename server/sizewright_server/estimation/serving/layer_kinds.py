@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sizewright_server.estimation.block_configs import read_blocks, widest
+from sizewright_server.estimation.hybrid_layers import LETTERS, NAMES
 from sizewright_server.estimation.serving.config import Settings
 from sizewright_server.estimation.serving.families import Family
 
@@ -19,13 +20,15 @@ WORDS = {
 }
 #: What a family's linear attention is, where it is not a gated delta network.
 LINEAR = {"lightning": "lightning", "hybrid": "mamba2"}
-#: Letters of a hybrid_override_pattern (Nemotron-H).
-LETTERS = {
-    "M": ("mamba2", "none"),
-    "*": ("full", "none"),
-    "-": ("none", "dense"),
-    "E": ("none", "sparse"),
+#: Nemotron-H's layers, each of which is one half.
+HALVES = {
+    "recurrent": ("mamba2", "none"),
+    "attention": ("full", "none"),
+    "mlp": ("none", "dense"),
+    "experts": ("none", "sparse"),
 }
+#: Names that say a list is of halves.
+ONE_HALF = frozenset({"mlp", "moe"})
 
 
 class Kind(NamedTuple):
@@ -40,7 +43,10 @@ def layer_kinds(settings: Settings, family: Family) -> list[Kind]:
     """The kind of every layer, in order."""
     pattern = settings.values.get("hybrid_override_pattern")
     if isinstance(pattern, str) and pattern:
-        return [Kind(*LETTERS[letter]) for letter in pattern if letter in LETTERS]
+        return [Kind(*HALVES[LETTERS[letter]]) for letter in pattern if letter in LETTERS]
+    named = settings.names("layers_block_type") or []
+    if ONE_HALF & set(named) and set(named) <= set(NAMES):
+        return [Kind(*HALVES[NAMES[name]]) for name in named]
     if family.mixer == "blocks":
         return _blocks(settings)
     count = settings.size("layers")

@@ -92,3 +92,14 @@ def test_every_missing_or_wrong_size_is_named_at_once() -> None:
     assert "hidden_size must be a whole number" in text
     assert "num_hidden_layers is missing" in text
     assert "vocab_size must be from 0" in text
+
+
+def test_nemotron_h_is_read_from_names_of_its_layers_as_from_letters() -> None:
+    config = find_preset("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16").config
+    words = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
+    named = [words[letter] for letter in config["hybrid_override_pattern"]]
+    other = {key: value for key, value in config.items() if key != "hybrid_override_pattern"}
+
+    assert read_served_model(other | {"layers_block_type": named}, "model").parameters == (
+        31_577_937_344
+    )

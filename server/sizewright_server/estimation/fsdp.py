@@ -62,6 +62,13 @@ class FsdpWorkingSet(WorkingSet):
         made: Column = sizes * (self.is_unit * self.layouts.gathers)
         return made
 
+    def _beside(self, sizes: Column, step: int) -> Column:
+        """Of each segment's unit the size of the one `step` further on in the model.
+
+        In a run of equal blocks most have such a neighbour as they are themselves.
+        """
+        return np.where(self.states.counts == 1, np.roll(sizes, -step, axis=0), sizes)
+
     def _of_root(self, sizes: Column) -> Column:
         total: Column = (self.states.here * sizes * ~self.is_unit).sum(axis=0)
         return np.multiply(self.layouts.gathers, total)
@@ -88,8 +95,9 @@ class FsdpWorkingSet(WorkingSet):
     def backward(self) -> Column:
         """The unit, the next one fetched ahead, and the last one's gradients being reduced."""
         units, own = self.units, (1 - self.keep) * self.units
-        fetched = own if self.settings.backward_prefetch else self.none
-        held: Column = self.root + units + fetched + self.reduced + self.staged(units)
+        fetched = self._beside(own, -1) if self.settings.backward_prefetch else self.none
+        reducing = self._beside(self.reduced, +1)
+        held: Column = self.root + units + fetched + reducing + self.staged(units)
         last = len(units) - 1
         for index in self.others:
             # A head of its own is fetched as the loss begins, and fetches when that is over.
@@ -115,8 +123,9 @@ class FsdpWorkingSet(WorkingSet):
         return self._of_units(self.states.per_segment(self.states.widths.gradient, ALWAYS))
 
     def closing(self) -> Column:
-        """The root's gradients, whole in the reducing type beside those of the computing type."""
-        return self.root + self._of_root(self.states.per_segment(self.states.widths.reduced))
+        """The root's gradients, whole in the reducing type beside those of the computing type; its
+        gathered parameters are freed before."""
+        return self._of_root(self.states.per_segment(self.states.widths.reduced))
 
 
 class FlatFsdpWorkingSet(FsdpWorkingSet):
@@ -189,7 +198,7 @@ class FlatFsdpWorkingSet(FsdpWorkingSet):
         """The unit and the next one; the head fetches the last block as the loss ends."""
         gathered = self.root + self.units
         if self.settings.backward_prefetch:
-            ahead = self.units.copy()
+            ahead = self._beside(self.units, -1)
             for index in self.others:
                 ahead[index] = self.units[max(index - 1, 0)]
             gathered = gathered + (1 - self.keep) * ahead

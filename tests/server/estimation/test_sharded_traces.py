@@ -11,10 +11,16 @@ import pytest
 from sizewright_server.estimation.estimator import prepare
 from sizewright_server.estimation.layout import FsdpSettings, Layout
 from sizewright_server.estimation.runtime import device_overhead
+from sizewright_server.estimation.techniques import Kernels
 from sizewright_server.estimation.workload import ModelSource, Optimizer, Training, Workload
 
 TRACES = Path(__file__).parents[2] / "fixtures" / "sharded_traces.jsonl"
-TYPES = {"LlamaConfig": "llama", "Qwen2Config": "qwen2"}
+TYPES = {
+    "LlamaConfig": "llama",
+    "Qwen2Config": "qwen2",
+    "MambaConfig": "mamba",
+    "NemotronHConfig": "nemotron_h",
+}
 #: The autograd engine's first gradient and the loss are a few hundred bytes that are not listed.
 NEAR = 0.02
 
@@ -51,8 +57,9 @@ def phases_of(row: dict[str, Any]) -> dict[str, int]:
         seq_len=work["seq"],
         gradient_accumulation_steps=work.get("grad_accum") or 1,
         checkpointing="full" if work.get("grad_ckpt") else "none",
-        attention="sdpa",
+        attention=work["attn"],
         traced=True,
+        kernels=Kernels(recurrence=work.get("recurrence")),
         gradient_reduce_dtype=dist.get("reduce_dtype"),
         layout=layout,
     )

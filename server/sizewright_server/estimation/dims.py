@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -82,6 +83,15 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
     return dict(zip(whole, table, strict=True)) | local
 
 
+@lru_cache(maxsize=4096)
+def _on_rank(sizes: Sizes, tp: int, ep: int, expert_tp: int) -> tuple[tuple[str, ...], Column]:
+    """The dimensions of `model_dims` by name, on a rank of one layout."""
+    made = model_dims(sizes, *(np.array([size], dtype=np.int64) for size in (tp, ep, expert_tp)))
+    values = np.concatenate(tuple(made.values()))
+    values.setflags(write=False)
+    return tuple(made), values
+
+
 #: A decoder's own tokens, and the encoder's, which it attends over.
 DECODER_TOKENS = {"S": "TARGET", "C": "TARGET_CACHED", "KEPT": "TARGET", "X": "S"}
 
@@ -101,13 +111,24 @@ class Dims:
         self._adapter = adapter
         self._expert_tp = tp if expert_tp is None else expert_tp
         self._ep = np.ones_like(tp) if ep is None else ep
-        self._batch = {name: np.full_like(tp, value) for name, value in batch.items()}
+        columns = np.empty((len(batch), len(tp)), dtype=np.int64)
+        for row, value in enumerate(batch.values()):
+            columns[row] = value
+        self._batch: dict[str, Column] = dict(zip(batch, columns, strict=True))
+        split = (self._tp.tolist(), self._ep.tolist(), self._expert_tp.tolist())
+        self._splits = list(zip(*split, strict=True))
         self._made: dict[Sizes, dict[str, Column]] = {}
+
+    def _of_model(self, sizes: Sizes) -> dict[str, Column]:
+        """The dimensions that do not depend on the batch, as columns of one table."""
+        on_ranks = [_on_rank(sizes, *split) for split in self._splits]
+        table = np.array([values for _, values in on_ranks]).T
+        return dict(zip(on_ranks[0][0], table, strict=True))
 
     def of(self, sizes: Sizes) -> dict[str, Column]:
         """Every dimension by name."""
         if sizes not in self._made:
-            made = model_dims(sizes, self._tp, self._ep, self._expert_tp) | self._batch
+            made = self._of_model(sizes) | self._batch
             if sizes.stack == "decoder":
                 made |= {n: made[own] for n, own in DECODER_TOKENS.items() if own in self._batch}
                 if sizes.patches:

@@ -35,6 +35,7 @@ from sizewright_server.estimation.run_checks import (
 )
 from sizewright_server.estimation.runtime import DeviceOverhead
 from sizewright_server.estimation.states import state_widths
+from sizewright_server.estimation.tensor_tables import Tensors
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.work import Work, work_of
 from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
@@ -61,21 +62,23 @@ class PreparedWorkload:
         #: Layers that predict further tokens.
         self.further = run.multi_token_prediction_layers if isinstance(run, Training) else 0
         # As the run's code and adapter have it: tables that are shared may be parted.
-        counted = first.architecture, first.segments, first.dims_of, self.further
-        self.parameter_count = count_parameters(*counted)
-        self.trainable_parameter_count = 0
-        if isinstance(run, Training):
-            self.trainable_parameter_count = count_parameters(*counted, trained=True)
+        self._tensors = Tensors(first.segments, first.dims_of)
+        self.parameter_count, trained = count_parameters(
+            first.architecture, first.segments, first.dims_of, self._tensors, self.further
+        )
+        self.trainable_parameter_count = trained if isinstance(run, Training) else 0
 
     @cached_property
     def work(self) -> Work:
         """Operations and bytes of a sample."""
         run, group = self.workload.run, self._single
         tokens = run.seq_len if isinstance(run, Training) else run.input_tokens
-        causal = self.model.style.causal
-        further = self.further
         return work_of(
-            group.segments, group.dims_of, max(tokens, 1), causal=causal, further=further
+            group.segments,
+            self._tensors,
+            max(tokens, 1),
+            causal=self.model.style.causal,
+            further=self.further,
         )
 
     @property

@@ -100,7 +100,8 @@ def lower(architecture: Architecture, mode: Mode, tokens: int) -> tuple[Segment,
     """
     # Beyond the longest window no length changes the structure.
     longest = max(run.sizes.window for run in architecture.runs)
-    mode = replace(mode, ragged_chunks=architecture.sizes.pads_chunks(tokens))
+    if architecture.sizes.pads_chunks(tokens):
+        mode = replace(mode, ragged_chunks=True)
     return _lowered(architecture, mode, min(tokens, longest))
 
 

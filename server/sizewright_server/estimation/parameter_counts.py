@@ -4,43 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizewright_server.estimation.architecture import Architecture, Sizes
+from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.dims import Dims
-from sizewright_server.estimation.lowering import Segment, parameter_count, tied_count
+from sizewright_server.estimation.lowering import Segment, tied_count
+from sizewright_server.estimation.tensor_tables import Tensors
 
 
 def count_parameters(
     architecture: Architecture,
     segments: Sequence[Segment],
     dims: Dims,
+    tensors: Tensors,
     further: int = 0,
-    *,
-    trained: bool = False,
-) -> int:
-    """Parameters of the whole model, tied tensors once; with `trained` only those that train.
+) -> tuple[int, int]:
+    """Parameters of the whole model, tied tensors once: all of them, and those that train.
 
-    Each of `further` layers that predict more tokens is one like the last, with a projection of two
-    hidden states to one and three norms.
+    `tensors` are the segments' under `dims`. Each of `further` layers that predict more tokens is
+    one like the last, with a projection of two hidden states to one and three norms.
     """
-    counted: dict[tuple[int, Sizes], int] = {}
-    total = further and further * _further(architecture, segments, dims, trained=trained)
-    for segment in segments:
-        key = (id(segment.program), segment.sizes)
-        if key not in counted:
-            made = parameter_count(segment, dims.of(segment.sizes), trained=trained)
-            counted[key] = int(made[0])
-        total += segment.count * counted[key]
-    if trained and not all(p.trained for p in segments[0].program.parameters[:1]):
-        return total
-    return total - int(tied_count(architecture, dims.of(segments[0].sizes))[0])
+    every = tensors.sums(tensors.table.elements)[:, 0].tolist()
+    trained = tensors.sums(tensors.table.elements * tensors.rows.trained)[:, 0].tolist()
+    totals = [
+        sum(segment.count * own for segment, own in zip(segments, counts, strict=True))
+        for counts in (every, trained)
+    ]
+    if further:
+        more = _further(architecture)
+        totals[0] += further * (every[-2] + more)
+        head_trains = segments[-1].program.parameters[-1].trained
+        totals[1] += further * (trained[-2] + (more if head_trains else 0))
+    tied = 0
+    if architecture.head.shares_table:
+        tied = int(tied_count(architecture, dims.of(segments[0].sizes))[0])
+    trains_table = all(p.trained for p in segments[0].program.parameters[:1])
+    return totals[0] - tied, totals[1] - (tied if trains_table else 0)
 
 
-def _further(
-    architecture: Architecture, segments: Sequence[Segment], dims: Dims, *, trained: bool
-) -> int:
-    last, hidden = segments[-2], architecture.sizes.hidden
-    one = int(parameter_count(last, dims.of(last.sizes), trained=trained)[0])
-    if trained and not segments[-1].program.parameters[-1].trained:
-        return one
+def _further(architecture: Architecture) -> int:
+    """The parameters of a layer that predicts further tokens beyond those of the last layer."""
+    hidden = architecture.sizes.hidden
     tensors = 1 if architecture.style.norm.startswith("rms") else 2
-    return one + (2 * hidden + 3 * tensors) * hidden
+    return (2 * hidden + 3 * tensors) * hidden

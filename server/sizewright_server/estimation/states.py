@@ -69,8 +69,7 @@ def state_widths(training: Training, sharding: Sharding) -> Widths:
     MixedPrecisionPolicy over fp32 shards reducing in fp32 (FSDP2), and 16-bit weights with an fp32
     master copy in the optimizer (DeepSpeed). What the run states of its types overrides these.
     """
-    widths = _widths(training.precision, sharding)
-    widths = replace(widths, trained=widths.stored, flat=sharding in FLAT)
+    widths = _usual(training.precision, sharding)
     if training.adapter is not None:
         widths = _under_adapter(widths, training)
     if training.gradient_reduce_dtype is not None:
@@ -140,6 +139,21 @@ def _under_adapter(widths: Widths, training: Training) -> Widths:
         state=FP32 if widths.master else adapter,
         master=widths.master if adapter != FP32 else 0,
     )
+
+
+def types_of_run(types: Types, training: Training) -> Types:
+    """The types with what else of a run changes what operators make."""
+    float16 = training.precision in ("fp16", "fp16-mixed")
+    if training.traced or float16:
+        return replace(types, traced=training.traced, float16=float16)
+    return types
+
+
+@cache
+def _usual(precision: Precision, sharding: Sharding) -> Widths:
+    """What nothing stated overrides."""
+    widths = _widths(precision, sharding)
+    return replace(widths, trained=widths.stored, flat=sharding in FLAT)
 
 
 def _widths(precision: Precision, sharding: Sharding) -> Widths:

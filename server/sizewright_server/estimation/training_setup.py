@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -32,7 +31,7 @@ from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.pipeline import Position, stage_counts, stage_index
 from sizewright_server.estimation.profile import Column, storage_bytes
 from sizewright_server.estimation.sharding import WorkingSet
-from sizewright_server.estimation.states import Widths, megatron_widths, state_widths
+from sizewright_server.estimation.states import Widths, megatron_widths, state_widths, types_of_run
 from sizewright_server.estimation.techniques import LossKernel
 from sizewright_server.estimation.transformer import Mode
 from sizewright_server.estimation.workload import Layout, Training
@@ -131,11 +130,7 @@ class TrainingSetup:
     def _mode(self) -> Mode:
         training = self.training
         return Mode(
-            types=replace(
-                self.widths.types,
-                traced=training.traced,
-                float16=training.precision in ("fp16", "fp16-mixed"),
-            ),
+            types=types_of_run(self.widths.types, training),
             training=True,
             attention=training.attention,
             padded=self._masked,

@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sizewright_server.estimation.architecture import Sizes
-from sizewright_server.estimation.dims import Dims
 from sizewright_server.estimation.lowering import Segment
-from sizewright_server.estimation.profile import elements
-from sizewright_server.estimation.tensor_tables import EXPERTS
+from sizewright_server.estimation.tensor_tables import EXPERTS, Tensors
 
 #: Multiplication and addition.
 PER_PARAMETER = 2
@@ -44,7 +41,7 @@ class Work:
 
 
 def work_of(
-    segments: Sequence[Segment], dims: Dims, tokens: int, *, causal: bool, further: int = 0
+    segments: Sequence[Segment], tensors: Tensors, tokens: int, *, causal: bool, further: int = 0
 ) -> Work:
     """The work of a sample. An embedding is a look-up; of experts only the chosen ones run.
 
@@ -56,17 +53,18 @@ def work_of(
     products = scores = 0.0
     experts = routed = 0
     seen = 0.5 if causal else 1.0
-    counted: dict[tuple[int, Sizes], tuple[int, int]] = {}
+    counted: dict[int, tuple[int, int]] = {}
     counts = [segment.count for segment in segments]
     for at in (-2, -1) if further else ():
         counts[at] += further
-    for segment, count in zip(segments, counts, strict=True):
+    for number, (segment, count) in enumerate(zip(segments, counts, strict=True)):
         sizes = segment.sizes
         hidden = max(hidden, sizes.hidden)
         if segment.role != "embedding":
-            key = (id(segment.program), sizes)
+            key = tensors.which[number]
             if key not in counted:
-                counted[key] = _parameters(segment, dims)
+                rows = tensors.table.elements[tensors.of(number), 0]
+                counted[key] = _parameters(segment, rows.tolist())
             own, of_experts = counted[key]
             length = tokens if sizes.stack == "decoder" else sizes.patches or tokens
             positions = max(positions, length)
@@ -96,12 +94,10 @@ def work_of(
     )
 
 
-def _parameters(segment: Segment, dims: Dims) -> tuple[int, int]:
+def _parameters(segment: Segment, elements: Sequence[int]) -> tuple[int, int]:
     """Parameters of an instance that a token meets, and those of all its experts."""
-    own = dims.of(segment.sizes)
     total = experts = 0
-    for parameter in segment.program.parameters:
-        count = int(elements(parameter.shape, own)[0])
+    for parameter, count in zip(segment.program.parameters, elements, strict=False):
         if parameter.shape[0] == EXPERTS:
             experts += count
             count = count * segment.sizes.experts_per_token // segment.sizes.experts

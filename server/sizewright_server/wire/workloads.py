@@ -28,7 +28,12 @@ from sizewright_server.wire.fit import FitReader
 from sizewright_server.wire.keras import FRAMEWORKS as KERAS_FRAMEWORKS
 from sizewright_server.wire.keras import KerasReader
 from sizewright_server.wire.layouts import read_layout
-from sizewright_server.wire.library_versions import cuda_release, kernel_loading, wrong_versions
+from sizewright_server.wire.library_versions import (
+    cuda_release,
+    kernel_loading,
+    without_gpu,
+    wrong_versions,
+)
 from sizewright_server.wire.model_sources import ModelSourceReader
 from sizewright_server.wire.serving import ServingReader, wants_serving
 from sizewright_server.wire.surroundings import read_dataset, read_host
@@ -63,6 +68,8 @@ class WorkloadReader:
         if message.framework in KERAS_FRAMEWORKS:
             return KerasReader(self.problems, self.path).read(message, host)
         self._check_words(message)
+        if message.accelerator != "cpu":
+            self.problems += without_gpu(dict(message.versions), f"{self.path}.versions")
         source = self._source(message.model)
         layers = message.model.WhichOneof("source") == "layers"
         if layers or (isinstance(source, ModelSource) and takes_images(source.config)):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from sizewright_server.estimation.runtime import MIB, KernelLoading, device_overhead
-from sizewright_server.wire.library_versions import kernel_loading, wrong_versions
+from sizewright_server.wire.library_versions import (
+    cuda_release,
+    kernel_loading,
+    without_gpu,
+    wrong_versions,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,60 @@ def test_cuda_loads_kernels_as_they_are_used_from_11_7_on(
     versions: dict[str, str], loading: str | None
 ) -> None:
     assert kernel_loading(versions) == loading
+
+
+@pytest.mark.parametrize(
+    ("torch", "release", "loading"),
+    [
+        ("2.4.0+cu121", "12.1", "lazy"),
+        ("1.10.2+cu113", "11.3", "eager"),
+        ("1.13.1+cu116", "11.6", "eager"),
+        ("1.9.0+cu102", "10.2", "eager"),
+        ("1.4.0+cu92", "9.2", "eager"),
+        ("2.1.0+cu121.with.pypi.cudnn", "12.1", "lazy"),
+        ("2.13.0+cu130", "13.0", "lazy"),
+        ("2.4.0", "", "lazy"),
+        ("2.4.0a0+f70bd71a48.nv24.06", "", "lazy"),
+        ("2.4.0+cpu", "", "lazy"),
+    ],
+)
+def test_pytorchs_build_says_its_cuda(torch: str, release: str, loading: str) -> None:
+    versions = {"torch": torch}
+
+    assert not list(wrong_versions(versions, "workload.versions"))
+    assert cuda_release(versions) == release
+    assert kernel_loading(versions) == loading
+
+
+@pytest.mark.parametrize(
+    ("versions", "field", "words"),
+    [
+        ({"torch": "2.4.0+cu121", "cuda": "11.8"}, "cuda", "not the CUDA 12.1"),
+        ({"torch": "2.4.0+cpu", "cuda": "12.1"}, "cuda", "built without CUDA"),
+        ({"torch": "2.4.0+cu127"}, "torch", "no known release of CUDA"),
+        ({"torch": "2.4.0+rocm6.1"}, "torch", "ROCm"),
+    ],
+)
+def test_a_build_that_cannot_be_is_refused_by_its_name(
+    versions: dict[str, str], field: str, words: str
+) -> None:
+    (wrong,) = wrong_versions(versions, "workload.versions")
+
+    assert wrong.field == f"workload.versions[{field}]"
+    assert words in wrong.description
+
+
+def test_the_same_release_said_twice_is_no_contradiction() -> None:
+    versions = {"torch": "2.4.0+cu121", "cuda": "12.1.1"}
+
+    assert not list(wrong_versions(versions, "workload.versions"))
+
+
+@pytest.mark.parametrize("torch", ["2.4.0+cpu", "2.6.0+xpu"])
+def test_a_build_without_cuda_runs_on_no_gpu(torch: str) -> None:
+    (wrong,) = without_gpu({"torch": torch}, "workload.versions")
+
+    assert "accelerator 'cpu'" in wrong.description
 
 
 @pytest.mark.parametrize("text", ["12", "twelve", "", "v12.4"])

@@ -83,6 +83,7 @@ def _family(work: Case, arch: Case, settings: Case) -> dict[str, Any]:
     if arch.get("num_experts"):
         return {
             "model_type": "mixtral",
+            "intermediate_size": arch.get("moe_ffn") or arch["ffn"],
             "num_local_experts": arch["num_experts"],
             "num_experts_per_tok": arch["moe_topk"],
         }

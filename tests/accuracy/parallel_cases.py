@@ -17,6 +17,7 @@ from tests.accuracy.megatron_models import (
     configuration,
     is_toy_latent,
 )
+from tests.accuracy.training_models import model_source
 
 from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.layout import (
@@ -51,7 +52,8 @@ SELECTED = "selective:["
 
 def is_megatron(work: Case) -> bool:
     """Whether Megatron Core's own layers run (Megatron-LM, Megatron-SWIFT, Megatron-Bridge)."""
-    return "megatron" in str(work.get("framework") or "").lower()
+    framework = str(work.get("framework") or "").lower()
+    return "megatron" in framework or ("nemo" in framework and "automodel" not in framework)
 
 
 def layout_of(work: Case) -> Layout:
@@ -103,7 +105,7 @@ def _library(work: Case, stated: Case) -> tuple[int, Sharding]:
     framework = str(work.get("framework") or "").lower()
     stage = int(stated.get("zero_stage") or 0)
     units = str(stated.get("fsdp") or "").lower()
-    if "megatron" in framework:
+    if is_megatron(work):
         return min(stage, 1), "megatron"
     if units == "ddp":
         return 0, "ddp"
@@ -192,7 +194,10 @@ def megatron_workload(work: Case) -> Workload:
         adapter=_adapter(work),
         multi_token_prediction_layers=int(settings.get("mtp_layers") or 0),
     )
-    return Workload(ModelSource(configuration(work), head=None), run)
+    # A run of a published model may name it and no sizes.
+    named = not (work.get("arch") or {}).get("hidden") and not is_toy_latent(work)
+    source = model_source(work) if named else ModelSource(configuration(work), head=None)
+    return Workload(source, run)
 
 
 def _adapter(work: Case) -> Adapter | None:

@@ -116,3 +116,63 @@ def test_every_adapter_method_of_peft_that_is_near_one_is_taken_as_it() -> None:
         adapter = training(task=f"peft-{name}", peft_method=name, framework="pytorch").adapter
         assert adapter is not None
         assert adapter.method == method
+
+
+def test_bitsandbytes_quantises_experts_that_are_linear_layers_of_their_own() -> None:
+    for model, framework, experts in (
+        ("mistralai/Mixtral-8x7B-v0.1", "transformers", True),
+        ("openai/gpt-oss-20b", "transformers", False),
+        ("openai/gpt-oss-20b", "unsloth", True),
+    ):
+        run = training(model=model, framework=framework, task="qlora", precision="4bit-nf4")
+        assert run.base_weights is not None
+        assert run.base_weights.quantized_experts == experts
+
+
+def test_what_is_sharded_is_not_upcast() -> None:
+    alone = training(task="qlora", framework="trl", precision="4bit-nf4").base_weights
+    sharded = training(
+        task="qlora",
+        framework="trl",
+        precision="4bit-nf4",
+        gpus=2,
+        parallelism={"fsdp": "full_shard", "dp": 2},
+    ).base_weights
+
+    assert alone is not None
+    assert sharded is not None
+    assert (alone.upcast_others, sharded.upcast_others) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("stated", "precision", "expected"),
+    [(None, "4bit-nf4", "full"), (None, "bf16", "none"), ("none", "4bit-nf4", "none")],
+)
+def test_peft_checkpoints_quantised_models_unless_told(
+    stated: str | None, precision: str, expected: str
+) -> None:
+    run = training(
+        task="lora", framework="trl", precision=precision, activation_checkpointing=stated
+    )
+    assert run.checkpointing == expected
+
+
+@pytest.mark.parametrize("task", ["dpo qlora", "orpo+lora", "qlora nf4 r8", "peft-lora"])
+def test_a_method_is_found_among_the_words_of_a_task(task: str) -> None:
+    adapter = training(task=task, framework="trl").adapter
+
+    assert adapter is not None
+    assert adapter.method == "lora"
+
+
+def test_a_megatron_run_that_names_a_model_alone_takes_its_sizes() -> None:
+    stated = {"dp": 8, "zero_stage": 1, "ep": 8}
+    run = case(
+        model="Qwen/Qwen3-30B-A3B",
+        framework="ms-swift/megatron",
+        optimizer="Adam",
+        gpus=8,
+        parallelism=stated,
+        arch=None,
+    )
+    assert prepare(map_training(run).workload).parameter_count == 30_532_122_624

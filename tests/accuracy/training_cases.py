@@ -34,6 +34,12 @@ from sizewright_server.estimation.workload import Layout, Training, Workload
 VARIABLE = ("padded_to_longest", "truncated_at_max_length", "length_bucketed_padded_to_longest")
 #: Tokens of a prompt before the others, and of a block's own.
 VIRTUAL_TOKENS, BLOCK_PROMPT = 20, 10
+#: bitsandbytes' formats, made of linear layers as a model loads.
+KBIT = ("nf4", "fp4", "int8")
+#: The stage from which on weights are sharded.
+SHARDED = 3
+#: Families whose experts are one parameter in every release of transformers.
+FUSED_EXPERTS = ("dbrx", "gpt_oss", "granitemoe", "llama4_text")
 LOSSES: dict[str, LossKernel] = {
     "cut_cross_entropy": "cut",
     "fused_linear_ce": "fused-linear",
@@ -67,9 +73,7 @@ def map_training(case: Case) -> Mapped:
 def _training(
     work: Case, settings: Case, house: House, adapter: Adapter | None, micro: int, tokens: int
 ) -> Training:
-    checkpoints, offload = words.checkpointing(
-        work.get("activation_checkpointing") or house.checkpointing
-    )
+    checkpoints, offload = words.checkpointing(_stated_checkpointing(work, house))
     variable = settings.get("sequence_policy") in VARIABLE
     attention = words.attention(work.get("attention"))
     masked = variable and micro > 1 and house.masks_padding
@@ -101,7 +105,7 @@ def _training(
             compile="blocks" if work.get("compile") else "none",
         ),
         adapter=adapter,
-        base_weights=_base(text, settings, house) if adapter else None,
+        base_weights=_base(work, settings, house) if adapter else None,
         layout=_layout(work),
         packed=settings.get("sequence_policy") == "packed",
         seq_len_is_limit=bool(settings.get("seq_len_is_cap")),
@@ -141,8 +145,9 @@ def _adapter(work: Case, settings: Case, house: House) -> Adapter | None:
     lora, task = work.get("lora") or {}, str(work.get("task") or "").lower()
     named = str(work.get("peft_method") or task.removeprefix("peft-"))
     named_so = task.startswith(("peft-", "adapter", "llama-adapter"))
+    named_so = named_so or words.method_of(task) is not None
     if not (lora or work.get("peft_method") or "lora" in task or named_so):
-        whole = ("full", "full-finetune", "pretrain", "sft", *words.METHODS_OF_PAIRS)
+        whole = ("full", "full-finetune", "pretrain", "sft", "galore", *words.METHODS_OF_PAIRS)
         if task.split()[:1] and task.split()[0] in whole:
             return None
         raise Unmapped(f"task {task!r} is not built yet")
@@ -164,10 +169,10 @@ def _adapter(work: Case, settings: Case, house: House) -> Adapter | None:
 def _method(named: str, settings: Case) -> AdapterMethod:
     if settings.get("use_dora"):
         return "dora"
-    plain = named.split()[0].split("+")[0]
-    if plain not in words.METHODS:
+    found = words.method_of(named)
+    if found is None:
         raise Unmapped(f"adapter {named!r} is not built yet")
-    return words.METHODS[plain]
+    return found
 
 
 def _target_names(lora: Case, settings: Case, task: str) -> list[str]:
@@ -183,25 +188,56 @@ def _number(pattern: str, text: str) -> int | None:
 
 
 def _adapter_precision(text: str, house: House) -> Any:
+    """Mixed where the run or its library says so."""
     half = "fp16" if "fp16" in text.lower() else "bf16"
-    return f"{half}-mixed" if house.adapter_mixed else half
+    mixed = house.adapter_mixed or "mixed" in text.lower() or "amp" in re.split(r"\W|_", text)
+    return f"{half}-mixed" if mixed else half
 
 
-def _base(text: str, settings: Case, house: House) -> BaseWeights:
-    """Quantised, or 16-bit as checkpoints are."""
+def _stated_checkpointing(work: Case, house: House) -> Any:
+    """Stated, or a library's own habit: PEFT's prepare_model_for_kbit_training turns it on."""
+    stated = work.get("activation_checkpointing")
+    if stated is None and house.upcasts_kbit and _bitsandbytes(work):
+        return "full"
+    return stated or house.checkpointing
+
+
+def _bitsandbytes(work: Case) -> bool:
+    """Whether bitsandbytes quantises the frozen weights."""
+    return words.quantized_format(f"{work.get('precision')} {work.get('task')}") in KBIT
+
+
+def _base(work: Case, settings: Case, house: House) -> BaseWeights:
+    """Quantised, or 16-bit as checkpoints are.
+
+    What is sharded has one type throughout: nothing of it is upcast (TRL, `is_sharded_qlora`).
+    """
+    text = f"{work.get('precision') or 'bf16'} {work.get('task')}"
+    layout = _layout(work)
+    whole = layout.zero < SHARDED or layout.gpus == 1
     quantized = words.quantized_format(text)
     if quantized is None:
         half = "fp16" if "fp16" in text.lower() else settings.get("param_dtype", "bf16")
         return BaseWeights(half)
     double = settings.get("double_quant", quantized == "nf4")
-    bnb = quantized in ("nf4", "fp4", "int8")
+    bnb = quantized in KBIT
     return BaseWeights(
         quantized,
         double_quantization=bool(double) and quantized in ("nf4", "fp4"),
-        upcast_others=house.upcasts_kbit and bnb,
+        upcast_others=house.upcasts_kbit and bnb and whole,
         quantized_head=house.code == "litgpt",
         keeps_inputs=house.old_bnb and bnb,
+        quantized_experts=bnb and _quantizes_experts(work, settings, house),
     )
+
+
+def _quantizes_experts(work: Case, settings: Case, house: House) -> bool:
+    """Experts that are linear layers of their own, as in transformers before 5, or said to be."""
+    if settings.get("experts_dtype"):
+        return False
+    if settings.get("experts_quantised") or house.quantizes_experts:
+        return True
+    return model_source(work).config.get("model_type") not in FUSED_EXPERTS
 
 
 def _with_stated_count(workload: Workload, run: Training, settings: Case) -> Training:

@@ -54,7 +54,8 @@ def _preset(name: str) -> dict[str, Any] | None:
     plain = re.sub(r"\s*\(.*\)$", "", name).strip()
     # A tuned model has the shape of the one it was tuned from.
     base = re.sub(r"-(Chat|Instruct|Base|it|hf|Embedding)(-.*)?$", "", plain, flags=re.IGNORECASE)
-    for candidate in (plain, ALIASES.get(plain.lower(), ""), base, f"{base}-Base"):
+    alias = ALIASES.get(plain.lower(), "")
+    for candidate in (plain, alias, base, f"{base}-Base", f"{base}-hf", base.rsplit("/", 1)[-1]):
         try:
             return dict(find_preset(candidate).config)
         except UnknownPreset:

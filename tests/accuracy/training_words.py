@@ -49,6 +49,8 @@ class House:
     checkpointing: str = "none"
     #: Preference tuning keeps a second model whatever is trained.
     second_model: bool = False
+    #: Experts are quantised whatever the family.
+    quantizes_experts: bool = False
     #: Kernels its models run with.
     kernels: Kernels = field(default_factory=Kernels)
 
@@ -90,6 +92,7 @@ HOUSES: tuple[tuple[str, House], ...] = (
         House(
             loop="trainer",
             adapter_mixed=True,
+            quantizes_experts=True,
             kernels=Kernels(loss="fused", norm="fused", mlp="fused", rope="fused"),
         ),
     ),
@@ -186,7 +189,10 @@ def optimizer(text: Any, settings: dict[str, Any], house: House) -> Optimizer:
     if "fused" in words and "fused" in kind.steps:
         step = "fused"
     # torchao's CPUOffloadOptimizer may drop each gradient when it is copied to the host.
-    in_backward = bool(settings.get("optimizer_in_backward") or settings.get("offload_gradients"))
+    # GaLore's layerwise optimizers step in hooks of the backward pass.
+    in_backward = "layerwise" in words or any(
+        map(settings.get, ("optimizer_in_backward", "offload_gradients"))
+    )
     return Optimizer(name, step, rank=int(rank[1]) if rank else 128, in_backward=in_backward)
 
 
@@ -206,6 +212,16 @@ def preference(task: str, house: House, *, adapts: bool) -> Preference | None:
     if method in ("orpo", "simpo", "cpo"):
         return Preference(method, "none")
     return Preference(method, "adapter-off" if adapts and not house.second_model else "model")
+
+
+def method_of(named: str) -> AdapterMethod | None:
+    """The adapter method of a task's or a library's words; None where they name none."""
+    text = named.lower().replace("adapter v2", "adapter_v2")
+    for word in re.split(r"[\s+,/()]+", text):
+        for part in (word, word.replace("-", "_"), *reversed(word.split("-"))):
+            if part in METHODS:
+                return METHODS[part]
+    return None
 
 
 def _words(task: str) -> list[str]:

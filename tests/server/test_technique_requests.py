@@ -99,6 +99,15 @@ WRONG: list[tuple[Change, str, str]] = [
         "goes with the formats 'nf4' and 'fp4'",
     ),
     (
+        _several(
+            _lora,
+            _set("base_weights.format", "bf16"),
+            _set("base_weights.quantized_experts", True),
+        ),
+        "base_weights.quantized_experts",
+        "'bf16' quantises nothing",
+    ),
+    (
         _several(_set("preference.method", "dpo"), _set("preference.reference", "adapter-off")),
         "preference.reference",
         "'adapter-off' needs an adapter",

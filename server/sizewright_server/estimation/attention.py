@@ -10,7 +10,7 @@ from sizewright_server.estimation.disentangled import disentangled_attention
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.gated_prompts import answer_prompt, has_gated_prompt
 from sizewright_server.estimation.indexer import CHOSEN, INT32, chosen_keys, sparse_mask
-from sizewright_server.estimation.kernels import Scores, attend, keeps_cache
+from sizewright_server.estimation.kernels import Scores, attend, keeps_cache, runs_eager
 from sizewright_server.estimation.latent import compressed, expanded, queries, turn
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import norm, plain_rms_norm
@@ -119,7 +119,7 @@ class Attention:
         masked = masked or style.always_masked or has_prefix(mode.types)
         masked = masked or mode.cache == "static"
         # A static cache's first pass has no mask to hide its empty rows: they are cut off.
-        cut = mode.cache == "new" and not (masked or mode.attention == "eager" or style.eager_only)
+        cut = mode.cache == "new" and not (masked or runs_eager(style, mode))
         cut = cut or (mode.cache == "new" and self._cuts_window)
         return Scores(
             "S" if cut else "C",

@@ -192,6 +192,8 @@ def grouped(ops: Ops, x: Value, width: Dim, w: Value) -> Value:
 
     Autocast does not know it (aten/autocast_mode.h): fp32 weights are multiplied in fp32.
     """
+    if ops.types.quantized_experts and not w.needs_grad:
+        return _one_by_one(ops, x, width, w)
     x = ops.cast(x, w.itemsize)
     grad = x.needs_grad or w.needs_grad
     out = ops.tape.value((*x.shape[:-1], width), x.itemsize, needs_grad=grad)
@@ -206,6 +208,14 @@ def grouped(ops: Ops, x: Value, width: Dim, w: Value) -> Value:
 
     ops.tape.record((x, w), (out,), saves=saves, backward=backward)
     return out
+
+
+def _one_by_one(ops: Ops, x: Value, width: Dim, w: Value) -> Value:
+    """A quantised linear layer of each expert: its matrix alone is made, in both passes."""
+    w.stored = ops.types.quantized
+    narrow = ops.cast(x, ops.types.compute)
+    out = ops.dequantized_product(narrow, width, ops.tape.view(w, w.shape[1:]))
+    return ops.cast(out, x.itemsize)
 
 
 def batched(ops: Ops, x: Value, width: str, w: Value) -> Value:

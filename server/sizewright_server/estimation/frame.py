@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sizewright_server.estimation.architecture import Style
+from sizewright_server.estimation.kernels import runs_eager
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import BOOL, FP32, INT64
 from sizewright_server.estimation.tape import Dim, Shape, Tape, Value
@@ -94,7 +95,7 @@ def _masks(style: Style, mode: Mode) -> list[Held]:
         ]
     if not style.causal_masks:
         return []
-    if mode.attention == "eager" or style.eager_only:
+    if runs_eager(style, mode):
         if not (style.causal or mode.padded):
             return []
         kinds = 2 if style.mixed_windows else 1

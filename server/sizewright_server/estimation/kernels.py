@@ -34,12 +34,23 @@ def keeps_cache(style: Style, mode: Mode) -> bool:
     return mode.training and style.trains_with_cache and not mode.checkpointed
 
 
+def runs_eager(style: Style, mode: Mode) -> bool:
+    """Whether scores are matrices of their own: asked for, or the family has nothing better."""
+    if mode.attention == "eager":
+        return True
+    flash = style.takes_flash and mode.attention.startswith("flash")
+    return style.eager_only and not flash
+
+
 def attend(
     ops: Ops, style: Style, mode: Mode, q: Value, k: Value, v: Value, scores: Scores
 ) -> tuple[Value, Value | None]:
     """The mixed values, and the attention probabilities where Python sees them."""
-    if mode.attention == "eager" or style.eager_only:
+    if runs_eager(style, mode):
         return eager_attention(ops, style, mode, q, k, v, scores)
+    if style.sinks:
+        # FlashAttention-3 reads them as they are.
+        ops.weight(("NH",))
     grouped = mode.grouped_queries and scores.keys != "X" and not style.repeats_first
     if grouped and style.broadcasts_heads:
         return broadcast_attention(ops, mode, q, k, v, scores), None

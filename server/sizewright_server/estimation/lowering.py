@@ -169,7 +169,10 @@ def _complete(mode: Mode, sizes: Sizes, tokens: int) -> Mode:
         hidden_dropout=sizes.hidden_dropout > 0,
         embedding_dropout=sizes.embedding_dropout > 0,
         grouped_deltas=sizes.delta_heads != sizes.delta_key_heads,
-        windowed=0 < sizes.window <= tokens and not mode.one_query,
+        # Flash kernels are told a window, and need no mask of it.
+        windowed=0 < sizes.window <= tokens
+        and not mode.one_query
+        and not mode.attention.startswith("flash"),
     )
 
 

@@ -29,6 +29,7 @@ class Types:
     trained: int = 0
     quantized: WeightFormat | None = None
     quantized_head: bool = False
+    quantized_experts: bool = False
     #: The autograd node of a quantised layer keeps its input, until the graph itself dies.
     keeps_inputs: bool = False
     product: str = ""

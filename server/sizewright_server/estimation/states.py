@@ -32,6 +32,10 @@ def _buffers() -> dict[str, dict[str, int]]:
     return table
 
 
+#: Formats that checkpoints come in, experts and all; others are made of linear layers as they load.
+WHOLE_CHECKPOINTS = ("gptq-int4", "gptq-int8", "awq-int4", "fp8")
+
+
 def buffer_elements(name: str, bound: str) -> int:
     """Elements of a library's buffer: `bound` is "low", "value" or "high"."""
     return _buffers()[name][bound]
@@ -127,6 +131,9 @@ def _under_adapter(widths: Widths, training: Training) -> Widths:
         trained=adapter,
         quantized=quantized,
         quantized_head=base is not None and base.quantized_head,
+        quantized_experts=base is not None
+        and quantized is not None
+        and (base.quantized_experts or base.format in WHOLE_CHECKPOINTS),
         keeps_inputs=base is not None and base.keeps_inputs,
     )
     return replace(

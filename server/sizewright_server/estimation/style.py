@@ -97,6 +97,8 @@ class Style:
     sliding: bool = False
     #: The family has no fused attention, whatever is asked for.
     eager_only: bool = False
+    #: But flash attention, which caps scores, scales queries before and knows sinks.
+    takes_flash: bool = False
     #: Eager attention multiplies fp32 copies of queries and keys.
     eager_fp32_scores: bool = False
     #: One key/value head is broadcast to the query heads inside the kernel (Falcon 7B).

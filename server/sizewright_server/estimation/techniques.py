@@ -74,6 +74,7 @@ class BaseWeights:
     upcast_others: bool = False
     quantized_head: bool = False
     keeps_inputs: bool = False
+    quantized_experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ class BaseWeightsSection(Section):
     upcast_others: bool
     quantized_head: bool
     keeps_inputs: bool
+    quantized_experts: bool
 
 
 class KernelsSection(Section):

@@ -136,6 +136,7 @@ class TechniquesReader:
                 "upcast_others": base.upcast_others,
                 "quantized_head": base.quantized_head,
                 "keeps_inputs": base.keeps_inputs,
+                "quantized_experts": base.quantized_experts,
             },
         )
         if section is None:
@@ -149,6 +150,8 @@ class TechniquesReader:
             self._wrong(
                 "base_weights.double_quantization", "goes with the formats 'nf4' and 'fp4' alone"
             )
+        if base.quantized_experts and base.format in ("fp32", "bf16", "fp16"):
+            self._wrong("base_weights.quantized_experts", f"{base.format!r} quantises nothing")
         return BaseWeights(**section.model_dump())
 
     def _states(self, message: pb.StateTypes) -> StateTypes:

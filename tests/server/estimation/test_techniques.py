@@ -290,3 +290,51 @@ def test_copies_that_are_not_replayed_are_reserved_all_the_same() -> None:
     gpu = found.pool("gpu").gpu
     assert gpu is not None
     assert gpu.reserved.best_bytes >= gpu.allocated.best_bytes
+
+
+@pytest.mark.parametrize(
+    "preset", ["openai/gpt-oss-20b", "google/gemma-2-9b", "EleutherAI/gpt-j-6b"]
+)
+def test_flash_attention_makes_no_matrix_of_scores_where_the_family_takes_it(preset: str) -> None:
+    config = find_preset(preset).config
+    run = training(seq_len=8192, checkpointing="full")
+    eager, flash = (
+        readings(replace(run, attention=kernel), config).allocated.best_bytes
+        for kernel in ("eager", "flash-attention-3")
+    )
+    heads = config.get("num_attention_heads") or config["n_head"]
+
+    assert eager - flash > heads * 8192**2 * 2
+    assert prepare(Workload(ModelSource(config), run)).parameter_count == (
+        prepare(Workload(ModelSource(config), replace(run, attention="eager"))).parameter_count
+    )
+
+
+def test_a_window_is_no_mask_to_flash_attention() -> None:
+    config = find_preset("mistralai/Mistral-7B-v0.1").config
+    run = training(seq_len=16384, checkpointing="full", loop="trainer")
+    masked, told = (
+        readings(replace(run, attention=kernel), config).allocated.best_bytes
+        for kernel in ("sdpa", "flash-attention-2")
+    )
+
+    assert masked - told > 16384**2
+
+
+@pytest.mark.parametrize(
+    ("preset", "gib"), [("mistralai/Mixtral-8x7B-v0.1", 22.3), ("openai/gpt-oss-120b", 56.6)]
+)
+def test_quantised_experts_are_half_a_byte_a_weight_and_their_scales(
+    preset: str, gib: float
+) -> None:
+    # 0.516 bytes a weight of nf4 with double quantisation; tables and head at two.
+    run = training(
+        precision="bf16-mixed",
+        checkpointing="full",
+        adapter=Adapter("lora", 8, frozenset({"q", "v"})),
+        base_weights=BaseWeights("nf4", double_quantization=True, quantized_experts=True),
+    )
+    group = prepare(Workload(ModelSource(find_preset(preset).config), run)).group([Layout()])
+    assert isinstance(group, TrainingGroup)
+
+    assert int(group.resident.weights[0]) / 2**30 == pytest.approx(gib, rel=0.03)

@@ -1006,7 +1006,9 @@ Global___StateTypes: _TypeAlias = StateTypes  # noqa: Y015
 
 @_typing.final
 class BaseWeights(_message.Message):
-    """How the frozen weights under an adapter are stored. Linear layers alone are quantised."""
+    """How the frozen weights under an adapter are stored. Linear layers alone are quantised, and with
+    them the experts of checkpoints that come quantised ("gptq-int4", "awq-int4", "fp8" and others).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1016,6 +1018,7 @@ class BaseWeights(_message.Message):
     UPCAST_OTHERS_FIELD_NUMBER: _builtins.int
     QUANTIZED_HEAD_FIELD_NUMBER: _builtins.int
     KEEPS_INPUTS_FIELD_NUMBER: _builtins.int
+    QUANTIZED_EXPERTS_FIELD_NUMBER: _builtins.int
     format: _builtins.str
     """"fp32", "bf16", "fp16", "nf4", "fp4", "int8", "gptq-int4", "gptq-int8", "awq-int4", "fp8".
     Required.
@@ -1030,6 +1033,10 @@ class BaseWeights(_message.Message):
     """The head is quantised with the other linear layers."""
     keeps_inputs: _builtins.bool
     """Quantised layers keep their inputs for the backward pass, as bitsandbytes before 0.44 did."""
+    quantized_experts: _builtins.bool
+    """Experts are quantised too, each by itself: transformers before 5, whose experts are linear
+    layers of their own, and Unsloth.
+    """
     def __init__(
         self,
         *,
@@ -1039,10 +1046,11 @@ class BaseWeights(_message.Message):
         upcast_others: _builtins.bool = ...,
         quantized_head: _builtins.bool = ...,
         keeps_inputs: _builtins.bool = ...,
+        quantized_experts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["double_quantization", b"double_quantization", "format", b"format", "group_size", b"group_size", "keeps_inputs", b"keeps_inputs", "quantized_head", b"quantized_head", "upcast_others", b"upcast_others"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["double_quantization", b"double_quantization", "format", b"format", "group_size", b"group_size", "keeps_inputs", b"keeps_inputs", "quantized_experts", b"quantized_experts", "quantized_head", b"quantized_head", "upcast_others", b"upcast_others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -172,7 +172,8 @@ def with_adapters(model: torch.nn.Module, lora: dict[str, Any]) -> torch.nn.Modu
         # Any dropout but zero costs the same: one mask for each adapted layer.
         options |= {"r": lora["r"], "lora_dropout": lora.get("dropout", 0.05)}
     if lora.get("targets"):
-        options["target_modules"] = list(lora["targets"])
+        names = list(lora["targets"])
+        options["target_modules"] = "all-linear" if names == ["all-linear"] else names
     if method not in ("lora", "ia3", "ln_tuning"):
         options["task_type"] = "CAUSAL_LM"
     adapters = getattr(peft, ADAPTER_CONFIGS[method])(**options)

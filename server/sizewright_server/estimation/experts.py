@@ -11,6 +11,12 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.expert_adapters import (
+    DOWN,
+    GATE_AND_UP,
+    expert_weight,
+    router_weight,
+)
 from sizewright_server.estimation.feedforward import activate, feed_forward, split
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import FP32, INT64, Ops
@@ -64,7 +70,7 @@ def _route(ops: Ops, style: Style, x: Value) -> Value:
     tape, width = ops.tape, x.itemsize
     if style.router_fp32:
         x = ops.cast(x, FP32)
-    logits = ops.linear(x, "N", ops.weight(("N", "H")), _router_bias(ops, style))
+    logits = ops.linear(x, "N", router_weight(ops, style), _router_bias(ops, style))
     if style.score_correction:
         ops.weight(("N",)).needs_grad = False
     wide = ops.cast(logits, FP32)
@@ -147,7 +153,8 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
     rows = gather(ops, x, (*ROWS, x.shape[-1]), orders[1])
     shares = gather(ops, scores, ROWS, orders[2])
     inner, named = expert_layer(ops, style, rows)
-    down = grouped(ops, inner, x.shape[-1], ops.weight(("NL", x.shape[-1], "FX")))
+    w = expert_weight(ops, style, ("NL", x.shape[-1], "FX"), DOWN)
+    down = grouped(ops, inner, x.shape[-1], w)
     if style.expert_bias:
         down, more = add_rows(ops, down, ops.weight(("NL", "H")))
         tape.hold(*named)
@@ -157,17 +164,19 @@ def routed(ops: Ops, style: Style, x: Value, scores: Value) -> Value:
     tape.record((), (back,))
     ordered = gather(ops, weighed, weighed.shape, back)
     summed = _sum_of_experts(ops, ordered, x.shape)
-    tape.hold(rows, shares, down, orders[0], ordered, *named)
+    tape.hold(rows, shares, down, orders[0], ordered, w, *named)
     return ops.cast(summed, x.itemsize)
 
 
 def expert_layer(ops: Ops, style: Style, rows: Value) -> tuple[Value, tuple[Value, ...]]:
-    """Gate, up and activation of every row; and the rows of a bias, which keep their name."""
+    """Gate, up and activation of every row; and what keeps its name: the rows of a bias, or the
+    weight, which an adapter may have made anew."""
     if style.expert_gate == "none":
         up = grouped(ops, rows, "FX", ops.weight(("NL", "FX", rows.shape[-1])))
         return activate(ops, style, up), ()
-    both = grouped(ops, rows, "FX2", ops.weight(("NL", "FX2", "H")))
-    named: tuple[Value, ...] = ()
+    w = expert_weight(ops, style, ("NL", "FX2", rows.shape[-1]), GATE_AND_UP)
+    both = grouped(ops, rows, "FX2", w)
+    named: tuple[Value, ...] = (w,)
     if style.expert_bias:
         both, biases = add_rows(ops, both, ops.weight(("NL", "FX2")))
         named = (biases,)

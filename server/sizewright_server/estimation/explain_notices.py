@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.expert_adapters import adapts_experts
 from sizewright_server.estimation.explain_host import host_notices
 from sizewright_server.estimation.idle_settings import idle_settings
 from sizewright_server.estimation.memory import Notice
@@ -45,6 +47,23 @@ def notices_of(prepared: PreparedWorkload) -> tuple[Notice, ...]:
             "('eager'), which run where those packages are not installed."
         )
         notices.append(Notice("recurrence-not-stated", words))
+    if isinstance(workload.run, Training):
+        notices += _fused_experts(prepared.model, workload.run)
     layout = workload.run.layout
     idle = () if layout is None else idle_settings(layout)
     return (*notices, *idle, *host_notices(workload))
+
+
+def _fused_experts(model: Architecture, run: Training) -> list[Notice]:
+    """LoRA on all experts at once copies their weights, and takes no dropout."""
+    adapter = run.adapter
+    if adapter is None or not adapts_experts(model, adapter, run.modeling_code):
+        return []
+    words = (
+        "The adapter's targets are the experts' fused weights, of which PEFT makes a copy with the "
+        "adapter on it in every layer and pass, kept for the backward pass: targets of attention "
+        "alone save it."
+    )
+    if adapter.dropout:
+        words += " PEFT takes no dropout there: the figures are those without."
+    return [Notice("adapters-on-fused-experts", words)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.expert_adapters import renamed
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import Ops
 from sizewright_server.estimation.tape import Dim, Tape, Value
@@ -26,7 +27,7 @@ def feed_forward(
         inner = activate(ops, style, _up(ops, style, "up", x, width))
     elif style.fused_gate_up:
         w = ops.weight((joint, "H"))
-        both = ops.linear(x, joint, w, _bias(ops, style, joint), name="gate-up")
+        both = ops.linear(x, joint, w, _bias(ops, style, joint), name=_name(ops, style, "gate-up"))
         gate, up = split(ops.tape, both, (width, width))
         inner = _gate(ops, style, gate, up)
         ops.tape.hold(up)
@@ -38,7 +39,8 @@ def feed_forward(
         inner = _gate(ops, style, gate, up) if style.fused_mlp else ops.multiply(gate, up)
     if style.mlp_inner_dropout:
         inner = ops.dropout(inner, float(mode.hidden_dropout))
-    out = ops.linear(inner, "H", ops.weight(("H", width)), _bias(ops, style, "H"), name="down")
+    down = ops.weight(("H", width))
+    out = ops.linear(inner, "H", down, _bias(ops, style, "H"), name=_name(ops, style, "down"))
     ops.tape.hold(x)
     if names is not None:
         names.append(inner)
@@ -61,7 +63,13 @@ def _gate(ops: Ops, style: Style, gate: Value, up: Value) -> Value:
 
 
 def _up(ops: Ops, style: Style, name: str, x: Value, width: Dim) -> Value:
-    return ops.linear(x, width, ops.weight((width, "H")), _bias(ops, style, width), name=name)
+    w, bias = ops.weight((width, "H")), _bias(ops, style, width)
+    return ops.linear(x, width, w, bias, name=_name(ops, style, name))
+
+
+def _name(ops: Ops, style: Style, name: str) -> str:
+    """A layer's name among adapters' targets, where it is not taken for the experts'."""
+    return f"plain {name}" if renamed(ops.types, style) else name
 
 
 def _bias(ops: Ops, style: Style, width: Dim) -> Value | None:

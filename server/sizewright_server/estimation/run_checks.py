@@ -70,16 +70,22 @@ def check_run(architecture: Architecture, run: Training | Inference) -> None:
 def check_adapter(architecture: Architecture, run: Training | Inference) -> None:
     """Raises UnsupportedWorkload for a method that PEFT has not for a model's kind of layers."""
     adapter = run.adapter if isinstance(run, Training) else None
-    if adapter is None or architecture.model_type not in CONVOLVED:
+    if adapter is None:
         return
-    if adapter.method in LINEAR_ALONE:
-        raise UnsupportedWorkload(
-            Violation(
-                "workload.training.adapter.method",
-                f"PEFT has no {adapter.method} for the Conv1D layers of {architecture.model_type};"
-                " use lora, dora, adalora, vera or ia3",
-            )
+    text = ""
+    if architecture.model_type in CONVOLVED and adapter.method in LINEAR_ALONE:
+        text = (
+            f"the Conv1D layers of {architecture.model_type}; use lora, dora, adalora, vera or ia3"
         )
+    joined = architecture.style.adapts_experts and adapter.targets & {"gate", "up", "down"}
+    if joined and adapter.method == "dora":
+        text = (
+            f"the fused weights of {architecture.model_type}'s experts, for which it takes gate, up"
+            " and down; use lora or rslora, or name attention's layers"
+        )
+    if text:
+        text = f"PEFT has no {adapter.method} for {text}"
+        raise UnsupportedWorkload(Violation("workload.training.adapter.method", text))
 
 
 def check_trains(run: Training | Inference, trained: int) -> None:

@@ -160,6 +160,8 @@ class Style:
     positions_per_sample: bool = False
     #: A learned token for masked patches, not used in fine-tuning (DINOv2).
     mask_token: bool = False
+    #: Adapters on gate, up and down are of the experts' fused weights (PEFT on transformers 5).
+    adapts_experts: bool = False
     #: Scores of experts are corrected by a parameter that does not train (ERNIE).
     score_correction: bool = False
     #: Images: a learned token before the patches.

@@ -13,6 +13,7 @@ import pytest
 
 from sizewright_server.estimation.adapter_targets import adapter_targets, default_rank
 from sizewright_server.estimation.estimator import UnsupportedWorkload, prepare
+from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter, BaseWeights
 from sizewright_server.estimation.workload import (
@@ -146,3 +147,35 @@ def test_an_adapter_that_finds_nothing_to_adapt_is_refused() -> None:
     run = training(Adapter("lora", 8, frozenset({"gate-up"})))
     with pytest.raises(UnsupportedWorkload, match="no linear layers of the kinds gate-up"):
         prepare(Workload(ModelSource(LLAMA), run))
+
+
+QWEN_MOE = find_preset("Qwen/Qwen3-30B-A3B").config
+
+
+def of_experts(method: Any = "lora", dropout: float = 0.0) -> Workload:
+    adapter = Adapter(method, 16, adapter_targets(["all-linear"], method), dropout=dropout)
+    run = Training(
+        "bf16", Optimizer("adamw"), 1, 2048, adapter=adapter, base_weights=BaseWeights("bf16")
+    )
+    return Workload(ModelSource(QWEN_MOE), run)
+
+
+def test_all_linear_adapts_every_expert_and_says_what_it_costs() -> None:
+    made = prepare(of_experts(dropout=0.05))
+
+    # Per layer: q, k, v, o; the router; of 128 experts gate and up at twice the rank, and down.
+    hidden, inner = 2048, 768
+    attention = 2 * (hidden + 4096) + 2 * (hidden + 512)
+    experts = 128 * (2 * (hidden + 2 * inner) + inner + hidden)
+    own = 48 * 16 * (attention + hidden + 128 + experts)
+    assert made.trainable_parameter_count == own
+    said = made.estimate(Layout(), 1, device_overhead(None, None)).notices
+    words = next(n.message for n in said if n.code == "adapters-on-fused-experts")
+    assert "PEFT takes no dropout there" in words
+
+
+def test_dora_over_experts_is_refused() -> None:
+    with pytest.raises(UnsupportedWorkload) as caught:
+        prepare(of_experts("dora"))
+
+    assert "PEFT has no dora for the fused weights of qwen3_moe's experts" in str(caught.value)

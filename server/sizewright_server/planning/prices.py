@@ -47,7 +47,8 @@ def _disk(moved: Moved) -> str:
     fast, slow = moved.disk_seconds(FAST), moved.disk_seconds(SLOW)
     return (
         f"A node keeps {moved.node_state_bytes / GIB:,.1f} GiB of optimizer state on a local NVMe "
-        f"drive, which every step reads and writes back: {fast:,.1f} to {slow:,.1f} s on one drive."
+        f"drive, which every step reads and writes back: {fast:,.1f} to {slow:,.1f} s on one drive "
+        f"({_said_by('nvme_read')})."
     )
 
 
@@ -57,5 +58,11 @@ def _memory(moved: Moved) -> str:
     return (
         f"Every optimizer step moves {moved.rank_pcie_bytes / GIB:,.1f} GiB of each GPU over PCIe, "
         f"and the CPU steps {moved.on_node / 1e9:,.2g} billion parameters of a node in "
-        f"{fast:,.1f} to {slow:,.1f} s."
+        f"{fast:,.1f} to {slow:,.1f} s ({_said_by('cpu_optimizer')})."
     )
+
+
+def _said_by(name: str) -> str:
+    """Whose figures a band is made of, and how old the newest is."""
+    band = disks()[name]
+    return f"by {band['named']}, {band['as_of']}"

@@ -51,6 +51,7 @@ from sizewright_server.planning.plan import (
 )
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.relaxations import cheaper_elsewhere, relaxations
+from sizewright_server.planning.replaying import replayed_notices
 from sizewright_server.planning.situation import Situation
 from sizewright_server.planning.smallest_changes import changes_that_fit
 from sizewright_server.planning.throughput import hours_of
@@ -198,7 +199,8 @@ class Sizing:
         if question.advise:
             advisor = Advisor(asked, self._index_of, result)
             advice = advisor.advice()
-            result = replace(result, advice=advice, notices=(*result.notices, *advisor.notices))
+            seen = (*replayed_notices(asked, result), *advisor.notices)
+            result = replace(result, advice=advice, notices=seen)
         shown = result.plans if question.explain else result.plans[:1]
         return Recommended(result, tuple(estimate_of(plan) for plan in shown))
 

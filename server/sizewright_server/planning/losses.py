@@ -10,7 +10,8 @@ from sizewright_server.planning.picks import Mask
 from sizewright_server.planning.plan import Constraints, Miss, Rejection
 from sizewright_server.planning.ranking import Ranking
 from sizewright_server.planning.search import NOTHING_TRIED, Search
-from sizewright_server.planning.words import Tight, memory_rejection, miss_of
+from sizewright_server.planning.tight import Tight
+from sizewright_server.planning.words import memory_rejection, miss_of
 
 
 def rejections(
@@ -86,7 +87,7 @@ def cheapest_tight(
         return None
     kind = int(kinds[np.lexsort((competitors.first[kinds], cost[kinds]))[0]])
     number = int(competitors.first[kind])
+    nodes = int(tight.nodes[kind])
     if not competitors.is_offer(number):
-        return Tight(competitors.machine(number).name, 0)
-    rented = competitors.offer(number).instance_type
-    return Tight(f"{rented.provider} {rented.type}", int(cost[kind]))
+        return Tight(competitors.machine(number), nodes, 0)
+    return Tight(competitors.offer(number).instance_type, nodes, int(cost[kind]))

@@ -10,6 +10,7 @@ from sizewright_catalog.values import InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import ByteRange, Notice
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.techniques import Applied
+from sizewright_server.planning.tight import Tight
 from sizewright_server.planning.variants import Variant
 
 Verdict: TypeAlias = Literal["fits", "tight", "no"]
@@ -227,7 +228,10 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class PlanningResult:
-    """Plans that fit, cheapest first, and what became of every other offer."""
+    """Plans that fit, cheapest first, and what became of every other offer.
+
+    `tight` is the cheapest that fits by the best estimate alone, where that is cheaper.
+    """
 
     plans: tuple[Plan, ...]
     rejections: tuple[Rejection, ...]
@@ -238,6 +242,7 @@ class PlanningResult:
     pareto: tuple[Plan, ...] = ()
     pareto_count: int = 0
     advice: tuple[Advice, ...] = ()
+    tight: Tight | None = None
 
 
 def verdict_of(peak: ByteRange, usable_bytes: int, headroom: float) -> Verdict:

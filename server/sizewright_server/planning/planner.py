@@ -47,8 +47,9 @@ from sizewright_server.planning.searching import (
 from sizewright_server.planning.softening import Softener
 from sizewright_server.planning.standing import Standing
 from sizewright_server.planning.techniques import Applied
+from sizewright_server.planning.tight import Tight
 from sizewright_server.planning.variants import Combination, Prepare, Variant
-from sizewright_server.planning.words import Tight, notices_of, stated_layout
+from sizewright_server.planning.words import notices_of, stated_layout
 
 #: Softens a choice on a kind of node.
 Soften: TypeAlias = Callable[[Choice, NodeKind], Choice]
@@ -85,22 +86,17 @@ def recommend(question: Question, index: OfferIndex) -> PlanningResult:
     planning = Planning(question, index)
     if question.combinations:
         planning.try_variants()
-    plans, shown = planning.plans(), planning.pareto()
+    plans, shown, tight = planning.plans(), planning.pareto(), planning.cheapest_tight()
     return PlanningResult(
         plans=plans,
         rejections=(*index.static_rejections, *planning.rejected, *planning.lost()),
         nearest_miss=planning.nearest_miss(),
         considered_offer_count=index.catalog.offer_count + len(question.machines),
         fitting_offer_count=planning.fitting,
-        notices=(
-            *notices_of(
-                plans,
-                planning.cheapest_tight() if question.objective == "cost-per-hour" else None,
-            ),
-            *named_notices(index, question.constraints),
-        ),
+        notices=(*notices_of(plans, tight), *named_notices(index, question.constraints)),
         pareto=shown.plans,
         pareto_count=shown.count,
+        tight=tight,
     )
 
 
@@ -193,7 +189,9 @@ class Planning:
         return told(self.search, self.competitors, question.constraints, question.today)
 
     def cheapest_tight(self) -> Tight | None:
-        """The cheapest plan that is tight and does not fit."""
+        """The cheapest plan that is tight and does not fit, by cost per hour."""
+        if self.question.objective != "cost-per-hour":
+            return None
         if self.standing is not None:
             return self.standing.tight(self._hourly)
         budget = budget_of(self.question.constraints)

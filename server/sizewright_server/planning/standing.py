@@ -22,7 +22,8 @@ from sizewright_server.planning.picks import Picks
 from sizewright_server.planning.plan import Choice, Constraints, Plan, Rejection
 from sizewright_server.planning.ranking import Ranking
 from sizewright_server.planning.search import Search
-from sizewright_server.planning.words import Tight, memory_rejection
+from sizewright_server.planning.tight import Tight
+from sizewright_server.planning.words import memory_rejection
 
 
 @dataclass(frozen=True, slots=True)

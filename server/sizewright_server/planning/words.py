@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
 
-from sizewright_catalog.money import dollars
 from sizewright_catalog.values import Device, InstanceType, Machine, Offer
 from sizewright_server.estimation.memory import Notice
 from sizewright_server.estimation.preparation import AnyWorkload
@@ -25,6 +22,7 @@ from sizewright_server.planning.plan import (
 )
 from sizewright_server.planning.situation import Situation
 from sizewright_server.planning.spot import spot_notice
+from sizewright_server.planning.tight import Tight
 
 GIB = 2**30
 #: What a price is that nobody published for this very offer.
@@ -191,24 +189,6 @@ def price_notices(
         hours = choice.hours and choice.hours[1]
         made.append(spot_notice(offer.interruption, choice.nodes, hours))
     return tuple(made)
-
-
-@dataclass(frozen=True, slots=True)
-class Tight:
-    """A machine on which the workload fits by the best estimate alone, and its cost per hour."""
-
-    name: str
-    cost_per_hour_nanos_usd: int
-
-    @lru_cache(maxsize=1024)  # noqa: B019 (a value, and the same few again and again)
-    def notice(self) -> Notice:
-        """What to know of it, where it would cost less than what is listed."""
-        cost = self.cost_per_hour_nanos_usd
-        price = f", at {dollars(cost)} an hour," if cost else ""
-        return Notice(
-            "cheaper-tight",
-            f"{self.name}{price} fits by the best estimate, not by the high one; it is not listed.",
-        )
 
 
 def notices_of(plans: tuple[Plan, ...], tight: Tight | None) -> tuple[Notice, ...]:

@@ -15,10 +15,12 @@ from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Inference, Training, Workload
-from sizewright_server.planning.machines import check_nodes
+from sizewright_server.planning.machines import check_nodes, replayed
 from sizewright_server.planning.plan import Constraints, FitLimit, worst
 from sizewright_server.planning.variants import Prepare
 
+#: Parts of a number that are told apart by replays.
+FINENESS = 64
 #: Doubling stops here; nobody asks for more sequences, or for longer ones, on one machine.
 MOST = 2**24
 MOST_ROWS = 2**44
@@ -45,22 +47,40 @@ def limits(
 ) -> tuple[FitLimit, ...]:
     """The largest value of each number that grows memory, all else as stated.
 
-    By the bound without a replay, which grows with the number as a replay need not. With
-    `fits_as_stated` a replay has shown that the stated ones fit, and none is below.
+    First by the bound without a replay, which grows with the number as a replay need not; then as
+    far beyond as a replay still fits, to a sixty-fourth of the number. With `fits_as_stated` a
+    replay has shown that the stated ones fit, and none is below.
     """
 
-    def fits(knob: _Knob, value: int) -> bool:
+    def fits(knob: _Knob, again: bool, value: int) -> bool:
         try:
             prepared = prepare(knob.turned(value))
         except UnsupportedWorkload:
             return False
         choice = check_nodes(prepared, target, [nodes], constraints).choice
+        if choice is not None and again:
+            choice = replayed(choice, target, constraints.headroom)
         return choice is not None and worst(tuple(p.verdict for p in choice.pools)) == "fits"
 
-    found = [_largest(knob, partial(fits, knob)) for knob in _knobs(workload)]
-    if not fits_as_stated:
-        return tuple(found)
-    return tuple(replace(limit, largest=max(limit.largest, limit.stated)) for limit in found)
+    found = []
+    for knob in _knobs(workload):
+        limit = _largest(knob, partial(fits, knob, False))
+        if fits_as_stated:
+            limit = replace(limit, largest=max(limit.largest, limit.stated))
+        if not limit.at_least and isinstance(workload, Workload):
+            beyond = _beyond(limit.largest, partial(fits, knob, True))
+            limit = replace(limit, largest=beyond)
+        found.append(limit)
+    return tuple(found)
+
+
+def _beyond(low: int, fits: Callable[[int], bool]) -> int:
+    """The last that fits on the way from one that does to twice as much."""
+    high = 2 * low + 1 if low else 2
+    while high - low > max(low // FINENESS, 1):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _largest(knob: _Knob, fits: Callable[[int], bool]) -> FitLimit:

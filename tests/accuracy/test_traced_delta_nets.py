@@ -4,8 +4,9 @@ delta nets.
 Rows of `tests/fixtures/traces_of_delta_nets.jsonl` were traced with transformers 5.23: in torch's
 operators (`measure/trace_rows.py`), and those with `recurrence: fused` in the autograd functions of
 fla-core 0.6.0 and causal-conv1d 1.7.0, whose kernels do nothing (`measure/trace_delta_kernels.py`).
-Tiny models, models of which the delta nets are the largest part ("wide", and "widenext" with as
-many key heads as value heads), and published widths cut to four layers.
+Tiny models in training and in inference, models of which the delta nets are the largest part
+("wide", and "widenext" with as many key heads as value heads), and published widths cut to four
+layers.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ def test_a_traced_step_has_its_parameters_and_its_allocated_peak(row: dict[str, 
     assert best == pytest.approx(row["allocated_peak_bytes"], rel=near(row))
 
 
-def test_published_widths_are_within_three_ten_thousandths() -> None:
+def test_published_widths_are_within_six_ten_thousandths() -> None:
     published = [row for row in ROWS if "80b" in row["id"] or row["id"].startswith("3.5-")]
 
-    assert len(published) >= 40
+    assert len(published) >= 90
     for row in published:
         group = prepare(map_trace(row).workload).group([Layout()])
         best = int(gpu_columns(group).allocated_best[0])
-        assert best == pytest.approx(row["allocated_peak_bytes"], rel=0.0003), row["id"]
+        assert best == pytest.approx(row["allocated_peak_bytes"], rel=0.0007), row["id"]

@@ -42,6 +42,7 @@ def _whole(sizes: Sizes) -> dict[str, int]:
         "LQKV": 2 * keys + values,
         "LQKVZ": 2 * (keys + values),
         "CW": sizes.conv_kernel,
+        "CW1": sizes.conv_kernel + 1,
     }
 
 

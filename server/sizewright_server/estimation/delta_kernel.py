@@ -49,7 +49,9 @@ def fused_rule(ops: Ops, heads: Heads, *, grouped: bool, cached: Cached | None) 
             _fused_backward(run, heads, width, grouped=grouped)
 
     saves = (*normed, *rates, rows[2], added, heads.beta, inverse)
-    tape.record((*given, *rows, *made), (out,), saves=saves, backward=backward)
+    # All of it has names until the function returns.
+    names = (*given, *rows, *normed, *rates, added, inverse, *made)
+    tape.record(names, (out,), saves=saves, backward=backward)
     return out
 
 

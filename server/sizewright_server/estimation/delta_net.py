@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.convolution import causal_convolution
+from sizewright_server.estimation.convolution import causal_convolution, without_padding
 from sizewright_server.estimation.delta_kernel import fused_rule
 from sizewright_server.estimation.delta_rule import eager_rule
 from sizewright_server.estimation.delta_shapes import Heads
+from sizewright_server.estimation.delta_step import convolved_once, rule_once
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.kernels import keeps_cache
 from sizewright_server.estimation.mode import Mode
@@ -27,47 +28,54 @@ from sizewright_server.estimation.ops import FP32, Ops
 from sizewright_server.estimation.tape import Value
 
 
-def delta_net(ops: Ops, style: Style, mode: Mode, x: Value) -> Value:
-    """The layer: hidden states in, hidden states of the same shape out."""
-    return _DeltaNet(ops, style, mode).mixed(x)
+def delta_net(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Value]) -> Value:
+    """The layer: hidden states in, hidden states of the same shape out; `cached` takes what it
+    keeps for later calls."""
+    return _DeltaNet(ops, style, mode, cached).mixed(x)
 
 
 class _DeltaNet:
     """One gated delta net on its tape."""
 
-    def __init__(self, ops: Ops, style: Style, mode: Mode) -> None:
+    def __init__(self, ops: Ops, style: Style, mode: Mode, cached: list[Value]) -> None:
         self.ops, self.style, self.mode = ops, style, mode
         self.tape = ops.tape
+        self.cached = cached
+        #: A token that follows a cached text, and a text whose last state is to be cached.
+        self.steps = mode.one_query and mode.cache != "none"
+        self.caches = keeps_cache(style, mode) or (mode.cache != "none" and not mode.one_query)
         self.fused = style.fused_recurrence
         #: What has a name until the convolution is done, and until the layer returns.
         self.names: list[Value] = []
         self.projections: list[Value] = []
+        self.states: list[tuple[Value, Sequence[int]]] = []
 
     def mixed(self, x: Value) -> Value:
         """The layer: hidden states in, hidden states of the same shape out."""
-        x = self._unpadded(x)
+        unmasked, x = x, without_padding(self.ops, self.mode, x)
         joint, gate, beta, step = self._projected(x)
-        if keeps_cache(self.style, self.mode):
+        if self.caches:
             # The latest tokens under the convolution.
-            self._cached(Value(joint.storage, ("B", "CW", "LQKV"), joint.itemsize, False))
-        convolved = causal_convolution(
-            self.ops, joint, "LQKV", "CW", padded="SCW", bias=False, fused=self.fused
-        )
+            self._keep(Value(joint.storage, ("B", "CW", "LQKV"), joint.itemsize, False))
+        convolved = self._convolved(joint)
         self.tape.hold(*self.names)
         heads = self._heads(convolved, beta, step)
         rule = self._rule(heads)
+        for state, behind in self.states:
+            self._keep(state, behind)
         out = self._gated_norm(rule, gate)
         self.tape.hold(rule)
         made = self._linear(out, "H", "HP", ("HT", "LV"), "mixer-out")
-        self.tape.hold(x, gate, convolved, heads.beta, heads.decay, beta, step)
+        self.tape.hold(unmasked, x, gate, convolved, heads.beta, heads.decay, beta, step)
         self.tape.hold(*self.projections)
         return made
 
-    def _unpadded(self, x: Value) -> Value:
-        """Padding is multiplied by zeros, where there is any."""
-        if not self.mode.padded:
-            return x
-        return self.ops.multiply(x, self.tape.external(("B", "S", 1), 1))
+    def _convolved(self, joint: Value) -> Value:
+        if self.steps:
+            return convolved_once(self.ops, joint, fused=self.fused)
+        return causal_convolution(
+            self.ops, joint, "LQKV", "CW", padded="SCW", bias=False, fused=self.fused
+        )
 
     def _projected(self, x: Value) -> tuple[Value, Value, Value, Value]:
         """What the convolution reads, the output gate, and the two gates of every head."""
@@ -110,20 +118,35 @@ class _DeltaNet:
 
     def _rule(self, heads: Heads) -> Value:
         grouped = self.mode.grouped_deltas
-        cached = self._cached if keeps_cache(self.style, self.mode) else None
+        if self.steps:
+            out, last = rule_once(self.ops, heads, fused=self.fused)
+            self.projections.append(last)
+            return out
+        cached = self._take_state if self.caches else None
         if self.fused:
             return fused_rule(self.ops, heads, grouped=grouped, cached=cached)
         # Heads taken out of tokens keep their order where nothing casts or pads them.
         strided = heads.q.itemsize == FP32 and not self.mode.ragged_chunks
         return eager_rule(self.ops, heads, grouped=grouped, strided=strided, cached=cached)
 
-    def _cached(self, x: Value, behind: Sequence[int] = ()) -> None:
-        """A copy that nobody reads in training: the model's output has it until the step is over,
-        and with it what the graph behind it saved, through which no gradient runs."""
+    def _take_state(self, state: Value, behind: Sequence[int]) -> None:
+        """The state behind the last token, which has a name until the layer returns."""
+        self.states.append((state, behind))
+        self.projections.append(state)
+
+    def _keep(self, x: Value, behind: Sequence[int] = ()) -> None:
+        """A copy for later calls.
+
+        In training nobody reads it: the model's output has it until the step is over, and with it
+        what the graph behind it saved, through which no gradient runs.
+        """
         tape = self.tape
         with tape.within("kv-cache"):
             kept = tape.value(x.shape, x.itemsize, needs_grad=False)
             tape.record((x,), (kept,))
+        if not self.mode.training:
+            self.cached.append(kept)
+            return
         for storage in (kept.storage, *behind):
             tape.storages[storage].stays = self.mode.loop != "trainer"
 

@@ -17,12 +17,11 @@ from sizewright_server.estimation.config_reader import ConfigReader
 from sizewright_server.estimation.generic import generic_family
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
-from sizewright_server.estimation.recurrent import MAMBA
 from sizewright_server.estimation.stack_reader import read_runs
 from sizewright_server.estimation.workload import Head, ModelSource
 from sizewright_server.estimation.wrappers import text_config, wrapped, wrappers
 
-__all__ = ["families", "infers", "model_type_of", "read_architecture", "takes_images"]
+__all__ = ["families", "model_type_of", "read_architecture", "takes_images"]
 
 
 @cache
@@ -90,12 +89,6 @@ def _read(
         raise UnsupportedWorkload(Violation(field, str(wrong))) from wrong
     model_type = str(model_type_of(source.config))
     return Architecture(model_type, style, sizes, head, runs, generic)
-
-
-def infers(model_type: object) -> bool:
-    """Whether inference of a known family is lowered: with delta nets training alone is."""
-    style = families().get(str(model_type), {"style": {"mixer": "none"}})["style"]
-    return style.get("mixer", "attention") in ("attention", *MAMBA)
 
 
 def takes_images(config: dict[str, Any]) -> bool:

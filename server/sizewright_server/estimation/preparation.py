@@ -7,7 +7,7 @@ from typing import TypeAlias
 from sizewright_server.estimation.classical.cpu_network import CpuWorkload, PreparedCpu
 from sizewright_server.estimation.classical.prepared import FitWorkload, PreparedFit
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
-from sizewright_server.estimation.frontend import infers
+from sizewright_server.estimation.frontend import families
 from sizewright_server.estimation.keras.prepared import PreparedKeras
 from sizewright_server.estimation.keras.workload import KerasWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload
@@ -50,7 +50,7 @@ def as_serving(workload: Workload) -> ServingWorkload | None:
     decodes = isinstance(run, Inference) and run.input_tokens > 0 and run.image_size is None
     if not isinstance(run, Inference) or not decodes or workload.model.head is not None:
         return None
-    if infers(config.get("model_type")) or not is_served(config.get("model_type")):
+    if config.get("model_type") in families() or not is_served(config.get("model_type")):
         return None
     served = ServingRun(
         engine=run.engine,

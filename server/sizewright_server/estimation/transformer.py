@@ -30,8 +30,8 @@ __all__ = ["STATES", "Block", "Mode", "residual_itemsize"]
 
 #: What mixes tokens in the place of attention.
 MIXERS: Mapping[str, Callable[[Ops, Style, Mode, Value, list[Value]], Value]] = {
-    "delta-net": lambda ops, style, mode, x, _cached: delta_net(ops, style, mode, x),
-    "delta-net-joint": lambda ops, style, mode, x, _cached: delta_net(ops, style, mode, x),
+    "delta-net": delta_net,
+    "delta-net-joint": delta_net,
     "mamba": mamba_mixer,
     "mamba2": mamba2_mixer,
 }

@@ -9,6 +9,7 @@ import pytest
 from sizewright_server.estimation.adapter_targets import adapter_targets
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
 from sizewright_server.estimation.gpu_peaks import gpu_columns
+from sizewright_server.estimation.inference import InferenceGroup
 from sizewright_server.estimation.lowering import parameter_count
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
@@ -110,12 +111,27 @@ def test_packed_samples_need_the_kernels() -> None:
         prepared(NEXT, run)
 
 
-def test_inference_is_sized_from_the_tensors_as_before() -> None:
+def test_a_prefill_keeps_a_state_of_every_delta_net_however_long_the_prompt() -> None:
+    """Of a layer 4 inputs x 8,192 channels in 16 bit, and 32 heads x 128 x 128 in fp32."""
+    keys = 12 * 2 * 2 * 256 * 2
+    short, long = (kept_of(tokens) for tokens in (512, 4096))
+
+    assert long - short == (4096 - 512) * keys
+    assert short - 512 * keys == 36 * (4 * 8192 * 2 + 32 * 128 * 128 * 4)
+
+
+def kept_of(tokens: int) -> int:
+    run = Inference("transformers", "bf16", "bf16", 1, tokens, 0, "dynamic", 1, recurrence="eager")
+    group = prepare(Workload(ModelSource(text_config(NEXT)), run)).group([Layout()])
+    assert isinstance(group, InferenceGroup)
+    return int(group.cache(tokens)[0])
+
+
+def test_whole_checkpoints_infer_as_sized_from_their_tensors() -> None:
     run = Inference("transformers", "bf16", "bf16", 1, 512, 16, "dynamic", 1, layout=Layout())
+    config = find_preset("Qwen/Qwen3.5-27B").config
 
-    made = prepare_any(Workload(ModelSource(text_config(NEXT)), run))
-
-    assert isinstance(made, PreparedServing)
+    assert isinstance(prepare_any(Workload(ModelSource(config), run)), PreparedServing)
 
 
 @pytest.mark.parametrize(

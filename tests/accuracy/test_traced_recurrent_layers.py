@@ -16,6 +16,7 @@ from tests.accuracy.trace_cases import map_trace
 
 from sizewright_server.estimation.estimator import prepare
 from sizewright_server.estimation.gpu_peaks import gpu_columns
+from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.workload import Layout
 
 FILE = Path(__file__).parents[1] / "fixtures" / "traces_of_recurrent_layers.jsonl"
@@ -36,3 +37,23 @@ def test_each_model_was_traced_with_and_without_its_kernels() -> None:
     kinds = {(work["model_config"]["class"], work["recurrence"], work["mode"]) for work in works}
 
     assert len(kinds) == 2 * 4 * 2
+
+
+def stepping_one_by_one(row: dict[str, Any]) -> bool:
+    work = row["workload"]
+    return bool(work.get("lora")) and work.get("opt_impl") == "forloop"
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if stepping_one_by_one(row)], ids=lambda row: row["id"]
+)
+def test_a_step_that_goes_from_tensor_to_tensor_leaves_frozen_experts_out(
+    row: dict[str, Any],
+) -> None:
+    """Whole layers of 512 frozen experts are one tensor each, of gigabytes."""
+    overhead = device_overhead(None, None)
+    made = prepare(map_trace(row).workload).estimate(Layout(), 1, overhead, replay=True)
+    gpu = made.pool("gpu").gpu
+
+    assert gpu is not None
+    assert gpu.reserved.best_bytes == pytest.approx(row["reserved_peak_bytes"], rel=0.08)

@@ -68,8 +68,9 @@ class Expansion:
         if not isinstance(self.group, TrainingGroup):
             yield from self._one_tensor(self._passes(self.group.all_stages))
             return
-        yield from self._step(self.group, weights, first=True)
-        yield from self._step(self.group, weights, first=False)
+        trained = self._tensor_bytes(trained=True)
+        yield from self._step(self.group, trained, first=True)
+        yield from self._step(self.group, trained, first=False)
 
     def _inputs(self) -> Iterator[Request]:
         """The batch, which follows the weights: images need segments of their own."""
@@ -232,18 +233,20 @@ class Expansion:
     def _last(self, number: int) -> int:
         return self._count(number) - 1
 
-    def _tensor_bytes(self) -> list[int]:
-        """Every parameter tensor in the order of the model, a tied head's table once."""
+    def _tensor_bytes(self, *, trained: bool = False) -> list[int]:
+        """Every parameter tensor in the order of the model, a tied head's table once; with
+        `trained` only those that train."""
         sizes: list[int] = []
         for number, segment in enumerate(self.group.segments):
             dims = self.group.dims_of.of(segment.sizes)
             one = [
                 int(round_up(_stored_bytes(parameter, dims))[0])
                 for parameter in segment.program.parameters
+                if parameter.trained or not trained
             ]
             sizes += one * self._count(number)
         tied = self._tied_bytes()
-        if tied:
+        if tied in sizes:
             del sizes[len(sizes) - 1 - sizes[::-1].index(tied)]
         return sizes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sizewright_server.estimation.composition import Composition, compose
+from sizewright_server.estimation.composition import Composition, Passed
 from sizewright_server.estimation.explain_host import explain_host
 from sizewright_server.estimation.explain_notices import notices_of
 from sizewright_server.estimation.memory import (
@@ -17,6 +17,7 @@ from sizewright_server.estimation.memory import (
     Phase,
     PoolEstimate,
     StageReadings,
+    total_of,
 )
 from sizewright_server.estimation.part_texts import PART_TEXTS, PartText, resident_parts
 from sizewright_server.estimation.peak_reasons import reason_of, scope_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from sizewright_server.estimation.columns import GpuColumns
     from sizewright_server.estimation.estimator import PreparedWorkload
     from sizewright_server.estimation.inference import InferenceGroup
+
+NOTHING = ByteRange(0, 0, 0)
 
 
 def explain(
@@ -82,13 +85,13 @@ def _gpu_pool(
     runtime = overhead.parts(*prepared.collectives(layout))
     peaks = [int(phase.peak_bytes[shown]) for phase in columns.phases]
     peak_index = peaks.index(max(peaks))
-    there = resident_parts(prepared, group)
+    there, passes = resident_parts(prepared, group), Passed(group)
     phases = tuple(
-        _phase(there, group, columns, i, (reserved, text) if i == peak_index else None, runtime)
+        _phase(there, passes, columns, i, (reserved, text) if i == peak_index else None, runtime)
         for i, peak in enumerate(peaks)
         if peak
     )
-    device = reserved + _total(runtime)
+    device = reserved + total_of(runtime)
     inside = overhead.workspaces.size if overhead.known else ByteRange(0, 0, 0)
     seen = _seen(group, held, allocated, _room(overhead, runtime))
     return PoolEstimate(
@@ -98,7 +101,7 @@ def _gpu_pool(
         phases=phases,
         peak_phase=columns.phases[peak_index].phase,
         peak=device,
-        gpu=GpuReadings(allocated + inside, seen + inside, seen + _total(runtime)),
+        gpu=GpuReadings(allocated + inside, seen + inside, seen + total_of(runtime)),
         stages=tuple(
             StageReadings(number, *(one + inside for one in _readings(columns, [column])))
             for column, number in enumerate(_stages(group))
@@ -110,7 +113,7 @@ def _room(overhead: DeviceOverhead, runtime: tuple[Part, ...]) -> ByteRange | No
     """What the device has for the allocator, least and most; None where it is not known."""
     if overhead.capacity_bytes is None:
         return None
-    beside = _total(runtime)
+    beside = total_of(runtime)
     bounds = (beside.high_bytes, beside.best_bytes, beside.low_bytes)
     return ByteRange(*(max(0, overhead.capacity_bytes - size) for size in bounds))
 
@@ -162,20 +165,20 @@ def _readings(columns: GpuColumns, which: Sequence[int]) -> tuple[ByteRange, Byt
 
 def _phase(
     there: Sequence[Part],
-    group: TrainingGroup | InferenceGroup,
+    passes: Passed,
     columns: GpuColumns,
     number: int,
     held: tuple[ByteRange, str] | None,
     runtime: tuple[Part, ...],
 ) -> Phase:
     """One phase; the highest is given what is reserved, and how that is known: its slack."""
-    peak, shown = columns.phases[number], group.shown
+    peak, shown = columns.phases[number], passes.group.shown
     less, more = (int(column[shown]) for column in columns.doubts[number])
     best = int(peak.peak_bytes[shown])
     if peak.phase == "load":
         there = [part for part in there if part.name == "weights"]
-    parts = [*there, *_moving(group, peak)]
-    rest = best - _total(tuple(parts)).best_bytes
+    parts = [*there, *_moving(passes, peak)]
+    rest = best - sum(part.size.best_bytes for part in parts)
     if rest:
         parts.append(_named("other", rest, f"{rest:,} B"))
     parts.append(_doubt(less, more))
@@ -190,15 +193,14 @@ def _phase(
         )
         parts.append(_slack(slack, PART_TEXTS[known_by]))
     parts += runtime
-    kept = tuple(part for part in parts if part.size != ByteRange(0, 0, 0))
-    return Phase(peak.phase, _total(kept), kept)
+    kept = tuple(part for part in parts if part.size != NOTHING)
+    return Phase(peak.phase, total_of(kept), kept)
 
 
-def _moving(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> list[Part]:
+def _moving(passes: Passed, peak: PhasePeak) -> list[Part]:
     """What comes and goes within the step, grouped: activations, gradients, caches, buffers."""
-    segments = {segment.name: segment for segment in group.segments}
-    at = group.shown
-    found = compose(peak, group.all_stages, segments, at)
+    group, found = passes.group, passes.composed(peak)
+    at, where = group.shown, _where(found)
     sizes = dict(found.bytes_by_part)
     if isinstance(group, TrainingGroup) and peak.phase == "optimizer-step":
         sizes = group.step_parts()
@@ -207,15 +209,15 @@ def _moving(group: TrainingGroup | InferenceGroup, peak: PhasePeak) -> list[Part
     gradients = sizes.pop("gradients", 0) + sizes.pop("reduced-or-gathered", 0)
     parts = []
     if gradients:
-        parts.append(_named("gradients", gradients, _where(found)))
+        parts.append(_named("gradients", gradients, where))
     activations = {n: s for n, s in sizes.items() if PART_TEXTS[n].group == "activations"}
     if sum(activations.values()):
-        children = tuple(_named(name, size, _where(found)) for name, size in activations.items())
+        children = tuple(_named(name, size, where) for name, size in activations.items())
         total = sum(activations.values())
-        parts.append(_named("activations", total, _where(found), children))
+        parts.append(_named("activations", total, where, children))
     for name, size in sizes.items():
         if name not in activations:
-            parts.append(_named(name, size, _where(found)))
+            parts.append(_named(name, size, where))
     return parts
 
 
@@ -254,10 +256,3 @@ def _slack(slack: ByteRange, text: PartText) -> Part:
         text.source,
         text.confidence,
     )
-
-
-def _total(parts: tuple[Part, ...]) -> ByteRange:
-    total = ByteRange(0, 0, 0)
-    for part in parts:
-        total = total + part.size
-    return total

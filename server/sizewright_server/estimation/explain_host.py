@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from sizewright_server.estimation.host import HostParts, host_phases
+from sizewright_server.estimation.host import HostParts, host_bounds, host_phases
 from sizewright_server.estimation.host_data import batch_bytes
 from sizewright_server.estimation.host_states import HostStates
-from sizewright_server.estimation.memory import ByteRange, Notice, Part, Phase, PoolEstimate
+from sizewright_server.estimation.memory import (
+    ByteRange,
+    Notice,
+    Part,
+    Phase,
+    PoolEstimate,
+    total_of,
+)
 from sizewright_server.estimation.workload import Workload
 
 
@@ -14,7 +21,8 @@ def explain_host(workload: Workload, states: HostStates, ranks: int) -> PoolEsti
     described = host_phases(workload, states)
     phases = tuple(_phase(parts, ranks) for parts in described)
     highest = max(phases, key=lambda phase: phase.total.best_bytes)
-    peak = ByteRange(*(_bound(described, bound, ranks) for bound in _BOUNDS))
+    bounds = host_bounds(described)
+    peak = ByteRange(*(ranks * bounds[at] + bounds[at + 3] for at in range(3)))
     return PoolEstimate(
         "host",
         f"a node with {ranks} {'rank' if ranks == 1 else 'ranks'}",
@@ -24,29 +32,15 @@ def explain_host(workload: Workload, states: HostStates, ranks: int) -> PoolEsti
     )
 
 
-_BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
-
-
-def _bound(described: tuple[HostParts, ...], bound: str, ranks: int) -> int:
-    """The highest per-rank and per-node needs, which need not be of one phase."""
-    rank, node = (
-        max(sum(getattr(part.size, bound) for part in getattr(phase, which)) for phase in described)
-        for which in ("per_rank", "per_node")
-    )
-    return int(ranks * rank + node)
-
-
 def _phase(parts: HostParts, ranks: int) -> Phase:
     each = [_times(part, ranks) for part in parts.per_rank]
     kept = tuple(part for part in (*each, *parts.per_node) if part.size.high_bytes)
-    total = ByteRange(0, 0, 0)
-    for part in kept:
-        total = total + part.size
-    return Phase(parts.phase, total, kept)
+    return Phase(parts.phase, total_of(kept), kept)
 
 
 def _times(part: Part, ranks: int) -> Part:
-    size = ByteRange(*(ranks * getattr(part.size, bound) for bound in _BOUNDS))
+    each = part.size
+    size = ByteRange(ranks * each.low_bytes, ranks * each.best_bytes, ranks * each.high_bytes)
     numbers = f"{ranks} ranks x ({part.numbers})"
     return Part(part.name, size, part.formula, numbers, part.source, part.confidence)
 

@@ -6,7 +6,6 @@ Symbols: R ranks on the node, W loader workers per rank, p batches each prepares
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -14,7 +13,7 @@ from typing import Any
 
 from sizewright_server.estimation.host_data import batch_bytes, dataset_parts, loader_parts
 from sizewright_server.estimation.host_states import HostStates
-from sizewright_server.estimation.memory import ByteRange, Confidence, Part
+from sizewright_server.estimation.memory import ByteRange, Confidence, Part, total_of
 from sizewright_server.estimation.workload import Training, Workload
 
 __all__ = ["HostParts", "batch_bytes", "host_bounds", "host_phases"]
@@ -69,17 +68,13 @@ def host_phases(workload: Workload, states: HostStates) -> tuple[HostParts, ...]
 
 def host_bounds(phases: tuple[HostParts, ...]) -> list[int]:
     """Low, best and high of a rank's needs, then of what a node has once, over all phases."""
-    ranks = [_total(phase.per_rank) for phase in phases]
-    nodes = [_total(phase.per_node) for phase in phases]
-    return [max(column) for totals in (ranks, nodes) for column in zip(*totals, strict=True)]
-
-
-def _total(parts: Iterable[Part]) -> tuple[int, int, int]:
-    low = best = high = 0
-    for part in parts:
-        size = part.size
-        low, best, high = low + size.low_bytes, best + size.best_bytes, high + size.high_bytes
-    return low, best, high
+    made: list[int] = []
+    for which in ("per_rank", "per_node"):
+        totals = [total_of(getattr(phase, which)) for phase in phases]
+        made.append(max(total.low_bytes for total in totals))
+        made.append(max(total.best_bytes for total in totals))
+        made.append(max(total.high_bytes for total in totals))
+    return made
 
 
 def _worker(workload: Workload) -> ByteRange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -40,6 +41,15 @@ class Part:
     source: str
     confidence: Confidence
     parts: tuple[Part, ...] = ()
+
+
+def total_of(parts: Iterable[Part]) -> ByteRange:
+    """The sum of some parts."""
+    low = best = high = 0
+    for part in parts:
+        size = part.size
+        low, best, high = low + size.low_bytes, best + size.best_bytes, high + size.high_bytes
+    return ByteRange(low, best, high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class LayoutColumns:
         """The columns with an entry per given row."""
         return LayoutColumns(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
+    def of(self, row: int) -> list[int]:
+        """Every column's entry of a row, in the order of the fields."""
+        return [int(getattr(self, name)[row]) for name in self.__dataclass_fields__]
+
     def and_then(self, more: LayoutColumns) -> LayoutColumns:
         """These layouts, and more behind them."""
         names = self.__dataclass_fields__

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sizewright_server.estimation.estimator import LayoutColumns, PreparedWorkload
 from sizewright_server.estimation.host_states import nvme_bytes
-from sizewright_server.estimation.memory import MemoryEstimate
+from sizewright_server.estimation.memory import ByteRange, MemoryEstimate
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import DeviceOverhead
@@ -76,6 +76,8 @@ class Needs:
         self._trains = isinstance(getattr(prepared.workload, "run", None), Training)
         self._served = prepared if isinstance(prepared, PreparedServing) else None
         self._columns = prepared.columns(self.layouts) if self.layouts else None
+        #: Rows that were asked for by themselves: kinds of node share them.
+        self._rows: dict[int, list[int]] = {}
 
     def cut_off(
         self, candidates: Candidates, places: tuple[NDArray[np.bool_], Column], which: Column
@@ -150,23 +152,27 @@ class Needs:
         ]
 
     def peaks_of(
-        self, row: int, node: NodeKind, overhead: Sequence[int], bound: int
-    ) -> tuple[int, int]:
-        """Bytes of one layout on each GPU and the host of a node, by one bound.
+        self, row: int, node: NodeKind, overhead: Sequence[Sequence[int]]
+    ) -> tuple[ByteRange, ByteRange]:
+        """Bytes of one layout on each GPU, and on the host of a node.
 
-        `overhead`: bytes without collectives, of a pair's communicator, of a larger group's.
+        `overhead`: low, best and high bytes without collectives, of a pair's communicator, of a
+        larger group's.
         """
-        reserved, host_node, host_rank = (int(column[row]) for column in self._by_bound[bound])
+        made, ranks = self._rows.get(row), node.per_node
+        if made is None:
+            made = self._rows[row] = self._known().of(row)
+        reserved = made[:3]
         if self._served is not None:
             seen = serving_class(node.device, self._served.workload.run.engine)
-            on_class = self._served.reserved_on(self.layouts[row : row + 1], seen)[bound]
-            reserved = int(on_class[0])
-        columns = self._known()
-        none, pair, group = overhead
-        each = group if columns.largest_group[row] > 2 else pair
-        gpu_bytes = reserved + none + int(columns.communicator_count[row]) * each
-        shared = node.per_node * gpu_bytes if node.unified else 0
-        return gpu_bytes, host_node + node.per_node * host_rank + shared
+            on_class = self._served.reserved_on(self.layouts[row : row + 1], seen)
+            reserved = [int(bound[0]) for bound in on_class]
+        *_, count, largest = made
+        each = overhead[2 if largest > 2 else 1]
+        gpu = [reserved[i] + overhead[0][i] + count * each[i] for i in range(3)]
+        shared = ranks if node.unified else 0
+        host = [made[6 + i] + ranks * made[3 + i] + shared * gpu[i] for i in range(3)]
+        return ByteRange(*gpu), ByteRange(*host)
 
     def reserved(self, rows: slice, bound: int, kinds: KindColumns, which: Column) -> Column:
         """Reserved bytes per GPU: a row per layout, a column per kind, or one for all of them.

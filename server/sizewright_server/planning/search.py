@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.profile import Column
 from sizewright_server.estimation.runtime import KernelLoading
 from sizewright_server.planning.hours import NEVER, Hours
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from sizewright_server.planning.competitors import Competitors
     from sizewright_server.planning.standing import Standing
 
-LOW, BEST, HIGH = 0, 1, 2
+BEST, HIGH = 1, 2
 #: Bytes no machine lacks: nothing was tried.
 NOTHING_TRIED = 2**62
 
@@ -112,8 +111,9 @@ class Search:
         sizes = [
             (size, nodes)
             for nodes, kinds in open_kinds.items()
-            for size in np.unique(self.kinds.per_node[kinds]).tolist()
-            if len(self._where(size, nodes, kinds))
+            for size in np.flatnonzero(np.bincount(self.kinds.per_node[kinds])).tolist()
+            if variant.prepared.layouts_for(size * nodes, size)
+            and len(self._where(size, nodes, kinds))
         ]
         return Needs(variant.prepared, sizes)
 
@@ -280,13 +280,9 @@ class Search:
 
     def _pools(self, needs: Needs, row: int, kind: int, node: NodeKind) -> tuple[PoolFit, ...]:
         headroom = self.constraints.headroom
-        made = [
-            needs.peaks_of(row, node, self._overhead[:, bound, kind].tolist(), bound)
-            for bound in (LOW, BEST, HIGH)
-        ]
-        gpu, host_range = (ByteRange(*(pools[i] for pools in made)) for i in range(2))
+        gpu, host = needs.peaks_of(row, node, self._overhead[:, :, kind].tolist())
         usable = node.host_usable_bytes
-        on_host = PoolFit("host", host_range, usable, verdict_of(host_range, usable, headroom))
+        on_host = PoolFit("host", host, usable, verdict_of(host, usable, headroom))
         if node.device is None:
             return (on_host,)
         usable = node.gpu_usable_bytes

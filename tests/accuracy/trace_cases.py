@@ -7,7 +7,7 @@ from typing import Any
 from tests.accuracy.case import Case, Mapped, Unmapped
 
 from sizewright_server.estimation.adapter_targets import adapter_targets, trained_modules
-from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels
+from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels, LossKernel
 from sizewright_server.estimation.workload import (
     Inference,
     Layout,
@@ -63,11 +63,23 @@ def _trace_training(work: Case) -> Training:
         # A build of torch without CUDA kernels decomposes what has none.
         traced="+cpu" in (work.get("versions") or {}).get("torch", "+cpu"),
         # Nor are the packages of recurrent layers' kernels there, unless a row says so.
-        kernels=Kernels(recurrence=work.get("recurrence") or "eager"),
+        kernels=_trace_kernels(work.get("liger") or {}, work.get("recurrence") or "eager"),
         gradient_reduce_dtype="fp32" if half else None,
         layout=_trace_layout(spread),
         adapter=_trace_adapter(work.get("lora")),
         base_weights=BaseWeights(work["param_dtype"]) if work.get("lora") else None,
+    )
+
+
+def _trace_kernels(liger: Case, recurrence: Any) -> Kernels:
+    """Liger's kernels by the switches that turn them on."""
+    loss: LossKernel | None = "fused-fp32" if liger.get("cross_entropy") else None
+    return Kernels(
+        loss="fused-linear" if liger.get("fused_linear_cross_entropy") else loss,
+        norm="fused" if liger.get("rms_norm") else None,
+        mlp="fused" if liger.get("swiglu") else None,
+        rope="fused" if liger.get("rope") else None,
+        recurrence=recurrence,
     )
 
 

@@ -54,7 +54,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 ATTENTION = {"": "sdpa", "eager": "eager", "sdpa": "sdpa", "flash-attention-2": "flash_attention_2"}
 #: Kernels that Liger has, by our setting and value.
 LIGER = {
-    ("loss", "fused"): "cross_entropy",
+    ("loss", "fused-fp32"): "cross_entropy",
     ("loss", "fused-linear"): "fused_linear_cross_entropy",
     ("norm", "fused"): "rms_norm",
     ("mlp", "fused"): "swiglu",

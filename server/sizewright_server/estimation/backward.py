@@ -93,9 +93,9 @@ class Backward:
         for storage in storages:
             self._saved[storage] = self._saved.get(storage, 0) + 1
 
-    def in_place_of(self, value: Value) -> int:
+    def in_place_of(self, value: Value, part: str = "gradient of activations") -> int:
         """A gradient that the running node writes over a tensor which it alone has saved."""
-        grad = self._make(value.shape, value.itemsize, "gradient of activations")
+        grad = self._make(value.shape, value.itemsize, part)
         self.events += [Event(-1, value.storage), Event(+1, grad)]
         self._saved[value.storage] += 1  # what the node saved is gone already
         self._owned.append(grad)

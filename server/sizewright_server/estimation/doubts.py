@@ -22,6 +22,7 @@ from sizewright_server.estimation.workload import Training
 if TYPE_CHECKING:
     from sizewright_server.estimation.inference import InferenceGroup
 
+FUSED_LOSSES = ("fused", "fused-fp32", "fused-linear", "cut")
 NARROW = ("fp8", "mxfp8", "nvfp4")
 
 
@@ -48,7 +49,7 @@ def doubt_shares(run: Training) -> tuple[float, float]:
         "quantized-base": base is not None and base.format not in ("fp32", "bf16", "fp16"),
         "adapter": run.adapter is not None,
         "compiled": kernels.compile != "none",
-        "fused-kernels": fused or loss_kernel(run) in ("fused", "fused-linear", "cut"),
+        "fused-kernels": fused or loss_kernel(run) in FUSED_LOSSES,
         "narrow-products": run.precision in NARROW,
         "lengths-unknown": run.seq_len_is_limit,
         "lengths-vary": bool(run.variable_lengths),

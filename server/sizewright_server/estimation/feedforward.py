@@ -23,11 +23,13 @@ def feed_forward(
 
     `names` takes what the second projection reads, for a caller that still has a name for it.
     """
+    joined: tuple[Value, ...] = ()
     if not style.gated_mlp:
         inner = activate(ops, style, _up(ops, style, "up", x, width))
     elif style.fused_gate_up:
         w = ops.weight((joint, "H"))
         both = ops.linear(x, joint, w, _bias(ops, style, joint), name=_name(ops, style, "gate-up"))
+        joined = (both,)
         gate, up = split(ops.tape, both, (width, width))
         inner = _gate(ops, style, gate, up)
         ops.tape.hold(up)
@@ -41,22 +43,27 @@ def feed_forward(
         inner = ops.dropout(inner, float(mode.hidden_dropout))
     down = ops.weight(("H", width))
     out = ops.linear(inner, "H", down, _bias(ops, style, "H"), name=_name(ops, style, "down"))
-    ops.tape.hold(x)
+    # Liger's layer has a name for gate and up in one until it returns.
+    ops.tape.hold(x, *(joined if style.kernels_in_place and style.fused_mlp else ()))
     if names is not None:
         names.append(inner)
     return out
 
 
 def _gate(ops: Ops, style: Style, gate: Value, up: Value) -> Value:
-    """`activation(gate) * up`; as one kernel it saves both and writes their gradients over them."""
+    """`activation(gate) * up`; as one kernel it saves both, and may write their gradients there."""
     if not style.fused_mlp:
         return ops.multiply(up, activate(ops, style, gate))
+    if style.kernels_in_place and gate.storage == up.storage:
+        gate, up = ops.copy(gate), ops.copy(up)
     out = ops.tape.value(gate.shape, gate.itemsize, needs_grad=gate.needs_grad or up.needs_grad)
 
     def backward(run: Backward) -> None:
         if run.take(out) is not None:
             for value in (gate, up):
-                run.give(value, run.like(value))
+                if value.needs_grad:
+                    in_place = style.kernels_in_place
+                    run.give(value, run.in_place_of(value) if in_place else run.like(value))
 
     ops.tape.record((gate, up), (out,), saves=(gate, up), backward=backward)
     return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sizewright_server.estimation.adapters import has_prompt
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.kernels import runs_eager
 from sizewright_server.estimation.mode import Mode
@@ -43,9 +44,8 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
         whole = style.position_bias == "t5" and not mode.training
         shape: Shape = ("B", "S", "E")
         held.append(Held("embeddings", shape, width, until_backward=False, of_block=whole))
-    elif style.holds_embeddings == "same" and not mode.training:
-        # In training the first block's norm or projections save them.
-        whole = style.residual_fp32
+    elif style.holds_embeddings == "same" and not _saves_embeddings(mode):
+        whole = style.residual_fp32 and not mode.training
         shape = ("B", "S", "H")
         held.append(Held("embeddings", shape, width, until_backward=False, of_block=whole))
     if style.positions == "rope":
@@ -64,6 +64,13 @@ def frame(style: Style, mode: Mode, stack: str = "") -> tuple[Held, ...]:
     held += _biases(style, mode)
     held += _masks(style, mode)
     return tuple(replace(h, name=f"{stack}{h.name}") for h in held)
+
+
+def _saves_embeddings(mode: Mode) -> bool:
+    """Whether the first block has the embeddings for its backward pass: its norm or projections
+    save them where they take a gradient, a checkpoint keeps them."""
+    learns = mode.types.trains("embeddings") or has_prompt(mode.types) or mode.checkpointed
+    return mode.training and learns
 
 
 def _biases(style: Style, mode: Mode) -> list[Held]:

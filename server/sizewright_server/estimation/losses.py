@@ -33,8 +33,11 @@ def token_loss(
     with ops.tape.within("loss"):
         if kernel == "chunked":
             return _by_chunks(ops, mode, logits)
-        if kernel in ("fused", "compiled"):
-            return _fused(ops, logits, in_place=kernel == "fused"), logits
+        if kernel in ("fused", "fused-fp32", "compiled"):
+            # transformers converts the logits before it calls Liger's cross entropy.
+            read = ops.cast(logits, FP32) if kernel == "fused-fp32" else logits
+            loss = _fused(ops, read, in_place=kernel != "compiled", held=read is logits)
+            return loss, logits
         if kernel == "shifted":
             # The model's output is of the converted logits; the loss reads a copy without the last.
             logits = ops.cast(logits, FP32) if upcast else logits
@@ -64,7 +67,8 @@ def cross_entropy(ops: Ops, logits: Value, *, upcast: bool) -> Value:
             run.give(likely, run.like(likely))
 
     ops.tape.hold(logits)
-    return ops.custom((likely,), loss, saves=(likely,), backward=backward)
+    ops.tape.record((likely,), (loss,), saves=(likely,), backward=backward)
+    return loss
 
 
 def _by_chunks(ops: Ops, mode: Mode, logits: Value) -> tuple[Value, Value]:
@@ -92,18 +96,23 @@ def _by_chunks(ops: Ops, mode: Mode, logits: Value) -> tuple[Value, Value]:
     return loss, held
 
 
-def _fused(ops: Ops, logits: Value, *, in_place: bool) -> Value:
+def _fused(ops: Ops, logits: Value, *, in_place: bool, held: bool) -> Value:
     """One kernel each way: the logits are saved as they are, with what a token's sum needs.
 
     The gradient is of the logits' type: written over them (`in_place`), or a tensor of its own, as
     torch.compile makes it (its partitioner saves the 16-bit logits and recomputes what is in fp32).
+    Written over logits that the output holds, it takes nothing.
     """
     loss = ops.tape.value((1,), FP32, needs_grad=logits.needs_grad)
 
     def backward(run: Backward) -> None:
-        if run.take(loss) is not None:
-            made = run.new((1,), FP32, "gradient of activations") if in_place else run.like(logits)
-            run.give(logits, made)
+        if run.take(loss) is None:
+            return
+        if in_place and not held:
+            run.give(logits, run.in_place_of(logits))
+            return
+        made = run.new((1,), FP32, "gradient of activations") if in_place else run.like(logits)
+        run.give(logits, made)
 
     ops.tape.record((logits,), (loss,), saves=(logits,), backward=backward)
     return loss
@@ -116,30 +125,50 @@ def _without_logits(ops: Ops, hidden: Value, vocabulary: Vocabulary, *, cut: boo
     """
     tape, width = ops.tape, ops.types.compute
     first = len(tape.parameters)
-    probe = len(tape.ops), len(tape.storages)
+    probe = len(tape.ops)
     logits = vocabulary(hidden)
     weights = tape.parameters[first:]
-    del tape.ops[probe[0] :]
+    for op in tape.ops[probe:]:
+        for storage in op.saves:
+            tape.storages[storage].saves -= 1
+    del tape.ops[probe:]
+    ops.forget_casts(weights)
+    read = (hidden, *weights)
     with tape.within("loss"):
-        made = [tape.value(hidden.shape, width, needs_grad=False)]
-        if not cut:
-            chunk = tape.value(("CT", logits.shape[-1]), width, needs_grad=False)
-            grads = [
-                tape.value(w.shape, w.itemsize, needs_grad=False) for w in weights if w.needs_grad
-            ]
-            tape.record((hidden, *weights), (chunk, *grads))
-            tape.hold(chunk, *grads)
-        else:
+        if cut:
             made = [tape.value(hidden.shape[:-1], FP32, needs_grad=False)]
+        else:
+            learning = [value for value in read if value.needs_grad]
+            made = [tape.value(v.shape, v.itemsize, needs_grad=False) for v in learning]
+            tape.record(read, tuple(made))
+            # Autocast casts a weight for the gradient of the states, and turned for every chunk.
+            kept = [ops.autocast_weight(w) for w in weights]
+            turned = [tape.value(w.shape, width, needs_grad=False) for w in weights]
+            chunk = tape.value(("CT", logits.shape[-1]), width, needs_grad=False)
+            if ops.types.autocast:
+                tape.record((), tuple(turned))
+            tape.record((), (chunk,))
+            held = [chunk, *kept, *(turned if ops.types.autocast else ())]
+            if width == FP32 and not ops.types.autocast:
+                # A chunk's part of a weight's gradient is added to it; in 16 bit in the product.
+                added = [
+                    tape.value(w.shape, FP32, needs_grad=False) for w in weights if w.needs_grad
+                ]
+                tape.record((), tuple(added))
+                held += added
+            tape.hold(*held)
         loss = tape.value((1,), FP32, needs_grad=True)
 
     def backward(run: Backward) -> None:
         if run.take(loss) is None:
             return
-        for value in (hidden, *weights):
+        kept = iter(made)
+        for value in read:
             if value.needs_grad:
-                run.give(value, run.like(value))
+                part = "gradients" if value.parameter else "gradient of activations"
+                run.give(value, run.like(value) if cut else run.in_place_of(next(kept), part))
 
     saves = (*made, hidden) if cut else tuple(made)
-    tape.record((hidden, *weights), (loss, *made), saves=saves, backward=backward)
+    outputs = (loss, *made) if cut else (loss,)
+    tape.record((*read, *made), outputs, saves=saves, backward=backward)
     return loss

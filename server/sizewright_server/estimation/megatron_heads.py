@@ -59,7 +59,8 @@ def loss_of(layers: Layers, logits: Value) -> Value:
             run.give(wide, run.in_place_of(wide))
 
     saves = (wide, labels)
-    return layers.ops.custom(saves, loss, saves=saves, backward=backward)
+    layers.ops.tape.record(saves, (loss,), saves=saves, backward=backward)
+    return loss
 
 
 def _loss_in_place(layers: Layers, logits: Value) -> Value:

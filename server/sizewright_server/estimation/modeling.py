@@ -102,9 +102,12 @@ def _with_kernels(style: Style, kernels: Kernels) -> Style:
         style = replace(style, fused_mlp=True)
     if kernels.rope == "fused" or (compiled and kernels.rope is None):
         style = replace(style, fused_rope=True)
+    if kernels.rope == "fused" and not style.latent:
+        # Turned where they are, queries stay laid out token by token.
+        style = replace(style, heads_first=False)
     if kernels.recurrence == "eager":
         style = replace(style, fused_recurrence=False)
-    return style
+    return replace(style, kernels_in_place=not compiled)
 
 
 def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:

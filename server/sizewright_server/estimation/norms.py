@@ -14,7 +14,9 @@ def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
     """The family's norm over the last dimension (or, per head, the last two)."""
     kind = style.norm
     if style.fused_norm and kind.startswith("rms"):
-        return fused_rms_norm(ops, x, width)
+        # Gemma's are told to leave the gradient that they are given.
+        in_place = style.kernels_in_place and kind != "rms-offset"
+        return fused_rms_norm(ops, x, width, in_place=in_place)
     if kind == "layer":
         w = ops.weight(width, module="norms")
         return ops.layer_norm(x, w, ops.weight(width, module="norms") if style.norm_bias else None)
@@ -33,17 +35,21 @@ def norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
     return rms_norm(ops, x, width, kind)
 
 
-def fused_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:
-    """One kernel (Liger, Apex, Transformer Engine): saves its input and a reciprocal root a row."""
+def fused_rms_norm(ops: Ops, x: Value, width: Shape, *, in_place: bool = False) -> Value:
+    """One kernel (Liger, Apex, Transformer Engine): saves its input and a reciprocal root a row.
+
+    `in_place`: the input's gradient is written over the result's.
+    """
     w = ops.weight(width, module="norms")
     out = ops.tape.value(x.shape, x.itemsize, needs_grad=x.needs_grad or w.needs_grad)
     rate = ops.tape.value(x.shape[:-1], FP32, needs_grad=False)
 
     def backward(run: Backward) -> None:
-        if run.take(out) is not None:
+        grad = run.take(out)
+        if grad is not None:
             for value in (x, w):
                 if value.needs_grad:
-                    run.give(value, run.like(value))
+                    run.give(value, grad if in_place and value is x else run.like(value))
 
     ops.tape.record((x, w), (out, rate), saves=(x, rate), backward=backward)
     return out

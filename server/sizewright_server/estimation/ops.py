@@ -7,7 +7,7 @@ the real code under fake CUDA tensors (`tests/accuracy`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 from sizewright_server.estimation.adapters import adapted_linear
 from sizewright_server.estimation.backward import Backward
@@ -61,6 +61,11 @@ class Ops(Pointwise):
                 self._casts[id(w)] = self.cast(w, self.types.compute)
                 self.tape.storages[self._casts[id(w)].storage].cached = True
             return self._casts[id(w)]
+
+    def forget_casts(self, weights: Iterable[Value]) -> None:
+        """Takes copies out of autocast's cache whose making was taken off the tape."""
+        for w in weights:
+            self._casts.pop(id(w), None)
 
     def linear(
         self,
@@ -285,16 +290,4 @@ class Ops(Pointwise):
         self.tape.record(
             (q, k, v, *extra), (out, lse), saves=(q, k, v, out, lse, *extra), backward=backward
         )
-        return out
-
-    def custom(
-        self,
-        inputs: tuple[Value, ...],
-        out: Value,
-        *,
-        saves: tuple[Value, ...] = (),
-        backward: Callable[[Backward], None],
-    ) -> Value:
-        """An operator whose rule the caller writes."""
-        self.tape.record(inputs, (out,), saves=saves, backward=backward)
         return out

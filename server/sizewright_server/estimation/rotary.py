@@ -29,7 +29,10 @@ def rotate(ops: Ops, style: Style, x: Value, heads: Dim, cos: Value, sin: Value)
     """
     tape = ops.tape
     if style.fused_rope:
-        return ops.unary(x, saves="none")
+        if not style.kernels_in_place:
+            return ops.unary(x, saves="none")
+        # What is part of a joint product is copied first.
+        return tape.view(x, x.shape) if style.qkv == "separate" else ops.copy(x)
     whole = (*x.shape[:-1], heads, "D")
     part = whole if style.rotary == "full" else (*x.shape[:-1], heads, "R")
     of_heads = tape.view(x, whole)

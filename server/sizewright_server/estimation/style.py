@@ -142,6 +142,8 @@ class Style:
     fused_norm: bool = False
     fused_mlp: bool = False
     fused_rope: bool = False
+    #: Those kernels write over what they were given or have saved (Liger).
+    kernels_in_place: bool = False
     #: A learned score that takes part in every softmax and is dropped after it (gpt-oss).
     sinks: bool = False
     #: Multi-head latent attention (DeepSeek): keys and values from one compressed vector.

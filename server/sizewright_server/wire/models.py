@@ -105,7 +105,17 @@ class KernelsSection(Section):
     """`training.kernels`; None leaves the modelling code's own."""
 
     loss: (
-        Literal["full", "shifted", "native", "compiled", "chunked", "fused", "fused-linear", "cut"]
+        Literal[
+            "full",
+            "shifted",
+            "native",
+            "compiled",
+            "chunked",
+            "fused",
+            "fused-fp32",
+            "fused-linear",
+            "cut",
+        ]
         | None
     )
     loss_chunk_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]

@@ -892,7 +892,8 @@ class Kernels(_message.Message):
     4.45: the model's logits are fp32, and a copy of them is shifted by a token), "native" (all logits, in their
     own type), "compiled" (by torch.compile: all logits and their gradient in their own type, the
     rest in registers), "chunked" (logits in chunks of tokens), "fused" (all logits, the gradient
-    written in their place), "fused-linear" (the head's product and the loss in chunks, logits never
+    written in their place), "fused-fp32" (the same over an fp32 copy of them: Liger's cross entropy
+    in transformers), "fused-linear" (the head's product and the loss in chunks, logits never
     whole) or "cut" (no logits at all). Empty means the modelling code's own, or "compiled" where
     the whole model is.
     """

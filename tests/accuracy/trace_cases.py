@@ -7,7 +7,13 @@ from typing import Any
 from tests.accuracy.case import Case, Mapped, Unmapped
 
 from sizewright_server.estimation.adapter_targets import adapter_targets, trained_modules
-from sizewright_server.estimation.techniques import Adapter, BaseWeights, Kernels, LossKernel
+from sizewright_server.estimation.techniques import (
+    Adapter,
+    BaseWeights,
+    Kernels,
+    LossKernel,
+    Preference,
+)
 from sizewright_server.estimation.workload import (
     Inference,
     Layout,
@@ -67,6 +73,7 @@ def _trace_training(work: Case) -> Training:
         gradient_reduce_dtype="fp32" if half else None,
         layout=_trace_layout(spread),
         adapter=_trace_adapter(work.get("lora")),
+        preference=Preference("dpo", work["ref"]) if work.get("preference") else None,
         base_weights=BaseWeights(work["param_dtype"]) if work.get("lora") else None,
     )
 

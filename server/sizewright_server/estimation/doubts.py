@@ -22,7 +22,7 @@ from sizewright_server.estimation.workload import Training
 if TYPE_CHECKING:
     from sizewright_server.estimation.inference import InferenceGroup
 
-FUSED_LOSSES = ("fused", "fused-fp32", "fused-linear", "cut")
+FUSED_LOSSES = ("fused", "fused-fp32", "tiled", "fused-linear", "cut")
 NARROW = ("fp8", "mxfp8", "nvfp4")
 
 

@@ -9,6 +9,7 @@ from sizewright_server.estimation.expert_adapters import adapts_experts
 from sizewright_server.estimation.explain_host import host_notices
 from sizewright_server.estimation.idle_settings import idle_settings
 from sizewright_server.estimation.memory import Notice
+from sizewright_server.estimation.modeling import trl_not_stated
 from sizewright_server.estimation.recurrence_checks import path_not_stated
 from sizewright_server.estimation.workload import Training
 
@@ -33,6 +34,13 @@ def notices_of(prepared: PreparedWorkload) -> tuple[Notice, ...]:
             "room for them where it is not frozen, which the high end of the interval has."
         )
         notices.append(Notice("vision-tower-at-rest", words))
+    if trl_not_stated(workload.run):
+        words = (
+            "Log-probabilities are taken by tiles of logits, as trl 1.16 does. The high end of the "
+            "interval has releases that make all logits: training.kernels.loss says which, 'tiled' "
+            "or 'native'."
+        )
+        notices.append(Notice("trl-release-not-stated", words))
     if workload.dataset is None:
         notices.append(
             Notice(

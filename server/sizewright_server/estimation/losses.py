@@ -28,6 +28,8 @@ def token_loss(
     kernel = mode.loss
     if kernel in ("fused-linear", "cut"):
         return _without_logits(ops, hidden, vocabulary, cut=kernel == "cut"), None
+    if kernel == "tiled":
+        return _by_tiles(ops, hidden, vocabulary), None
     logits = vocabulary(hidden)
     ops.tape.hold(hidden)
     with ops.tape.within("loss"):
@@ -118,14 +120,10 @@ def _fused(ops: Ops, logits: Value, *, in_place: bool, held: bool) -> Value:
     return loss
 
 
-def _without_logits(ops: Ops, hidden: Value, vocabulary: Vocabulary, *, cut: bool) -> Value:
-    """Product and loss in one: chunks of logits come and go; gradients are made on the spot.
-
-    `cut` keeps the log-sum-exp of each token and recomputes tiles in the chip's own memory.
-    """
-    tape, width = ops.tape, ops.types.compute
-    first = len(tape.parameters)
-    probe = len(tape.ops)
+def _head_weights(ops: Ops, hidden: Value, vocabulary: Vocabulary) -> tuple[Value, list[Value]]:
+    """The logits that a loss does not make, and the parameters they would be made with."""
+    tape = ops.tape
+    first, probe = len(tape.parameters), len(tape.ops)
     logits = vocabulary(hidden)
     weights = tape.parameters[first:]
     for op in tape.ops[probe:]:
@@ -133,6 +131,52 @@ def _without_logits(ops: Ops, hidden: Value, vocabulary: Vocabulary, *, cut: boo
             tape.storages[storage].saves -= 1
     del tape.ops[probe:]
     ops.forget_casts(weights)
+    return logits, weights
+
+
+def _by_tiles(ops: Ops, hidden: Value, vocabulary: Vocabulary) -> Value:
+    """Log-probabilities by tiles of CT tokens and VT words, in a buffer that each pass makes.
+
+    The tokens that count are copied; of them a log-sum-exp is kept. Gradients are summed up in fp32
+    and then cast (trl/kernels/chunked_logprob.py, ChunkedLogProbFunction of trl 1.16).
+    """
+    tape, width = ops.tape, ops.types.compute
+    _, weights = _head_weights(ops, hidden, vocabulary)
+    with tape.within("loss"):
+        rows = ops.reduce_copy(hidden, hidden.shape)
+        tiles: list[Shape] = [("CT", "VT")]
+        again: list[Shape] = []
+        if ops.types.autocast:
+            # Copies of a tile's tokens and words; the next words' is made beside the last's.
+            tiles += [("CT", hidden.shape[-1]), ("VT", hidden.shape[-1])]
+            again = [("VN", hidden.shape[-1])]
+        scratch = [tape.value(shape, width, needs_grad=False) for shape in tiles]
+        sums = tape.value(hidden.shape[:-1], FP32, needs_grad=False)
+        loss = tape.value((1,), FP32, needs_grad=True)
+        tape.record((rows, *weights), (sums, *scratch))
+
+    def backward(run: Backward) -> None:
+        if run.take(loss) is None:
+            return
+        learning = [value for value in (rows, *weights) if value.needs_grad]
+        parts = ["gradients" if v.parameter else "gradient of activations" for v in learning]
+        wide = [run.new(v.shape, FP32, p) for v, p in zip(learning, parts, strict=True)]
+        for shape in (*tiles, *again):
+            run.new(shape, width)
+        for value, summed in zip(learning, wide, strict=True):
+            run.give(value, summed if value.itemsize == FP32 else run.like(value))
+
+    tape.record((rows, sums, *weights), (loss,), saves=(rows, sums), backward=backward)
+    return loss
+
+
+def _without_logits(ops: Ops, hidden: Value, vocabulary: Vocabulary, *, cut: bool) -> Value:
+    """Product and loss in one: chunks of logits come and go; gradients are made on the spot.
+
+    `cut` keeps the log-sum-exp of each token and recomputes tiles in the chip's own memory.
+    """
+    tape, width = ops.tape, ops.types.compute
+    logits, weights = _head_weights(ops, hidden, vocabulary)
     read = (hidden, *weights)
     with tape.within("loss"):
         if cut:

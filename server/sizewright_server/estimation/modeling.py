@@ -10,8 +10,12 @@ from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture, Style
 from sizewright_server.estimation.techniques import Kernel, Kernels, LossKernel, TrainingLoop
-from sizewright_server.estimation.workload import Training
+from sizewright_server.estimation.workload import Inference, Training
 
+#: Tokens and words of a tile of logits (trl/kernels/chunked_logprob.py, trl/trainer/utils.py).
+TILE_TOKENS, TILE_WORDS = 4096, 32_768
+#: Preference methods whose log-probabilities need no logits.
+TILED_METHODS = ("dpo", "ipo", "kto")
 #: litgpt takes the loss of this many tokens of each sample at a time (finetune/lora.py).
 LITGPT_CHUNK_TOKENS = 128
 
@@ -121,6 +125,8 @@ def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:
         return min(tokens, training.kernels.loss_chunk_tokens)
     if training.modeling_code == "litgpt":
         return min(tokens, training.rows * LITGPT_CHUNK_TOKENS)
+    if loss_kernel(training) == "tiled":
+        return min(tokens, TILE_TOKENS)
     if loss_kernel(training) == "fused-linear":
         chunks = -(-vocab // hidden)
         return min(tokens, 1 << (max(1, -(-tokens // chunks)) - 1).bit_length())
@@ -130,18 +136,28 @@ def loss_chunk_tokens(training: Training, hidden: int, vocab: int) -> int:
 def loss_kernel(training: Training) -> LossKernel:
     """The kernel asked for, or the modelling code's own.
 
-    Preference tuning takes log-probabilities in the logits' own type (trl's selective_log_softmax);
-    a model compiled as a whole has its loss compiled with it.
+    trl 1.16 takes the log-probabilities of DPO, IPO and KTO by tiles; the methods that need the
+    logits take them in their own type (selective_log_softmax), as its older releases did for all. A
+    model compiled as a whole has its loss compiled with it.
     """
     if training.kernels.loss is not None:
         return training.kernels.loss
     own = modeling_code(training.modeling_code).loss
     if training.preference is not None:
+        if training.modeling_code == "transformers" and training.preference.method in TILED_METHODS:
+            return "tiled"
         # Where the model's own logits are fp32, so are their log-probabilities.
         return own if own == "shifted" else "native"
     if training.kernels.compile == "model":
         return "compiled"
     return own
+
+
+def trl_not_stated(run: Training | Inference) -> bool:
+    """Whether the log-probabilities' memory depends on trl's release, which no loss says."""
+    if not isinstance(run, Training) or run.preference is None or run.kernels.loss is not None:
+        return False
+    return loss_kernel(run) == "tiled"
 
 
 def training_loop(training: Training) -> TrainingLoop:

@@ -9,7 +9,16 @@ FloatType: TypeAlias = Literal["fp32", "bf16", "fp16"]
 ModelingCode: TypeAlias = Literal["transformers", "transformers-4.45", "litgpt", "llm-foundry"]
 TrainingLoop: TypeAlias = Literal["plain", "trainer", "fabric"]
 LossKernel: TypeAlias = Literal[
-    "full", "shifted", "native", "compiled", "chunked", "fused", "fused-fp32", "fused-linear", "cut"
+    "full",
+    "shifted",
+    "native",
+    "compiled",
+    "chunked",
+    "fused",
+    "fused-fp32",
+    "tiled",
+    "fused-linear",
+    "cut",
 ]
 Kernel: TypeAlias = Literal["eager", "fused"]
 Compile: TypeAlias = Literal["none", "blocks", "model"]

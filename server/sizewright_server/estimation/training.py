@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from sizewright_server.estimation.exchanges import imbalance
+from sizewright_server.estimation.modeling import trl_not_stated
 from sizewright_server.estimation.ops import FP32
 from sizewright_server.estimation.optimizers import OptimizerKind, optimizers
 from sizewright_server.estimation.profile import Column, elements
@@ -127,6 +128,12 @@ class TrainingGroup(NumberedGroup):
         less, more = self._lasting_doubt
         if phase in ("loss", "backward", "optimizer-step"):
             less = less + self._held_outputs
+        if phase == "loss" and trl_not_stated(self.training):
+            # Older releases have the logits, their log-softmax and the gradients of both; under
+            # autocast the log-softmax's are in fp32.
+            tensors = 6 if self.widths.types.autocast else 4
+            logits = elements(("B", "S", "VL"), self.dims) * self.widths.types.compute
+            more = more + tensors * logits
         if phase == "backward":
             width = self.widths.types.compute
             unfused = 5 * elements(("B", "S", "F"), self.dims) * width

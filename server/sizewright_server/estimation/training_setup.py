@@ -21,6 +21,7 @@ from sizewright_server.estimation.lowering import Segment, lower
 from sizewright_server.estimation.megatron_further import further_dims
 from sizewright_server.estimation.model_states import ModelStates
 from sizewright_server.estimation.modeling import (
+    TILE_WORDS,
     loss_chunk_tokens,
     loss_kernel,
     restyle,
@@ -207,6 +208,8 @@ class TrainingSetup:
         }
         sizes = self.architecture.sizes
         batch["CT"] = loss_chunk_tokens(self.training, sizes.hidden, sizes.vocab)
+        words = min(sizes.vocab, TILE_WORDS)
+        batch |= {"VT": words, "VN": min(sizes.vocab - words, TILE_WORDS)}
         batch |= adapter_dims(self.training.adapter, self.architecture.sizes)
         batch |= self._split_dims(tokens)
         return Dims(

@@ -113,6 +113,7 @@ class KernelsSection(Section):
             "chunked",
             "fused",
             "fused-fp32",
+            "tiled",
             "fused-linear",
             "cut",
         ]

@@ -257,7 +257,7 @@ def test_preference_pairs_double_the_rows_and_a_reference_doubles_the_weights() 
     plain = training(micro_batch=2, kernels=Kernels(loss="native"))
     pairs = training(preference=Preference("simpo", "none"))
     assert moving_at_loss(pairs) == moving_at_loss(plain)
-    compared = training(preference=Preference("dpo", "model"))
+    compared = training(preference=Preference("dpo", "model"), kernels=Kernels(loss="native"))
     more = allocated(compared).best_bytes - allocated(pairs).best_bytes
     assert more == pytest.approx(2 * COUNT, rel=1e-3)
 

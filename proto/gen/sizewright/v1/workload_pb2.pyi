@@ -893,7 +893,8 @@ class Kernels(_message.Message):
     own type), "compiled" (by torch.compile: all logits and their gradient in their own type, the
     rest in registers), "chunked" (logits in chunks of tokens), "fused" (all logits, the gradient
     written in their place), "fused-fp32" (the same over an fp32 copy of them: Liger's cross entropy
-    in transformers), "fused-linear" (the head's product and the loss in chunks, logits never
+    in transformers), "tiled" (log-probabilities by tiles of logits and gradients summed up in fp32,
+    as trl 1.16 takes those of preference pairs), "fused-linear" (the head's product and the loss in chunks, logits never
     whole) or "cut" (no logits at all). Empty means the modelling code's own, or "compiled" where
     the whole model is.
     """

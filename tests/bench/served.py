@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,20 +56,34 @@ class Server:
 
 @contextmanager
 def service(workers: int) -> Iterator[Server]:
-    """`sizewright serve` on a free port, its log of every call written away."""
+    """`sizewright serve` on a free port, its log of every call in a file.
+
+    A process that reads the log through a pipe would take its own share of the processors.
+    """
     command = [sys.executable, "-m", "sizewright_client", "serve", "--listen", "127.0.0.1:0"]
     command += ["--workers", str(workers)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stderr=log, text=True) as process,
+    ):
         try:
-            serving = (json.loads(line) for line in process.stderr if '"serving"' in line)
-            *_, entry = islice(serving, workers)
-            with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
-                yield Server(process, int(entry["port"]))
-                process.terminate()
-                process.wait(60)
+            yield Server(process, _port(process, log.fileno(), workers))
+            process.terminate()
+            process.wait(60)
         finally:
             process.kill()
+
+
+def _port(process: subprocess.Popen[str], log: int, workers: int) -> int:
+    """The port, once every worker serves. Raises RuntimeError when the server ends instead."""
+    while process.poll() is None:
+        # The offset is the server's too, so the file is read without moving it.
+        lines = os.pread(log, 2**20, 0).decode().splitlines()
+        serving = [line for line in lines if '"serving"' in line]
+        if len(serving) == workers:
+            return int(json.loads(serving[-1])["port"])
+        time.sleep(0.05)
+    raise RuntimeError(f"the server ended: {os.pread(log, 2**16, 0).decode()}")
 
 
 @contextmanager

@@ -28,6 +28,8 @@ WORDS: dict[str, Any] = {
     "kernels.mlp": "fused",
     "kernels.rope": "fused",
     "kernels.compile": "model",
+    "kernels.recurrence": "fused",
+    "recurrence": "fused",
     "preference.method": "dpo",
     "preference.reference": "precomputed",
     "states.master_weights": "none",

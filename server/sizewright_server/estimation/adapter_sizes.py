@@ -8,7 +8,7 @@ width H has H/2 x AW1. LoKr's factors are sized by the layer's two widths: "A x 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from math import isqrt
 
 import numpy as np
@@ -71,7 +71,7 @@ def _kronecker(width: Column, inner: Column, rank: int) -> NDArray[np.int64]:
     return np.array(columns, dtype=np.int64).T
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _near_square(size: int) -> tuple[int, int]:
     """The two divisors nearest the square root, whose product is `size`; the smaller first."""
     smaller = next((d for d in range(isqrt(size), 0, -1) if size % d == 0), 1)

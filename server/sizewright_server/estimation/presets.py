@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -52,7 +52,7 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted({name for name, _ in _lines().values()}, key=str.lower))
 
 
-@cache
+@lru_cache(maxsize=1024)
 def find_preset(name: str) -> Preset:
     """The preset of a name or alias, in any case. Raises UnknownPreset with near names."""
     known = _lines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Literal, TypeAlias
 
@@ -54,7 +54,7 @@ class DeviceOverhead:
         return total
 
 
-@cache
+@lru_cache(maxsize=1024)
 def device_overhead(
     vendor: str | None, compute_capability: str | None, loading: KernelLoading | None = None
 ) -> DeviceOverhead:

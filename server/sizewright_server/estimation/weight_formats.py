@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Literal
 
@@ -66,7 +66,7 @@ def weight_formats() -> tuple[str, ...]:
     return tuple(_table())
 
 
-@cache
+@lru_cache(maxsize=1024)
 def weight_format(name: str, group_size: int = 0, *, double: bool = False) -> WeightFormat:
     """A format; `group_size` 0 is its own. Raises KeyError for a name that is not known."""
     entry = _table()[name]

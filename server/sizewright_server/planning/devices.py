@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -27,7 +27,7 @@ def _table() -> dict[str, Any]:
     return table
 
 
-@cache
+@lru_cache(maxsize=1024)
 def unsupported_reason(device: Device) -> str:
     """Why PyTorch cannot use a device; empty when it can."""
     rule = _table()["pytorch"]
@@ -115,7 +115,7 @@ def refuse_what_cannot_run(device: Device, workload: AnyWorkload) -> None:
         raise UnsupportedWorkload(Violation("device", reason))
 
 
-@cache
+@lru_cache(maxsize=1024)
 def lacks(device: Device, features: tuple[str, ...]) -> str:
     """Which asked feature a device does not have; empty when it has all.
 
@@ -153,7 +153,7 @@ def _allowed(device: Device, rule: dict[str, Any]) -> bool:
     return device.compute_capability in rule["amd_architectures"]
 
 
-@cache
+@lru_cache(maxsize=1024)
 def overhead_of(device: Device, loading: KernelLoading | None = None) -> DeviceOverhead:
     """The runtime overheads of a device PyTorch can use; `loading` is of CUDA's kernels."""
     capability = device.compute_capability if device.vendor == "nvidia" else None
@@ -161,7 +161,7 @@ def overhead_of(device: Device, loading: KernelLoading | None = None) -> DeviceO
     return replace(overhead, capacity_bytes=device.usable_bytes or device.driver_total_bytes)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def served_on(device: Device) -> ServingDevice:
     """A device as a serving engine sees it."""
     total = device.driver_total_bytes or device.usable_bytes or device.nominal_bytes

@@ -21,12 +21,14 @@ from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.conditions import NodeConditions, conditions_of
 from sizewright_server.planning.devices import lacks
-from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning.index import KEPT_CONDITIONS, OfferIndex
 from sizewright_server.planning.plan import Constraints, Rejection
 
 SPOT = TERMS.index("spot")
 #: Positions kept, of all that was asked for together: each a few times 8 bytes.
 KEPT_POSITIONS = 1_000_000
+#: Sets of positions kept, however few each has.
+KEPT_SETS = 1_024
 #: The constraints that offers are held against here, but for the age of their prices.
 _HELD_AGAINST = attrgetter(
     "providers",
@@ -67,8 +69,8 @@ def eligible(
     found = index.eligible.get(key)
     if found is None:
         found = _find(index, constraints, features, today)
-        kept = sum(len(one.positions) for one in tuple(index.eligible.values()))
-        if kept + len(found.positions) > KEPT_POSITIONS:
+        kept = [len(one.positions) for one in tuple(index.eligible.values())]
+        if len(kept) >= KEPT_SETS or sum(kept) + len(found.positions) > KEPT_POSITIONS:
             index.eligible.clear()
         index.eligible[key] = found
     return found
@@ -94,6 +96,9 @@ def competing(
     made = found.competitors.get(conditions)
     if made is None:
         made = Competitors(index, found.positions, workload, (), conditions)
+        # A host's conditions are numbers of any size: each is another set of kinds.
+        if len(found.competitors) >= KEPT_CONDITIONS:
+            found.competitors.pop(next(iter(found.competitors)), None)
         found.competitors[conditions] = made
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class KindColumns:
         return made
 
 
-@cache
+@lru_cache(maxsize=1024)
 def serving_class(device: Device | None, engine: str) -> ServingDevice:
     """The class of a kind's GPU as an engine sees it."""
     return ANY_DEVICE if device is None else device_class(served_on(device), engine)
@@ -161,7 +161,7 @@ def _overheads(kinds: Sequence[NodeKind], loading: KernelLoading | None) -> Colu
     return np.moveaxis(np.array(bounds, dtype=np.int64).reshape(len(kinds), 3, 3), 0, 2)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _bounds(
     device: Device | None, loading: KernelLoading | None
 ) -> tuple[tuple[int, int, int], ...]:

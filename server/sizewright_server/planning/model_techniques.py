@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.presets import Preset, find_preset, preset_names
@@ -25,7 +25,7 @@ LAYERS = "num_hidden_layers"
 PRUNED = ("bert", "roberta", "xlm-roberta", "electra", "deberta-v2", "vit", "deit", "beit")
 
 
-@cache
+@lru_cache(maxsize=1024)
 def smaller_preset(name: str) -> str | None:
     """The next smaller size of a preset's family; None where it is the smallest.
 

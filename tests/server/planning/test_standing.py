@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from running_server import example
 from sizewright_server.engines import bundled_sizing
 from sizewright_server.estimation.preparation import AnyPrepared, prepare_any
-from sizewright_server.planning import ranking
-from sizewright_server.planning.index import OfferIndex
+from sizewright_server.planning import eligibility, ranking
+from sizewright_server.planning.index import KEPT_CONDITIONS, OfferIndex
 from sizewright_server.planning.plan import Constraints
 from sizewright_server.planning.planner import Question, recommend
 from sizewright_server.planning.searching import KeptSearches
@@ -104,3 +105,23 @@ def test_an_age_no_price_has_tells_nothing_apart_and_one_that_some_have_does(wor
     for days in (1.0, 2.0):
         world.told(Constraints(max_price_age_days=days), 10, kept=True)
     assert len(world.index.eligible) == 3
+
+
+def test_what_is_kept_stays_bounded_whatever_numbers_are_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eligibility, "KEPT_SETS", 4)
+    world.index.eligible.clear()
+    for gbps in range(12):
+        # No offer has such a network: sets of none of them count as well.
+        world.told(Constraints(min_network_gbps=900_000.0 + gbps), 10, kept=True)
+    assert len(world.index.eligible) <= 4
+
+    world.index.eligible.clear()
+    found = eligibility.eligible(world.index, Constraints(), (), TODAY)
+    workload = world.prepared.workload
+    for beside in range(3 * KEPT_CONDITIONS):
+        host = replace(workload.host, other_processes_bytes=beside)
+        other = replace(workload, host=host)
+        eligibility.competing(world.index, found, other, (), disk=False)
+    assert len(found.competitors) == KEPT_CONDITIONS

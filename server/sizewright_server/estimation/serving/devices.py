@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -59,7 +59,7 @@ def serving_device(
     return ServingDevice(name, total, vendor, linked, capability, driver_bytes, modest)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def alone(device: ServingDevice) -> ServingDevice:
     """The device where no other is talked to: its links do not matter."""
     return replace(device, linked=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -73,7 +73,7 @@ def weight_types() -> tuple[str, ...]:
     return (*PLAIN, *sorted({scheme.name for scheme in _table().values()}))
 
 
-@cache
+@lru_cache(maxsize=1024)
 def scheme_of(word: str) -> Scheme:
     """The scheme of a word, in any case. Raises KeyError for an unknown one."""
     name = word.strip().lower().replace("_", "-")

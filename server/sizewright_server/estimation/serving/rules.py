@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -64,7 +64,7 @@ class Rules:
         return self.version is not None and self.version < self.oldest
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _applying(rules: Rules, name: str) -> Rule:
     entries = _entries(rules.engine, name)
     version = rules.version or rules.newest
@@ -84,7 +84,7 @@ def parse_version(text: str) -> Version | None:
     return tuple(numbers[:3])
 
 
-@cache
+@lru_cache(maxsize=1024)
 def rules_of(engine: str, version: Version | None) -> Rules:
     """The rules of an engine. Raises KeyError for an engine without a table."""
     table = _table()[engine]

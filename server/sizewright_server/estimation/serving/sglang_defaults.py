@@ -7,7 +7,7 @@ Source: sglang/srt/server_args.py of 0.4.6, 0.5.2, 0.5.4 and 0.5.9; the numbers 
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -35,7 +35,7 @@ def _table() -> list[dict[str, Any]]:
     return table
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _rules(version: Version | None) -> dict[str, Any]:
     """The rules of a version; None is the newest that is known."""
     found = _table()[0]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from google.protobuf.message import Message
+
 from sizewright.v1 import catalog_pb2, catalog_service_pb2, sizing_service_pb2
 from sizewright_client.transport import Transport
 from sizewright_client.upkeep_calls import UpkeepCalls
@@ -22,7 +24,8 @@ class SizingClient(UpkeepCalls):
     """Asks what memory a workload takes and which machine runs it for the least money.
 
     Make one with `connect` or `embedded`, and close it, best by `with`. Every call raises
-    SizingError (see `errors.py`); `timeout_seconds` overrides the client's own for one call.
+    SizingError (see `errors.py`), and TypeError for another call's request;
+    `timeout_seconds` overrides the client's own for one call.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class SizingClient(UpkeepCalls):
         timeout_seconds: float | None = None,
     ) -> sizing_service_pb2.EstimateResponse:
         """The memory of a workload under one layout."""
+        _check_type(request, sizing_service_pb2.EstimateRequest)
         return self._transport.call(
             _SIZING + "Estimate",
             request,
@@ -80,6 +84,7 @@ class SizingClient(UpkeepCalls):
         timeout_seconds: float | None = None,
     ) -> sizing_service_pb2.RecommendResponse:
         """The plans that fit a workload, cheapest first. Empty when nothing fits."""
+        _check_type(request, sizing_service_pb2.RecommendRequest)
         return self._transport.call(
             _SIZING + "Recommend",
             request,
@@ -94,6 +99,7 @@ class SizingClient(UpkeepCalls):
         timeout_seconds: float | None = None,
     ) -> sizing_service_pb2.BatchRecommendResponse:
         """Recommend for several workloads; a bad one has its error in its own result."""
+        _check_type(request, sizing_service_pb2.BatchRecommendRequest)
         return self._transport.call(
             _SIZING + "BatchRecommend",
             request,
@@ -108,6 +114,7 @@ class SizingClient(UpkeepCalls):
         timeout_seconds: float | None = None,
     ) -> sizing_service_pb2.CheckFitResponse:
         """Whether a workload fits a given machine."""
+        _check_type(request, sizing_service_pb2.CheckFitRequest)
         return self._transport.call(
             _SIZING + "CheckFit",
             request,
@@ -263,3 +270,9 @@ class SizingClient(UpkeepCalls):
 
     def _timeout(self, timeout_seconds: float | None) -> float:
         return self._timeout_seconds if timeout_seconds is None else timeout_seconds
+
+
+def _check_type(request: Message, taken: type[Message]) -> None:
+    """Raises TypeError for another call's request: its bytes would be read as something else."""
+    if not isinstance(request, taken):
+        raise TypeError(f"this call takes {taken.DESCRIPTOR.name}, not {type(request).__name__}")

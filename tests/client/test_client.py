@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -75,6 +76,20 @@ def test_each_status_has_its_exception(
 ) -> None:
     with pytest.raises(kind, match="as told"):
         client.estimate(about(code))
+
+
+def test_the_request_of_another_call_is_named_and_not_sent(client: SizingClient) -> None:
+    wrong: Any = sizing_service_pb2.RecommendRequest()
+
+    for asked in (client, SizingClient.embedded()):
+        with pytest.raises(TypeError, match="EstimateRequest, not RecommendRequest"):
+            asked.estimate(wrong)
+        with pytest.raises(TypeError, match="CheckFitRequest, not RecommendRequest"):
+            asked.check_fit(wrong)
+        with pytest.raises(TypeError, match="BatchRecommendRequest, not RecommendRequest"):
+            asked.batch_recommend(wrong)
+        with pytest.raises(TypeError, match="RecommendRequest, not Workload"):
+            asked.recommend(wrong.workload)
 
 
 def test_a_call_that_takes_too_long_ends_at_its_own_deadline(client: SizingClient) -> None:

@@ -27,7 +27,7 @@ from sizewright.v1.sizing_service_pb2_grpc import SizingServiceStub
 from sizewright_catalog.home import Home
 from sizewright_catalog.locks import commit_lock
 from sizewright_server.service import Sizing
-from sizewright_server.servicer import dispatch
+from sizewright_server.servicer import MANY_NODES, dispatch
 from sizewright_server.turns import SLICE_SECONDS, Turns, Work
 
 
@@ -135,6 +135,41 @@ def test_a_short_question_is_answered_while_a_long_one_is_worked_on() -> None:
         assert stub.Recommend(example("llama3-8b-sft"), timeout=30).recommendations
         assert not batch.done()
         assert len(batch.result().results) == 128
+
+
+def _on_very_many_nodes(stub: Any) -> Any:
+    """A search and a check on more nodes than most ask for, under way."""
+    searched = example("llama3-8b-sft")
+    searched.constraints.max_nodes = MANY_NODES + 1
+    checked = sizing_service_pb2.CheckFitRequest(
+        workload=searched.workload,
+        instance_type="providers/aws/instanceTypes/p5.48xlarge",
+        node_count=MANY_NODES + 1,
+    )
+    return stub.Recommend.future(searched, timeout=60), stub.CheckFit.future(checked, timeout=60)
+
+
+def test_a_short_question_is_answered_while_very_many_nodes_are_searched_or_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_end = threading.Event()
+
+    def wait(app: Sizing, method: str, request: Any, **more: Any) -> bytes:
+        asked = request.constraints.max_nodes if "Recommend" in method else request.node_count
+        if asked > MANY_NODES:
+            assert may_end.wait(PATIENCE_SECONDS)
+        return dispatch(app, method, request, **more)
+
+    monkeypatch.setattr("sizewright_server.calls.dispatch", wait)
+    with running() as server, open_channel(target_of(server)) as channel:
+        stub: Any = SizingServiceStub(channel)
+        under_way = _on_very_many_nodes(stub)
+        wait_until(lambda: server.calls.running == len(under_way))
+
+        assert stub.Recommend(example("llama3-8b-sft"), timeout=5).recommendations
+        assert not any(call.done() for call in under_way)
+        may_end.set()
+        assert all(call.result() for call in under_way)
 
 
 def test_a_question_whose_caller_goes_while_it_waits_is_never_worked_on(

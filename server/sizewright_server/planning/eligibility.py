@@ -22,6 +22,7 @@ from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.conditions import NodeConditions, conditions_of
 from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import KEPT_CONDITIONS, OfferIndex
+from sizewright_server.planning.kept import keep
 from sizewright_server.planning.plan import Constraints, Rejection
 
 SPOT = TERMS.index("spot")
@@ -97,9 +98,7 @@ def competing(
     if made is None:
         made = Competitors(index, found.positions, workload, (), conditions)
         # A host's conditions are numbers of any size: each is another set of kinds.
-        if len(found.competitors) >= KEPT_CONDITIONS:
-            found.competitors.pop(next(iter(found.competitors)), None)
-        found.competitors[conditions] = made
+        keep(found.competitors, conditions, made, KEPT_CONDITIONS)
     return made
 
 

@@ -13,6 +13,7 @@ from sizewright_catalog.catalog import Catalog, Ints
 from sizewright_catalog.values import AVAILABILITIES, PRICE_KINDS, Offer
 from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
+from sizewright_server.planning.kept import keep
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.plan import Rejection
 
@@ -86,9 +87,8 @@ class OfferIndex:
         """A mask over the offers, made once for as long as few others are asked for."""
         found = self._masks.get(key)
         if found is None:
-            if len(self._masks) >= KEPT_MASKS:
-                self._masks.clear()
-            found = self._masks[key] = make()
+            found = make()
+            keep(self._masks, key, found, KEPT_MASKS)
         return found
 
     def offer(self, position: int) -> Offer:
@@ -105,9 +105,7 @@ class OfferIndex:
         found = self._kinds.get(conditions)
         if found is None:
             found = self._make_kinds(conditions)
-            if len(self._kinds) >= KEPT_CONDITIONS:
-                self._kinds.pop(next(iter(self._kinds)), None)
-            self._kinds[conditions] = found
+            keep(self._kinds, conditions, found, KEPT_CONDITIONS)
         return found
 
     def prepare_like(self, other: OfferIndex) -> None:

@@ -9,6 +9,7 @@ from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.devices import loading_of
 from sizewright_server.planning.hours import Hours
+from sizewright_server.planning.kept import keep
 from sizewright_server.planning.kinds import KindColumns
 from sizewright_server.planning.picks import Mask
 from sizewright_server.planning.plan import Constraints
@@ -58,9 +59,7 @@ def kept_search(
     found = kept.get(key)
     if found is None or (competitors.wanted & ~found.wanted).any():
         found = make(competitors.wanted if found is None else competitors.wanted | found.wanted)
-        if len(kept) >= MOST_KEPT:
-            kept.pop(next(iter(kept)), None)
-        kept[key] = found
+        keep(kept, key, found, MOST_KEPT)
     return found
 
 

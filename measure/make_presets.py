@@ -29,7 +29,6 @@ def main() -> int:
             "parameters": int(row["parameters_exact"] or 0),
             "counted_class": row["counted_class"],
             "verified": row["verified"],
-            "native_dtype": row["native_dtype"],
             "source": row["source"],
         }
         text = json.dumps(entry, separators=(",", ":"), sort_keys=True)

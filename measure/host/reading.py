@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
-#: Writing 5 sets the high-water mark back to what is resident now.
-CLEAR = Path("/proc/self/clear_refs")
 
 
 def status_bytes(field: str) -> int:

@@ -219,6 +219,3 @@ class InferenceGroup:
         for storage in self.segments[-1].program.output_storages:
             total = total + head.sizes[storage]
         return total
-
-    def _kv_width(self) -> int:
-        return WIDTHS[self.inference.kv_dtype]

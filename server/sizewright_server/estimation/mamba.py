@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.convolution import causal_convolution, without_padding
+from sizewright_server.estimation.convolution import without_padding
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.mamba_kernels import inner_kernel, scan_kernel
+from sizewright_server.estimation.mamba_layers import convolved, projected
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.norms import plain_rms_norm, rms_norm
 from sizewright_server.estimation.ops import FP32, Ops
-from sizewright_server.estimation.recurrent_state import ONE_STATE, keep_last, keep_taps, one_step
-from sizewright_server.estimation.tape import Dim, Shape, Value
+from sizewright_server.estimation.recurrent_state import ONE_STATE, keep_last, one_step
+from sizewright_server.estimation.tape import Shape, Value
 
 #: One number for every state of every channel of every token, and the states after each token.
 STATES: Shape = ("B", "S", "MI", "MN")
@@ -27,7 +28,7 @@ def mamba_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Value
     tape = ops.tape
     bias = style.mixer_bias
     unmasked, x = x, without_padding(ops, mode, x)
-    joint = _linear(ops, x, "MI2", "H", "in-proj", bias=bias)
+    joint = projected(ops, x, "MI2", "H", "in-proj", bias=bias)
     decay = _decay(ops, ("MI", "MN"))
     # The kernel that has it all is for training alone, and knows no norm of the time step's rank.
     whole_kernel = style.fused_recurrence and style.mixer_norms != "rms" and mode.training
@@ -39,17 +40,7 @@ def mamba_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Value
         tape.hold(unmasked, x, joint)
         return out
     mixed, gate = split(tape, joint, ("MI", "MI"))
-    keep_taps(ops, mode, mixed, "MI", cached)
-    conv = causal_convolution(
-        ops,
-        mixed,
-        "MI",
-        "MT",
-        padded="MS",
-        bias=style.convolution_bias,
-        fused=style.fused_recurrence,
-    )
-    conv = without_padding(ops, mode, conv)
+    conv = convolved(ops, style, mode, mixed, "MI", cached)
     step, b, c = _selected(ops, style, mode, conv)
     bias_of_step = ops.cast(ops.weight(("MI",)), FP32)
     skip = ops.cast(ops.weight(("MI",)), FP32)
@@ -62,17 +53,9 @@ def mamba_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Value
     keep_last(ops, mode, last, cached)
     narrow = ops.cast(scanned, x.itemsize)
     read = _rows(ops, mode, ops.autocast_input(narrow))
-    w = ops.weight(("H", "MI"))
-    shift = ops.weight(("H",)) if bias else None
-    out = ops.linear(read, "H", w, shift, name="mixer-out")
+    out = projected(ops, read, "H", "MI", "mixer-out", bias=bias)
     tape.hold(unmasked, x, joint, step, narrow, scanned, conv, last)
     return out
-
-
-def _linear(ops: Ops, x: Value, width: Dim, inner: Dim, name: str, *, bias: bool = False) -> Value:
-    w = ops.weight((width, inner))
-    shift = ops.weight((width,)) if bias else None
-    return ops.linear(x, width, w, shift, name=name)
 
 
 def _decay(ops: Ops, shape: Shape) -> Value:
@@ -89,7 +72,7 @@ def _selected(ops: Ops, style: Style, mode: Mode, conv: Value) -> tuple[Value, V
     """The time step of every channel, and the input's and the output's weights of every state."""
     tape = ops.tape
     read = conv if style.fused_recurrence else _rows(ops, mode, conv)
-    rows = _linear(ops, read, "MX", "MI", "x-proj")
+    rows = projected(ops, read, "MX", "MI", "x-proj")
     step, b, c = split(tape, rows, ("MR", "MN", "MN"))
     if style.mixer_norms != "none":
         step, b, c = (_norm(ops, style, value) for value in (step, b, c))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from sizewright_server.estimation.architecture import Style
 from sizewright_server.estimation.backward import Backward
-from sizewright_server.estimation.convolution import causal_convolution, without_padding
+from sizewright_server.estimation.convolution import without_padding
 from sizewright_server.estimation.feedforward import split
 from sizewright_server.estimation.mamba2_kernels import chunk_kernel, split_kernel
+from sizewright_server.estimation.mamba_layers import convolved, projected
 from sizewright_server.estimation.mode import Mode
 from sizewright_server.estimation.ops import FP32, Ops
-from sizewright_server.estimation.recurrent_state import keep_last, keep_taps, one_step
+from sizewright_server.estimation.recurrent_state import keep_last, one_step
 from sizewright_server.estimation.tape import Dim, Shape, Value
 
 #: One number for every two tokens of a chunk, for every head.
@@ -33,26 +34,14 @@ def mamba2_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Valu
     """The mixer over normed hidden states; `cached` takes what it keeps for later calls."""
     tape = ops.tape
     unmasked, x = x, without_padding(ops, mode, x)
-    w = ops.weight(("MP", "H"))
-    shift = ops.weight(("MP",)) if style.mixer_bias else None
-    joint = ops.linear(x, "MP", w, shift, name="in-proj")
+    joint = projected(ops, x, "MP", "H", "in-proj", bias=style.mixer_bias)
     decay = ops.scale(ops.unary(ops.cast(ops.weight(("MH",)), FP32), saves="output"))
     if style.fused_recurrence and mode.training:
         out = split_kernel(ops, style, joint, decay)
         tape.hold(unmasked, x, joint)
         return out
     gate, mixed, step = split(tape, joint, ("MI", "MC", "MH"))
-    keep_taps(ops, mode, mixed, "MC", cached)
-    conv = causal_convolution(
-        ops,
-        mixed,
-        "MC",
-        "MT",
-        padded="MS",
-        bias=style.convolution_bias,
-        fused=style.fused_recurrence,
-    )
-    conv = without_padding(ops, mode, conv)
+    conv = convolved(ops, style, mode, mixed, "MC", cached)
     tape.hold(x)
     if mode.one_query and mode.cache != "none":
         scanned, last = one_step(ops, conv, "MC")
@@ -65,9 +54,7 @@ def mamba2_mixer(ops: Ops, style: Style, mode: Mode, x: Value, cached: list[Valu
     keep_last(ops, mode, last, cached)
     normed = _gated_norm(ops, scanned, gate)
     narrow = ops.cast(normed, x.itemsize)
-    w = ops.weight(("H", "MI"))
-    shift = ops.weight(("H",)) if style.mixer_bias else None
-    out = ops.linear(narrow, "H", w, shift, name="mixer-out")
+    out = projected(ops, narrow, "H", "MI", "mixer-out", bias=style.mixer_bias)
     tape.hold(unmasked, joint, conv, scanned, normed, last)
     return out
 

@@ -94,12 +94,7 @@ def promoting_rms_norm(ops: Ops, x: Value, width: Shape) -> Value:
 def python_layer_norm(ops: Ops, x: Value, width: Shape) -> Value:
     """Cohere's layer norm without bias, written in Python in fp32; `x - mean` is computed twice."""
     wide = ops.cast(x, FP32)
-    rows = (*x.shape[:-1], 1)
-    mean = ops.mean(wide, rows)
-    variance = ops.mean(ops.power(ops.add(wide, mean)), rows)
-    centred = ops.add(wide, mean)
-    rate = ops.unary(ops.scale(variance), saves="output")
-    scaled = ops.multiply(centred, rate)
+    scaled, _ = _centred(ops, wide)
     ops.tape.hold(wide)
     weighted = ops.multiply(scaled, ops.cast(ops.weight(width, module="norms"), FP32))
     ops.tape.hold(scaled)
@@ -108,16 +103,11 @@ def python_layer_norm(ops: Ops, x: Value, width: Shape) -> Value:
 
 def layer_norm_by_hand(ops: Ops, x: Value, width: Shape) -> Value:
     """DeBERTa V1's layer norm: centred in fp32, cast back, then weight and bias."""
-    wide = ops.cast(x, FP32)
-    rows = (*x.shape[:-1], 1)
-    mean = ops.mean(wide, rows)
-    variance = ops.mean(ops.power(ops.add(wide, mean)), rows)
-    centred = ops.add(wide, mean)
-    root = ops.unary(ops.scale(variance), saves="output")
-    scaled = ops.cast(ops.multiply(centred, root), x.itemsize)
+    centred, moments = _centred(ops, ops.cast(x, FP32))
+    scaled = ops.cast(centred, x.itemsize)
     weighted = ops.multiply(scaled, ops.weight(width, module="norms"))
     out = ops.add(weighted, ops.weight(width, module="norms"))
-    ops.tape.hold(x, scaled, mean, variance)
+    ops.tape.hold(x, scaled, *moments)
     return out
 
 
@@ -128,7 +118,21 @@ def head_norm(ops: Ops, style: Style, x: Value, width: Shape) -> Value:
     return norm(ops, style, x, width)
 
 
+def _centred(ops: Ops, wide: Value) -> tuple[Value, tuple[Value, Value]]:
+    """`(x - mean) / root of the variance` in fp32, and mean and variance; `x - mean` is made
+    twice."""
+    rows = (*wide.shape[:-1], 1)
+    mean = ops.mean(wide, rows)
+    variance = ops.mean(ops.power(ops.add(wide, mean)), rows)
+    moved = ops.add(wide, mean)
+    return ops.multiply(moved, _root(ops, variance)), (mean, variance)
+
+
 def _rate(ops: Ops, wide: Value) -> Value:
     """The reciprocal root of the mean square, one per row."""
-    variance = ops.mean(ops.power(wide), (*wide.shape[:-1], 1))
-    return ops.unary(ops.scale(variance), saves="output")
+    return _root(ops, ops.mean(ops.power(wide), (*wide.shape[:-1], 1)))
+
+
+def _root(ops: Ops, square: Value) -> Value:
+    """The reciprocal root of a number for every row, kept above zero."""
+    return ops.unary(ops.scale(square), saves="output")

@@ -20,7 +20,6 @@ class Preset:
     parameters: int
     counted_class: str
     verified: str
-    native_dtype: str
     source: str
 
 

@@ -217,5 +217,3 @@ class Style:
     causal_masks: bool = True
     #: Weights of the checkpoint that do not run: how many of which rows and columns.
     unread_weights: tuple[tuple[int, int, int], ...] = ()
-    #: KV cache copies are made even in training (transformers, `use_cache` and no checkpointing).
-    cache_in_training: bool = True

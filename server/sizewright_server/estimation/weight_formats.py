@@ -24,7 +24,6 @@ class WeightFormat:
     group: int
     half_scale_bytes: int
     double_group: int
-    dequantized: bool
     unsharded: Literal["none", "scales", "all"]
 
     def stored_bytes(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -76,6 +75,5 @@ def weight_format(name: str, group_size: int = 0, *, double: bool = False) -> We
         group=group_size or int(entry["group"]),
         half_scale_bytes=round(2 * float(entry["scale_bytes"])),
         double_group=int(entry["double_group"]) if double else 0,
-        dequantized=bool(entry["dequantized"]),
         unsharded=entry["unsharded"],
     )

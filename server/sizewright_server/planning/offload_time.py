@@ -19,7 +19,6 @@ from sizewright_server.estimation.workload import Layout
 
 #: Gradients and weights cross PCIe in the 16-bit type of the computation.
 HALF_BYTES = 2
-SLOW, LIKELY, FAST = "low", "value", "high"
 
 
 @cache

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sizewright_server.estimation.estimator import PreparedWorkload
 from sizewright_server.estimation.offload import placement
 from sizewright_server.estimation.workload import Layout, Training
+from sizewright_server.planning.machine_speed import FAST, SLOW
 from sizewright_server.planning.needs import Prepared
-from sizewright_server.planning.offload_time import FAST, HALF_BYTES, SLOW, Moved, disks
+from sizewright_server.planning.offload_time import HALF_BYTES, Moved, disks
 from sizewright_server.planning.techniques import Applied
 
 GIB = 2**30

@@ -33,7 +33,7 @@ def _quantized_cache(workload: AnyWorkload) -> Iterator[Form]:
 
 def _quantized_weights(workload: AnyWorkload) -> Iterator[Form]:
     run = _served(workload)
-    if run is None or run.weight_type not in PLAIN_WEIGHTS or run.stored is not None:
+    if run is None or run.weight_type not in PLAIN_WEIGHTS or run.stored_bytes is not None:
         return
     for format_name in ("fp8", "awq-int4"):
         yield _with_served(

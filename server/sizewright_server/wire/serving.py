@@ -17,14 +17,13 @@ from sizewright_server.estimation.serving.quantisation import (
     weight_types,
 )
 from sizewright_server.estimation.serving.rules import parse_version
-from sizewright_server.estimation.serving.run import POOLED, Adapters, ServingRun, StoredWeights
+from sizewright_server.estimation.serving.run import POOLED, Adapters, ServingRun
 from sizewright_server.estimation.workload import Layout, ModelSource
 from sizewright_server.wire.models import MAX_BATCH, MAX_TOKENS, Count, Section, Tokens
 from sizewright_server.wire.violations import from_pydantic, one_of
 
 ENGINES = ("vllm", "sglang", "transformers", "pytorch")
 MAX_BYTES = 2**50
-MAX_STORED_TENSORS = 2_000_000
 #: Plain types of safetensors headers.
 FILE_TYPES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "f8-e4m3": "fp8", "f8_e4m3": "fp8"}
 
@@ -274,18 +273,16 @@ def _run(
         ),
         draft=draft,
         adapters=Adapters(wanted.count, wanted.rank) if settings.HasField("adapters") else None,
-        stored=stored_weights(model),
+        stored_bytes=stored_bytes(model),
         layout=layout,
     )
 
 
-def stored_weights(model: pb.Model) -> StoredWeights | None:
-    """What weight files hold; None where the model is not described by files."""
+def stored_bytes(model: pb.Model) -> int | None:
+    """Bytes that weight files hold; None where the model is not described by files."""
     if model.WhichOneof("source") != "safetensors" or not model.safetensors.tensors:
         return None
-    tensors = model.safetensors.tensors
-    count = sum(max(1, tensor.count) for tensor in tensors)
-    return StoredWeights(sum(tensor.stored_bytes for tensor in tensors), count)
+    return sum(tensor.stored_bytes for tensor in model.safetensors.tensors)
 
 
 def _file_type(model: pb.Model) -> str:

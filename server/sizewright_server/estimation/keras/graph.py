@@ -45,11 +45,6 @@ class KerasNetwork:
         return self.trainable + sum(node.made.fixed for node in self.nodes)
 
     @property
-    def largest_weight(self) -> int:
-        """Elements of the largest tensor."""
-        return max((max(node.made.weights, default=0) for node in self.nodes), default=0)
-
-    @property
     def weight_elements(self) -> tuple[int, ...]:
         """Elements of every trained tensor."""
         return tuple(size for node in self.nodes for size in node.made.weights)

@@ -65,17 +65,6 @@ def held_tokens(cache: LayerCache, tokens: int, forward_tokens: int) -> int:
     return tokens
 
 
-def sequence_bytes(
-    caches: Mapping[LayerCache, int], form: CacheFormat, tokens: int, forward_tokens: int
-) -> int:
-    """Bytes of one sequence over all layers, in a cache that drops what windows have passed."""
-    total = 0.0
-    for cache, count in caches.items():
-        held = held_tokens(cache, tokens, forward_tokens)
-        total += count * (held * form.token_bytes(cache) + form.state_bytes(cache))
-    return int(total)
-
-
 def full_token_bytes(caches: Mapping[LayerCache, int], form: CacheFormat) -> float:
     """Bytes a token takes over all layers in a cache that keeps every token."""
     return sum(count * form.token_bytes(cache) for cache, count in caches.items())

@@ -7,7 +7,7 @@ engine's pages (`caches`).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 #: How tensor parallelism divides a tensor: `heads` over attention heads (`latent-heads` is the
@@ -167,7 +167,3 @@ class ServedModel:
     def caches(self) -> tuple[LayerCache, ...]:
         """The cache of every layer, in order."""
         return tuple(self.layers[kind].cache for kind in self.order)
-
-    def with_layers(self, order: tuple[int, ...]) -> ServedModel:
-        """The same model with other layers, such as one stage of a pipeline."""
-        return replace(self, order=order)

@@ -24,14 +24,6 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredWeights:
-    """What weight files hold, as the client read their headers: bytes by role."""
-
-    total_bytes: int
-    tensor_count: int
-
-
-@dataclass(frozen=True, slots=True)
 class ServingRun:
     """One engine with its settings; None leaves a setting to the engine's own default.
 
@@ -75,7 +67,8 @@ class ServingRun:
     logits_to_keep: int = 1
     token_by_token: bool = False
     attention: Attention = "sdpa"
-    stored: StoredWeights | None = None
+    #: What weight files hold, as the client read their headers.
+    stored_bytes: int | None = None
     layout: Layout | None = None
 
     @property

@@ -200,12 +200,11 @@ class Setup:
     @property
     def stored_share(self) -> float:
         """What the files hold over what the shapes say: real files win over formulas."""
-        stored = self.run.stored
-        if stored is None or not stored.total_bytes:
+        if not self.run.stored_bytes:
             return 1.0
         whole = Ranks(pads=False)
         held = self.tables.weights(1, padded=False).rank(whole, rotary_itemsize=0)
-        return stored.total_bytes / held.total
+        return self.run.stored_bytes / held.total
 
     def _pads_experts(self) -> bool:
         return self.scheme.name == "mxfp4" and self.run.engine == "vllm"

@@ -99,13 +99,6 @@ class WeightTable:
         return sum(size // divisor(split, self.model, ranks) for split, size in sizes.items())
 
 
-def rank_weights(
-    model: ServedModel, scheme: Scheme, itemsize: int, ranks: Ranks, *, rotary_itemsize: int
-) -> RankWeights:
-    """Weights of one rank; for many ranks of one model, keep the table."""
-    return WeightTable(model, scheme, itemsize).rank(ranks, rotary_itemsize=rotary_itemsize)
-
-
 @lru_cache(maxsize=1024)
 def stage_layers(count: int, pp: int, stage: int) -> range:
     """The layers of a stage: equal shares, what is left over to the stages before the last.

@@ -11,14 +11,14 @@ from sizewright_server.estimation.serving.quantisation import (
     weight_types,
 )
 from sizewright_server.estimation.serving.reading import read_served_model
-from sizewright_server.estimation.serving.weights import Ranks, rank_weights
+from sizewright_server.estimation.serving.weights import Ranks, WeightTable
 
 GIB = 2**30
 
 
 def weights(preset: str, word: str, ranks: Ranks | None = None) -> int:
     model = read_served_model(find_preset(preset).config, "model")
-    return rank_weights(model, scheme_of(word), 2, ranks or Ranks(), rotary_itemsize=2).total
+    return WeightTable(model, scheme_of(word), 2).rank(ranks or Ranks(), rotary_itemsize=2).total
 
 
 @pytest.mark.parametrize(

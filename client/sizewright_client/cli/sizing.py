@@ -169,10 +169,8 @@ def recommend(
         "max_interruption": max_interruption,
         "min_network_gbps": min_network,
     }
-    request = _asked(file, constraints, {"techniques": technique, "objective": objective})
-    request.advise = advise or request.advise
-    request.max_results = request.max_results if top is None else top
-    request.machines.extend([_this_machine()] if local else [])
+    goals: Options = {"techniques": technique, "objective": objective}
+    request = _asked(file, constraints, goals, top=top, advise=advise, local=local)
     with Connection(server, token_file, tls, ca_file, timeout).open() as client:
         answer = client.recommend(request)
     emit_recommendations(answer, output, name=request.workload.name, explain=explain)
@@ -245,14 +243,27 @@ def instance_type_name(written: str) -> str:
     return f"providers/{provider}/instanceTypes/{kind}"
 
 
-def _asked(file: str, constraints: Options, goals: Options) -> sizing_service_pb2.RecommendRequest:
-    """The file's request, with what options said in place of its own."""
+def _asked(
+    file: str,
+    constraints: Options,
+    goals: Options,
+    *,
+    top: int | None,
+    advise: bool,
+    local: bool,
+) -> sizing_service_pb2.RecommendRequest:
+    """The file's request, with what options said in place of its own; `local`: on this machine
+    as well."""
     from sizewright_client.cli.overrides import override, override_root
     from sizewright_client.request_file import load_request
 
     request = load_request(file)
     override(request, constraints)
     override_root(request, goals)
+    request.advise = advise or request.advise
+    request.max_results = request.max_results if top is None else top
+    if local:
+        request.machines.append(_this_machine())
     return request
 
 

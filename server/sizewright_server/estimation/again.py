@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sizewright_server.estimation.backward import Backward
+from sizewright_server.estimation.forward import run_operators
 from sizewright_server.estimation.tape import Event, Op, Tape
 
 
@@ -100,16 +101,5 @@ def _uncount(tape: Tape, ops: Iterable[Op], only: set[int] | None) -> list[int]:
 
 def _forward_again(tape: Tape, region: list[Op], saved: frozenset[int]) -> list[Event]:
     """Allocations and frees as the operators run once more, with what they save kept."""
-    last = {v.storage: i for i, op in enumerate(region) for v in (*op.inputs, *op.outputs)}
-    events, alive = [], set()
-    for index, op in enumerate(region):
-        for storage in dict.fromkeys(v.storage for v in op.outputs):
-            there = tape.storages[storage].external or tape.storages[storage].saves
-            if storage not in alive and not there:
-                alive.add(storage)
-                events.append(Event(+1, storage))
-        for storage in dict.fromkeys(v.storage for v in (*op.inputs, *op.outputs)):
-            if last[storage] == index and storage in alive - saved:
-                alive.discard(storage)
-                events.append(Event(-1, storage))
-    return events
+    there = {i for i, storage in enumerate(tape.storages) if storage.external or storage.saves}
+    return run_operators(region, set(), set(saved), stop=len(region), elsewhere=there)

@@ -8,9 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from sizewright_server.estimation.adapter_sizes import adapter_columns
-from sizewright_server.estimation.architecture import (
-    Sizes,
-)
+from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.delta_dims import chunk_dims, delta_dims
 from sizewright_server.estimation.indexer import chosen_dims
 from sizewright_server.estimation.profile import Column
@@ -19,14 +17,17 @@ from sizewright_server.estimation.techniques import Adapter
 
 
 def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[str, Column]:
-    """The dimensions that do not depend on the batch; one column entry per layout.
+    """The dimensions that do not depend on the batch; one column entry per layout."""
+    whole = _whole(sizes)
+    # One table, whose rows are the columns.
+    table = np.repeat(np.array(list(whole.values()), dtype=np.int64)[:, None], len(tp), axis=1)
+    split = _split(sizes, tp, ep, expert_tp) | delta_dims(sizes, tp)
+    return dict(zip(whole, table, strict=True)) | split
 
-    Tensor parallelism splits heads and feed-forward; a rank keeps at least one key/value head.
-    Expert parallelism splits the experts, `expert_tp` each one of them.
-    """
-    heads = sizes.heads // tp
-    kv_heads = np.maximum(sizes.kv_heads // tp, 1)
-    whole = {
+
+def _whole(sizes: Sizes) -> dict[str, int]:
+    """Those that are the same on every rank."""
+    return {
         "H": sizes.hidden,
         "D": sizes.head_dim,
         "R": sizes.rotary_dim,
@@ -57,7 +58,17 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "PC": sizes.patch_values,
         "PIX": sizes.pixels,
     }
-    local = delta_dims(sizes, tp) | {
+
+
+def _split(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[str, Column]:
+    """Those of which a rank has its share, and what is put together of them.
+
+    Tensor parallelism splits heads and feed-forward; a rank keeps at least one key/value head.
+    Expert parallelism splits the experts, `expert_tp` each one of them.
+    """
+    heads = sizes.heads // tp
+    kv_heads = np.maximum(sizes.kv_heads // tp, 1)
+    return {
         "A2": 2 * heads * sizes.head_dim,
         "A": heads * sizes.head_dim,
         "K": kv_heads * sizes.head_dim,
@@ -78,9 +89,6 @@ def model_dims(sizes: Sizes, tp: Column, ep: Column, expert_tp: Column) -> dict[
         "VL": np.full_like(tp, sizes.vocab),
         "NL": sizes.experts // ep,
     }
-    # One table, whose rows are the columns.
-    table = np.repeat(np.array(list(whole.values()), dtype=np.int64)[:, None], len(tp), axis=1)
-    return dict(zip(whole, table, strict=True)) | local
 
 
 @lru_cache(maxsize=4096)

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from sizewright_server.estimation.tape import Event, Tape
+from collections.abc import Sequence
+
+from sizewright_server.estimation.tape import Event, Op, Tape
 
 
 def _recorded(tape: Tape) -> set[int]:
     """Storages that only a pass with gradients makes."""
     return {i for i, storage in enumerate(tape.storages) if storage.recorded}
+
+
+def run_operators(
+    ops: Sequence[Op], alive: set[int], kept: set[int], *, stop: int, elsewhere: set[int]
+) -> list[Event]:
+    """Allocations and releases as operators run one after the other, up to `stop`.
+
+    `alive` is what is there, and is changed; what is `kept` stays beyond its last use, and what
+    lies `elsewhere` is not made here.
+    """
+    last = {v.storage: i for i, op in enumerate(ops) for v in (*op.inputs, *op.outputs)}
+    events = []
+    for index, op in enumerate(ops[:stop]):
+        for storage in dict.fromkeys(out.storage for out in op.outputs):
+            if storage not in alive and storage not in elsewhere:
+                alive.add(storage)
+                events.append(Event(+1, storage))
+        for storage in dict.fromkeys(value.storage for value in (*op.inputs, *op.outputs)):
+            if last[storage] == index and storage in alive and storage not in kept:
+                alive.discard(storage)
+                events.append(Event(-1, storage))
+    return events
 
 
 def forward_pass(
@@ -27,10 +51,6 @@ def forward_pass(
     block returns, unless a checkpoint keeps it. Storages that are `spared` outlive the pass; those
     that are `given` are there before it.
     """
-    last_use: dict[int, int] = {}
-    for index, op in enumerate(tape.ops):
-        for value in (*op.inputs, *op.outputs):
-            last_use[value.storage] = index
     inputs = {value.storage for value in tape.inputs}
     kept = {value.storage for value in (*tape.outputs, *tape.lent)}
     kept |= inputs if keep_inputs or not tape.inputs_die else set()
@@ -40,20 +60,12 @@ def forward_pass(
         if s.external or (keep_saved and (s.saves or s.stays))
     }
     kept |= spared
-    events: list[Event] = []
     alive: set[int] = inputs | given | {value.storage for value in tape.received}
     # Counted as there throughout, so that they are neither made nor freed.
     without = set() if keep_saved else _recorded(tape) - spared
     alive, kept = alive | without, kept | without
-    for index, op in enumerate(tape.ops[:stop]):
-        for storage in dict.fromkeys(out.storage for out in op.outputs):
-            if storage not in alive and not tape.storages[storage].external:
-                alive.add(storage)
-                events.append(Event(+1, storage))
-        for storage in dict.fromkeys(value.storage for value in (*op.inputs, *op.outputs)):
-            if last_use[storage] == index and storage in alive - kept:
-                alive.discard(storage)
-                events.append(Event(-1, storage))
+    external = {i for i, s in enumerate(tape.storages) if s.external}
+    events = run_operators(tape.ops, alive, kept, stop=stop, elsewhere=external)
     # A recomputation that stops early unwinds the Python frame, and its names with it.
     left = alive - kept if stop < len(tape.ops) else set()
     outputs = {value.storage for value in (*tape.outputs, *tape.lent)}

@@ -6,6 +6,29 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sizewright_server.estimation.techniques import (
+    AdapterMethod,
+    Compile,
+    FloatType,
+    Kernel,
+    LossKernel,
+    ModelingCode,
+    PreferenceMethod,
+    Reference,
+    SelectivePolicy,
+    TrainingLoop,
+)
+from sizewright_server.estimation.workload import (
+    Attention,
+    Cache,
+    Checkpointing,
+    CheckpointLoad,
+    CheckpointSave,
+    DatasetContainer,
+    Precision,
+    WorkerStart,
+)
+
 #: Longest sequence, largest batch: beyond them no product of sizes is meant seriously.
 MAX_TOKENS = 16_777_216
 MAX_BATCH = 1_048_576
@@ -27,21 +50,19 @@ class Section(BaseModel):
 class TrainingSection(Section):
     """`training`."""
 
-    precision: Literal[
-        "fp32", "tf32", "bf16", "fp16", "bf16-mixed", "fp16-mixed", "fp8", "mxfp8", "nvfp4"
-    ]
+    precision: Precision
     micro_batch: Count
     seq_len: Tokens
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=MAX_BATCH)]
-    checkpointing: Literal["none", "full", "selective"]
-    attention: Literal["eager", "sdpa", "flash-attention-2", "flash-attention-3"]
+    checkpointing: Checkpointing
+    attention: Attention
     padded_batches: bool
     gradient_reduce_dtype: Literal["fp32", "bf16"] | None
     image_size: Annotated[int, Field(ge=0, le=16_384)]
     target_len: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     expandable_segments: bool
-    modeling_code: Literal["transformers", "transformers-4.45", "litgpt", "llm-foundry"]
-    loop: Literal["plain", "trainer", "fabric"] | None
+    modeling_code: ModelingCode
+    loop: TrainingLoop | None
     packed: bool
     seq_len_is_limit: bool
     multi_token_prediction_layers: Annotated[int, Field(ge=0, le=64)]
@@ -52,28 +73,10 @@ class TrainingSection(Section):
 class AdapterSection(Section):
     """`training.adapter`, its names apart."""
 
-    method: Literal[
-        "lora",
-        "rslora",
-        "lora-fa",
-        "dora",
-        "adalora",
-        "vera",
-        "loha",
-        "lokr",
-        "boft",
-        "oft",
-        "ia3",
-        "layernorm-tuning",
-        "prompt-tuning",
-        "prefix-tuning",
-        "p-tuning",
-        "adaption-prompt",
-        "adapter-v2",
-    ]
+    method: AdapterMethod
     rank: Annotated[int, Field(ge=1, le=MAX_RANKS)]
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-    dtype: Literal["fp32", "bf16", "fp16"]
+    dtype: FloatType
     virtual_tokens: Annotated[int, Field(ge=1, le=MAX_RANKS)]
 
 
@@ -104,41 +107,27 @@ class BaseWeightsSection(Section):
 class KernelsSection(Section):
     """`training.kernels`; None leaves the modelling code's own."""
 
-    loss: (
-        Literal[
-            "full",
-            "shifted",
-            "native",
-            "compiled",
-            "chunked",
-            "fused",
-            "fused-fp32",
-            "tiled",
-            "fused-linear",
-            "cut",
-        ]
-        | None
-    )
+    loss: LossKernel | None
     loss_chunk_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
-    norm: Literal["eager", "fused"] | None
-    mlp: Literal["eager", "fused"] | None
-    rope: Literal["eager", "fused"] | None
-    compile: Literal["none", "blocks", "model"]
-    recurrence: Literal["eager", "fused"] | None
+    norm: Kernel | None
+    mlp: Kernel | None
+    rope: Kernel | None
+    compile: Compile
+    recurrence: Kernel | None
 
 
 class PreferenceSection(Section):
     """`training.preference`."""
 
-    method: Literal["dpo", "ipo", "kto", "orpo", "simpo", "cpo"]
-    reference: Literal["model", "adapter-off", "precomputed", "none"]
+    method: PreferenceMethod
+    reference: Reference
 
 
 class CheckpointSection(Section):
     """`training.checkpoint_policy`."""
 
     every_layers: Annotated[int, Field(ge=1, le=MAX_RANKS)]
-    selective: Literal["matmuls", "attention", "mlp"]
+    selective: SelectivePolicy
     offload: bool
 
 
@@ -146,8 +135,8 @@ class StatesSection(Section):
     """`training.states`; None leaves what the precision implies."""
 
     master_weights: Literal["fp32", "none"] | None
-    gradients: Literal["fp32", "bf16", "fp16"] | None
-    optimizer_state: Literal["fp32", "bf16", "fp16"] | None
+    gradients: FloatType | None
+    optimizer_state: FloatType | None
     moving_average: Literal["fp32", "bf16", "fp16", "none"] | None
 
 
@@ -155,17 +144,17 @@ class InferenceSection(Section):
     """`inference`."""
 
     engine: Literal["transformers", "pytorch"]
-    weight_dtype: Literal["fp32", "bf16", "fp16"]
-    kv_dtype: Literal["fp32", "bf16", "fp16"]
+    weight_dtype: FloatType
+    kv_dtype: FloatType
     batch: Count
     input_tokens: Tokens
     new_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
-    cache: Literal["dynamic", "static", "none"]
+    cache: Cache
     logits_to_keep: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     attention: Literal["eager", "sdpa", "flash-attention-2"]
     padded_batches: bool
     image_size: Annotated[int, Field(ge=0, le=16_384)]
-    recurrence: Literal["eager", "fused"] | None
+    recurrence: Kernel | None
 
 
 class DatasetSection(Section):
@@ -175,7 +164,7 @@ class DatasetSection(Section):
     tokens_per_row: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     columns: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     dtype: Literal["int64", "int32", "int16", "uint8", "float64", "float32", "float16", "bfloat16"]
-    container: Literal["memory-mapped", "in-memory", "objects", "streaming", "tf-data"]
+    container: DatasetContainer
     shuffle_buffer: Annotated[int, Field(ge=0, le=MAX_ROWS)]
     cached: bool
 
@@ -202,19 +191,9 @@ class HostSection(Section):
     loader_workers: Annotated[int, Field(ge=0, le=4096)]
     prefetch_factor: Annotated[int, Field(ge=1, le=1024)]
     pin_memory: bool
-    checkpoint_load: Literal[
-        "safetensors",
-        "torch-load",
-        "torch-load-into",
-        "torch-load-mmap",
-        "rank-0-broadcast",
-        "sharded",
-        "random-init",
-    ]
-    checkpoint_save: (
-        Literal["full", "full-weights", "half-weights", "sharded", "sharded-async", "none"] | None
-    )
-    worker_start: Literal["fork", "spawn", "forkserver"]
+    checkpoint_load: CheckpointLoad
+    checkpoint_save: CheckpointSave | None
+    worker_start: WorkerStart
     kubernetes: bool
     container_limit_bytes: Annotated[int, Field(ge=0, le=2**60)]
     shared_memory_bytes: Annotated[int, Field(ge=0, le=2**60)]

@@ -89,6 +89,9 @@ class MessageBuilder:
 
     def _set_list(self, message: Message, named: NamedField, node: Node, path: str) -> None:
         items = node.items if isinstance(node, Sequence) else (node,)
+        if isinstance(node, Mapping) and named.field.message_type is None:
+            self._problems.add(path, "must be a list of values, not a mapping", node.line)
+            return
         target = getattr(message, named.field.name)
         for index, item in enumerate(items):
             below = f"{path}[{index}]" if isinstance(node, Sequence) else path

@@ -272,6 +272,7 @@ def test_every_wrong_field_is_named_at_once_with_its_line() -> None:
         ("constraints: {headroom: much}", "constraints.headroom", "must be a number"),
         ("constraints: {headroom: 1e999}", "constraints.headroom", "out of range"),
         ("constraints: {max_price_age: 30}", "constraints.max_price_age", "30d"),
+        ("constraints: {providers: {aws: 1}}", "constraints.providers", "a list of values"),
         ("constraints: {providers: [[aws]]}", "constraints.providers[0]", "single value"),
         (
             "constraints: {max_cost_per_hour: 12 EUR}",

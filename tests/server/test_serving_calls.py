@@ -205,9 +205,9 @@ def test_swap_and_offload_spaces_are_in_host_memory(client: SizingClient) -> Non
 
 
 def test_a_model_the_tape_does_not_lower_is_served_by_transformers(client: SizingClient) -> None:
-    found = estimate(client, served("Qwen/Qwen3.5-27B", engine="transformers", batch=1))
+    found = estimate(client, served("google/gemma-3-4b-it", engine="transformers", batch=1))
 
-    assert found.parameter_count == 27_356_728_560
+    assert found.parameter_count == 4_300_079_472
     assert found.serving.engine == "transformers"
 
 
@@ -257,6 +257,21 @@ def test_settings_of_one_engine_are_refused_for_another(client: SizingClient) ->
     wrong = refusals(client, served(engine="transformers", serving={"max_num_seqs": 8}))
 
     assert "setting of vllm and sglang" in wrong["workload.inference.serving.max_num_seqs"]
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ({"engine": "vllm"}, "vllm has kernels of its own"),
+        ({"engine": "transformers", "weight_dtype": "bnb-nf4"}, "beside plain types"),
+    ],
+)
+def test_how_recurrent_layers_run_is_refused_where_it_is_not_read(
+    client: SizingClient, run: dict[str, Any], words: str
+) -> None:
+    wrong = refusals(client, served("tiiuae/falcon-mamba-7b", recurrence="eager", **run))
+
+    assert words in wrong["workload.inference.recurrence"]
 
 
 def test_a_length_beyond_the_engines_own_is_refused(client: SizingClient) -> None:

@@ -124,6 +124,7 @@ WRONG: list[tuple[Change, str, str]] = [
     ),
     (_set("checkpoint_policy.every_layers", 2), "checkpoint_policy", "nothing is checkpointed"),
     (_set("kernels.loss", "liger"), "kernels.loss", "is not known; use 'full'"),
+    (_set("kernels.loss", "tiled"), "kernels.loss", "log-probabilities of dpo, ipo, kto"),
     (_set("states.gradients", "fp8"), "states.gradients", "is not known"),
     (_set("modeling_code", "nanogpt"), "modeling_code", "is not known; use 'transformers'"),
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
 from sizewright_server.estimation.explain import explain
-from sizewright_server.estimation.frontend import read_architecture
+from sizewright_server.estimation.frontend import model_type_of, read_architecture
 from sizewright_server.estimation.gpu_peaks import gpu_columns
 from sizewright_server.estimation.host import host_bounds, host_phases
 from sizewright_server.estimation.host_states import HostStates, host_states
@@ -39,6 +39,7 @@ from sizewright_server.estimation.tensor_tables import Tensors
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.work import Work, work_of
 from sizewright_server.estimation.workload import Inference, Layout, Training, Workload
+from sizewright_server.estimation.wrappers import is_lowered
 
 __all__ = ["LayoutColumns", "PreparedWorkload", "UnsupportedWorkload", "Violation", "prepare"]
 
@@ -252,20 +253,37 @@ def prepare(workload: Workload) -> PreparedWorkload:
     """
     field = "workload.model.preset" if workload.model.preset else "workload.model.hf_config"
     run = workload.run
-    architecture = read_architecture(
-        workload.model, field, run.image_size, text_alone=isinstance(run, Training)
-    )
+    alone = is_lowered(model_type_of(workload.model.config), isinstance(run, Training))
+    architecture = read_architecture(workload.model, field, run.image_size, text_alone=alone)
+    _check(architecture, run)
+    prepared = PreparedWorkload(workload, architecture)
+    check_trains(architecture, run, prepared.trainable_parameter_count)
+    return prepared
+
+
+def _check(architecture: Architecture, run: Training | Inference) -> None:
+    """Raises UnsupportedWorkload with what all checks of a run find wrong."""
+    wrong: list[Violation] = []
+    for check in (
+        _check_stated_layout,
+        check_size,
+        check_modalities,
+        check_run,
+        check_adapter,
+        check_recurrence,
+    ):
+        try:
+            check(architecture, run)
+        except UnsupportedWorkload as refusal:
+            wrong += refusal.violations
+    if wrong:
+        raise UnsupportedWorkload(*wrong)
+
+
+def _check_stated_layout(architecture: Architecture, run: Training | Inference) -> None:
     if run.layout is not None:
         kind = "training" if isinstance(run, Training) else "inference"
         check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
-    check_size(architecture, run)
-    check_modalities(architecture, run)
-    check_run(architecture, run)
-    check_adapter(architecture, run)
-    check_recurrence(architecture, run)
-    prepared = PreparedWorkload(workload, architecture)
-    check_trains(run, prepared.trainable_parameter_count)
-    return prepared
 
 
 def communicators(layout: Layout, run: Training | Inference) -> int:

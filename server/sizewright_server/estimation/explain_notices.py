@@ -28,11 +28,15 @@ def notices_of(prepared: PreparedWorkload) -> tuple[Notice, ...]:
         )
         notices.append(Notice("generic-block", words))
     if prepared.model.tower:
-        words = (
-            f"The vision tower of {prepared.model.model_type} is on the GPU and does not run: text "
-            "alone trains. It has no gradients and no optimizer states, but DeepSpeed and DDP make "
-            "room for them where it is not frozen, which the high end of the interval has."
-        )
+        words = f"The vision tower of {prepared.model.model_type} is on the GPU and does not run: "
+        if isinstance(workload.run, Training):
+            words += (
+                "text alone trains. It has no gradients and no optimizer states, but DeepSpeed and "
+                "DDP make room for them where it is not frozen, which the high end of the interval "
+                "has."
+            )
+        else:
+            words += "text alone is read."
         notices.append(Notice("vision-tower-at-rest", words))
     if trl_not_stated(workload.run):
         words = (
@@ -57,8 +61,7 @@ def notices_of(prepared: PreparedWorkload) -> tuple[Notice, ...]:
         notices.append(Notice("recurrence-not-stated", words))
     if isinstance(workload.run, Training):
         notices += _fused_experts(prepared.model, workload.run)
-    layout = workload.run.layout
-    idle = () if layout is None else idle_settings(layout)
+    idle = idle_settings(prepared.model, workload.run)
     return (*notices, *idle, *host_notices(workload))
 
 

@@ -1,21 +1,35 @@
-"""Settings of a layout that are stated and change no figure, and why not."""
+"""Settings that are stated and change no figure, and why not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.layout import Layout
 from sizewright_server.estimation.memory import Notice
+from sizewright_server.estimation.workload import Inference, Training
 
 CODE = "setting-changes-no-figure"
 
 
-def idle_settings(layout: Layout) -> tuple[Notice, ...]:
+def idle_settings(model: Architecture, run: Training | Inference) -> tuple[Notice, ...]:
     """A notice for each."""
-    return tuple(Notice(CODE, f"{name} changes no figure: {why}.") for name, why in _found(layout))
+    found = [*_of_absent_layers(model, run)]
+    if run.layout is not None:
+        found += _of_layout(run.layout)
+    return tuple(Notice(CODE, f"{name} changes no figure: {why}.") for name, why in found)
 
 
-def _found(layout: Layout) -> Iterator[tuple[str, str]]:
+def _of_absent_layers(model: Architecture, run: Training | Inference) -> Iterator[tuple[str, str]]:
+    """Kernels of layers that the model has none of."""
+    training = isinstance(run, Training)
+    stated = run.kernels.recurrence if isinstance(run, Training) else run.recurrence
+    if stated is not None and not model.recurrent:
+        field = "training.kernels" if training else "inference"
+        yield f"{field}.recurrence", f"{model.model_type} has no recurrent layers"
+
+
+def _of_layout(layout: Layout) -> Iterator[tuple[str, str]]:
     if layout.zero_buffers.allgather_bucket_size is not None:
         yield (
             "zero_buffers.allgather_bucket_size",

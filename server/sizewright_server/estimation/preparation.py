@@ -15,6 +15,7 @@ from sizewright_server.estimation.serving.families import is_served
 from sizewright_server.estimation.serving.prepared import PreparedServing
 from sizewright_server.estimation.serving.run import ServingRun, ServingWorkload
 from sizewright_server.estimation.workload import Inference, Workload
+from sizewright_server.estimation.wrappers import is_lowered
 
 AnyWorkload: TypeAlias = Workload | FitWorkload | KerasWorkload | CpuWorkload | ServingWorkload
 AnyPrepared: TypeAlias = (
@@ -50,7 +51,8 @@ def as_serving(workload: Workload) -> ServingWorkload | None:
     decodes = isinstance(run, Inference) and run.input_tokens > 0 and run.image_size is None
     if not isinstance(run, Inference) or not decodes or workload.model.head is not None:
         return None
-    if config.get("model_type") in families() or not is_served(config.get("model_type")):
+    named = config.get("model_type")
+    if named in families() or is_lowered(named, training=False) or not is_served(named):
         return None
     served = ServingRun(
         engine=run.engine,

@@ -56,9 +56,11 @@ def _adapter(architecture: Architecture, run: Training) -> Iterator[tuple[str, s
     adapter = run.adapter
     if adapter is None or architecture.model_type not in WITHOUT_OUT_PROJECTION:
         return
+    scans = any(run.style.mixer == "mamba" for run in architecture.runs if run.role == "block")
     if adapter.method in LOW_RANK and "mixer-out" in adapter.targets:
+        others = "in_proj and x_proj" if scans else "in_proj"
         yield (
             "adapter.targets",
             f"PEFT refuses {adapter.method} on out_proj of {architecture.model_type}, which the "
-            "kernels read by its weight alone; name the layers without it, such as in_proj, x_proj",
+            f"kernels read by its weight alone; name the layers without it, such as {others}",
         )

@@ -11,6 +11,8 @@ from sizewright_server.estimation.workload import Inference, Training
 #: Families whose linear layers are transformers' Conv1D, and methods that know no such layers.
 CONVOLVED = ("gpt2",)
 LINEAR_ALONE = ("loha", "lokr", "boft", "oft")
+#: Linear layers of a sparse attention's indexer, which never train.
+INDEXER = {"wq_b", "wk", "weights_proj"}
 #: No machine holds this; beyond it, products of sizes would no longer fit 64 bits.
 LARGEST_BYTES = 2**60
 
@@ -47,9 +49,8 @@ def check_modalities(architecture: Architecture, run: Training | Inference) -> N
     problems = []
     if run.image_size:
         text = "is estimated for text alone, its vision tower at rest; leave image_size out"
-        problems.append(
-            Violation("workload.training.image_size", f"{architecture.model_type} {text}")
-        )
+        field = f"workload.{'training' if isinstance(run, Training) else 'inference'}.image_size"
+        problems.append(Violation(field, f"{architecture.model_type} {text}"))
     if run.layout is not None and run.layout.sharding == "megatron":
         text = "Megatron-LM trains a language model alone: give the text_config"
         problems.append(Violation("workload.training.parallelism.explicit.implementation", text))
@@ -88,14 +89,15 @@ def check_adapter(architecture: Architecture, run: Training | Inference) -> None
         raise UnsupportedWorkload(Violation("workload.training.adapter.method", text))
 
 
-def check_trains(run: Training | Inference, trained: int) -> None:
-    """Raises UnsupportedWorkload for an adapter that finds nothing in the model to adapt."""
+def check_trains(architecture: Architecture, run: Training | Inference, trained: int) -> None:
+    """Raises UnsupportedWorkload for an adapter that finds nothing in the model to train."""
     if not isinstance(run, Training) or run.adapter is None or trained:
         return
     names = ", ".join(sorted(run.adapter.targets))
-    raise UnsupportedWorkload(
-        Violation(
-            "workload.training.adapter.targets",
-            f"the model has no linear layers of the kinds {names}; 'all-linear' finds those it has",
+    text = f"the model has no linear layers of the kinds {names}; 'all-linear' finds those it has"
+    if architecture.chooses_keys and run.adapter.targets & INDEXER:
+        text = (
+            f"the indexer of {architecture.model_type} runs without gradients, so that an adapter "
+            "on it never trains; name layers beside it, such as q_b_proj and o_proj"
         )
-    )
+    raise UnsupportedWorkload(Violation("workload.training.adapter.targets", text))

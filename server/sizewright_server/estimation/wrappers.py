@@ -32,6 +32,14 @@ class Wrapper:
     #: Whether the head is tied where the outer configuration does not say.
     tied: bool
     style: dict[str, Any]
+    #: Whether transformers' inference is lowered as training is.
+    infers: bool = False
+
+
+def is_lowered(model_type: str | None, training: bool) -> bool:
+    """Whether a run of that model_type is of a wrapper whose language model is lowered."""
+    wrapper = wrappers().get(str(model_type))
+    return wrapper is not None and (training or wrapper.infers)
 
 
 @cache

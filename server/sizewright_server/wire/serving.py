@@ -167,6 +167,20 @@ class ServingReader:
                     self._wrong(f"serving.{name}", f"is a setting of vllm and sglang, not {engine}")
         elif message.cache:
             self._wrong("cache", f"{engine} pages its cache; leave it out")
+        if message.recurrence:
+            own = f"{engine} has kernels of its own; leave it out"
+            plain = (
+                "is read beside plain types of weights and cache alone, without serving settings"
+            )
+            self._wrong("recurrence", own if engine in POOLED else f"{plain}; leave it out")
+        self._vllm_alone(engine, settings)
+        wanted = settings.adapters
+        if settings.HasField("adapters") and not (
+            0 < wanted.count <= 1024 and 0 < wanted.rank <= 4096
+        ):
+            self._wrong("serving.adapters", "needs a count from 1 to 1,024 and a rank to 4,096")
+
+    def _vllm_alone(self, engine: str, settings: pb.ServingSettings) -> None:
         if engine != "vllm":
             for name, given in (
                 ("engine_generation", bool(settings.engine_generation)),
@@ -177,11 +191,6 @@ class ServingReader:
             ):
                 if given:
                     self._wrong(f"serving.{name}", f"is a setting of vllm, not {engine}")
-        wanted = settings.adapters
-        if settings.HasField("adapters") and not (
-            0 < wanted.count <= 1024 and 0 < wanted.rank <= 4096
-        ):
-            self._wrong("serving.adapters", "needs a count from 1 to 1,024 and a rank to 4,096")
 
     def _layout_fits(self, engine: str, layout: Layout) -> None:
         field = "parallelism.explicit"

@@ -56,7 +56,7 @@ class TechniquesReader:
             "adapter": self._adapter(message) if message.HasField("adapter") else None,
             "base_weights": self._base(message) if message.HasField("base_weights") else None,
             "states": self._states(message.states),
-            "kernels": self._kernels(message.kernels),
+            "kernels": self._kernels(message),
             "checkpoint_policy": self._checkpoints(message),
             "preference": self._preference(message) if message.HasField("preference") else None,
         }
@@ -170,7 +170,14 @@ class TechniquesReader:
         average = None if section.moving_average == "none" else section.moving_average
         return StateTypes(**{**section.model_dump(), "moving_average": average})
 
-    def _kernels(self, message: pb.Kernels) -> Kernels:
+    def _kernels(self, training: pb.Training) -> Kernels:
+        message = training.kernels
+        if message.loss == "tiled" and training.preference.method not in COMPARING:
+            self._wrong(
+                "kernels.loss",
+                f"'tiled' is how trl takes the log-probabilities of {', '.join(COMPARING)}; state"
+                " such a preference.method, or use 'fused-linear', 'chunked' or 'native'",
+            )
         section = self._section(
             "kernels",
             models.KernelsSection,

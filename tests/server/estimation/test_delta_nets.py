@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
@@ -14,7 +15,7 @@ from sizewright_server.estimation.lowering import parameter_count
 from sizewright_server.estimation.preparation import prepare_any
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
-from sizewright_server.estimation.serving.prepared import PreparedServing
+from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Adapter, Kernels
 from sizewright_server.estimation.workload import (
     Inference,
@@ -28,6 +29,7 @@ from sizewright_server.estimation.workload import (
 NEXT = "Qwen/Qwen3-Next-80B-A3B-Instruct"
 EAGER = Kernels(recurrence="eager")
 RUN = Training("bf16", Optimizer("adamw"), 1, 4096, checkpointing="full", kernels=EAGER)
+PREFILL = Inference("transformers", "bf16", "bf16", 2, 4096, 16, "dynamic", 1, layout=Layout())
 #: Parameters of the text models' ForCausalLM classes, made on the meta device.
 COUNTS = {
     NEXT: 79_674_391_296,
@@ -127,11 +129,42 @@ def kept_of(tokens: int) -> int:
     return int(group.cache(tokens)[0])
 
 
-def test_whole_checkpoints_infer_as_sized_from_their_tensors() -> None:
-    run = Inference("transformers", "bf16", "bf16", 1, 512, 16, "dynamic", 1, layout=Layout())
-    config = find_preset("Qwen/Qwen3.5-27B").config
+@pytest.mark.parametrize("recurrence", ["fused", "eager"])
+def test_a_whole_checkpoint_infers_as_its_text_model_with_the_tower_beside_it(
+    recurrence: Literal["fused", "eager"],
+) -> None:
+    def highest(config: dict[str, Any]) -> int:
+        run = replace(PREFILL, recurrence=recurrence)
+        made = prepare_any(Workload(ModelSource(config), run))
+        gpu = made.estimate(Layout(), 1, device_overhead(None, None)).pool("gpu").gpu
+        assert gpu is not None
+        return gpu.allocated.best_bytes
 
-    assert isinstance(prepare_any(Workload(ModelSource(config), run)), PreparedServing)
+    tower = 2 * (27_356_728_560 - COUNTS["Qwen/Qwen3.5-27B"])
+    whole = find_preset("Qwen/Qwen3.5-27B").config
+    text = text_config("Qwen/Qwen3.5-27B")
+
+    assert highest(whole) - highest(text) == pytest.approx(tower, rel=1e-3)
+
+
+def test_a_whole_checkpoint_has_no_images_in_inference_either() -> None:
+    run = replace(PREFILL, image_size=448)
+    workload = Workload(ModelSource(find_preset("Qwen/Qwen3.5-27B").config), run)
+
+    with pytest.raises(UnsupportedWorkload, match="qwen3_5 is estimated for text alone"):
+        prepare_any(workload)
+
+
+def test_everything_wrong_with_a_run_is_named_at_once() -> None:
+    layout = Layout(dp=4, cp=2, sharding="fsdp2", zero=3)
+    run = Training("bf16", Optimizer("adamw"), 1, 4096, packed=True, kernels=EAGER, layout=layout)
+
+    with pytest.raises(UnsupportedWorkload) as caught:
+        prepared(NEXT, run)
+    assert [one.field.removeprefix("workload.training.") for one in caught.value.violations] == [
+        "parallelism.explicit.cp",
+        "packed",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sizewright_server.estimation.memory import MemoryEstimate
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
 from sizewright_server.estimation.runtime import device_overhead
-from sizewright_server.estimation.techniques import Adapter
+from sizewright_server.estimation.techniques import Adapter, Kernels
 from sizewright_server.estimation.workload import (
     Layout,
     ModelSource,
@@ -137,3 +137,10 @@ def test_settings_that_change_nothing_are_named_with_the_reason() -> None:
     assert "keeps the fp32 softmax" in notices(native)[0]
     assert "fsdp1 shards here" in notices(strange)[0]
     assert notices(ZERO3) == []
+
+
+def test_kernels_of_layers_that_a_model_has_none_of_are_said_to_change_nothing() -> None:
+    made = estimate(Layout(), kernels=Kernels(recurrence="fused"))
+    said = [n.message for n in made.notices if n.code == "setting-changes-no-figure"]
+
+    assert said == ["training.kernels.recurrence changes no figure: llama has no recurrent layers."]

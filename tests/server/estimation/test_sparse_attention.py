@@ -218,3 +218,11 @@ def test_a_configuration_that_contradicts_itself_is_refused(
 def test_only_the_chosen_experts_of_a_token_are_active(name: str, billions: float) -> None:
     # 37 and 12.9 billion as published, less the embedding, which multiplies nothing.
     assert prepared(name).work.active_parameters / 1e9 == pytest.approx(billions, abs=0.05)
+
+
+def test_an_adapter_on_the_indexer_alone_is_refused_since_it_never_trains() -> None:
+    adapter = Adapter("lora", 8, adapter_targets(("wq_b", "wk"), "lora"))
+
+    assert "the indexer of glm_moe_dsa runs without gradients" in refusal(
+        GLM5, replace(RUN, adapter=adapter)
+    )

@@ -174,6 +174,10 @@ def test_ranks_of_fsdp_share_out_every_parameter_of_a_hybrid() -> None:
 def test_a_lora_on_out_proj_is_refused_where_peft_refuses_it() -> None:
     adapter = Adapter("lora", 8, frozenset({"in-proj", "mixer-out"}))
 
+    assert "such as in_proj and x_proj" in refusal(MAMBA, training(adapter=adapter))
+    assert refusal("nvidia/Nemotron-H-56B-Base-8K", training(adapter=adapter)).endswith(
+        "such as in_proj"
+    )
     assert "PEFT refuses lora on out_proj of mamba" in refusal(MAMBA, training(adapter=adapter))
     assert prepared(JAMBA, training(adapter=adapter)).trainable_parameter_count > 0
 

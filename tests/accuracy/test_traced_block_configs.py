@@ -6,25 +6,15 @@ with each decoder layer rebuilt from its own attention, MLP and norms as `block_
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
-from tests.accuracy.trace_cases import map_trace
+from tests.accuracy.traced_rows import Row, estimated, rows_of
 
-from sizewright_server.estimation.estimator import prepare
-from sizewright_server.estimation.gpu_peaks import gpu_columns
-from sizewright_server.estimation.workload import Layout
-
-FILE = Path(__file__).parents[1] / "fixtures" / "traces_of_block_configs.jsonl"
-ROWS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+ROWS = rows_of("traces_of_block_configs")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
-def test_a_traced_step_has_its_parameters_and_its_allocated_peak(row: dict[str, Any]) -> None:
-    prepared = prepare(map_trace(row).workload)
+def test_a_traced_step_has_its_parameters_and_its_allocated_peak(row: Row) -> None:
+    traced = estimated(row)
 
-    assert prepared.parameter_count == row["parameters"]
-    best = int(gpu_columns(prepared.group([Layout()])).allocated_best[0])
-    assert best == pytest.approx(row["allocated_peak_bytes"], rel=0.001)
+    assert traced.parameters == row["parameters"]
+    assert traced.best_bytes == pytest.approx(traced.peak_bytes, rel=0.001)

@@ -7,42 +7,23 @@ alone and all of them, in three precisions, checkpointed and under LoRA. Traced 
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
-from tests.accuracy.trace_cases import map_trace
+from tests.accuracy.traced_rows import far, measured, miscounted
 
-from sizewright_server.estimation.estimator import prepare
-from sizewright_server.estimation.gpu_peaks import gpu_columns
-from sizewright_server.estimation.workload import Layout
-
-FILE = Path(__file__).parents[1] / "fixtures" / "traces_of_liger.jsonl"
-NEAR = 0.001
+FILE = "traces_of_liger"
+NEAR = 0.0005
 
 
-@cache
-def measured() -> dict[str, tuple[dict[str, Any], float]]:
-    """By row: the trace, and the error of the allocated peak."""
-    made = {}
-    for line in FILE.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        prepared = prepare(map_trace(row).workload)
-        best = int(gpu_columns(prepared.group([Layout()])).allocated_best[0])
-        made[row["id"]] = (row, best / row["allocated_peak_bytes"] - 1)
-    return made
+def test_a_model_with_ligers_kernels_has_its_parameters_to_the_unit() -> None:
+    assert miscounted(FILE) == {}
 
 
 def test_the_peak_with_ligers_kernels_is_the_estimate() -> None:
-    far = {name: round(error, 4) for name, (_, error) in measured().items() if abs(error) > NEAR}
-
-    assert far == {}
+    assert far(FILE, NEAR) == {}
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "phi3"])
 def test_every_kernel_was_traced_alone_and_with_the_others(family: str) -> None:
-    settings = {name.split("/")[1] for name in measured() if name.startswith(family)}
+    settings = {name.split("/")[1] for name in measured(FILE) if name.startswith(family)}
 
     assert settings >= {"ce", "flce", "norm", "swiglu", "rope", "all", "all-ckpt", "all-lora"}

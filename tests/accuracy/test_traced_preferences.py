@@ -7,13 +7,12 @@ vocabularies of 128,256 and 151,936 words. Traced with `measure/trace_preference
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.accuracy.trace_cases import map_trace
+from tests.accuracy.traced_rows import Row, estimated, rows_of
 
 from sizewright_server.estimation.columns import GpuColumns
 from sizewright_server.estimation.estimator import prepare
@@ -22,26 +21,26 @@ from sizewright_server.estimation.runtime import device_overhead
 from sizewright_server.estimation.techniques import Kernels, LossKernel
 from sizewright_server.estimation.workload import Layout, Training, Workload
 
-FILE = Path(__file__).parents[1] / "fixtures" / "traces_of_preferences.jsonl"
-ROWS = {row["id"]: row for row in map(json.loads, FILE.read_text(encoding="utf-8").splitlines())}
+ROWS = {row["id"]: row for row in rows_of("traces_of_preferences")}
 
 
-def workload(row: dict[str, Any], loss: LossKernel | None = None) -> Workload:
+def workload(row: Row, loss: LossKernel | None = None) -> Workload:
     mapped: Any = map_trace(row).workload
     assert isinstance(mapped.run, Training)
     stated: Workload = replace(mapped, run=replace(mapped.run, kernels=Kernels(loss=loss)))
     return stated
 
 
-def peaks(row: dict[str, Any], loss: LossKernel | None = None) -> GpuColumns:
+def peaks(row: Row, loss: LossKernel | None = None) -> GpuColumns:
     return gpu_columns(prepare(workload(row, loss)).group([Layout()]))
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_peak_of_preference_tuning_is_the_estimate(name: str) -> None:
-    traced = ROWS[name]["allocated_peak_bytes"]
+    traced = estimated(ROWS[name])
 
-    assert int(peaks(ROWS[name]).allocated_best[0]) == pytest.approx(traced, rel=0.001)
+    assert traced.parameters == ROWS[name]["parameters"]
+    assert traced.best_bytes == pytest.approx(traced.peak_bytes, rel=0.0005)
 
 
 @pytest.mark.parametrize("name", ROWS)

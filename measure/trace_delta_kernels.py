@@ -8,7 +8,6 @@ Python code makes and saves every tensor as on a GPU; launching a kernel compute
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import types
@@ -42,18 +41,5 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
     """A kernel: everything it writes to is given to it."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--packages", type=Path, required=True)
-    parser.add_argument("--only", default="", help="rows whose id contains this")
-    arguments = parser.parse_args()
-    install(arguments.packages)
-    sys.argv = ["trace_rows.py", str(arguments.rows), str(arguments.out)]
-    sys.argv += ["--only", arguments.only]
-    return trace_rows.main()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(trace_rows.trace_with(install, __doc__))

@@ -8,10 +8,8 @@ process of its own, since Liger replaces functions of transformers' modules.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import inspect
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +28,7 @@ from triton.runtime.autotuner import Autotuner, Heuristics
 from triton.runtime.jit import JITFunction
 
 import models
-from trace_rows import traced
+from trace_rows import asked_rows, in_one_line, rows_parser, traced
 
 A100 = SimpleNamespace(multi_processor_count=108, total_memory=80 << 30, major=8, minor=0)
 
@@ -91,7 +89,9 @@ def trace_alone(row: dict[str, Any], out: Path) -> None:
     """Traces a row in a process of its own and adds it to the file."""
     child = os.fork()
     if child:
-        os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code:
+            raise RuntimeError(f"{row['id']}: its process ended with {code}")
         return
     with (
         without_kernels(),
@@ -99,20 +99,15 @@ def trace_alone(row: dict[str, Any], out: Path) -> None:
     ):
         done = traced(row)
     with out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(done, separators=(",", ":")) + "\n")
+        file.write(in_one_line(done))
     os._exit(0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--only", default="", help="rows whose id contains this")
-    arguments = parser.parse_args()
-    for line in arguments.rows.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if arguments.only in row["id"]:
-            trace_alone(row, arguments.out)
+    asked = rows_parser(__doc__).parse_args()
+    asked.out.write_text("", encoding="utf-8")
+    for row in asked_rows(asked):
+        trace_alone(row, asked.out)
 
 
 if __name__ == "__main__":

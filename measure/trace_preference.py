@@ -8,10 +8,8 @@ those of trl's own kernel, whose Triton parts do not run; every token counts. Ru
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,7 +25,7 @@ import models
 import workloads
 from memory_trace import MemoryTrace
 from trace_liger import without_kernels
-from trace_rows import traced
+from trace_rows import rows_parser, trace_all
 
 BETA = 0.1
 WORDS_OF_A_TILE = 32_768
@@ -99,12 +97,8 @@ def steps_with(references: References) -> Any:
     return forward_backward
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--only", default="", help="rows whose id contains this")
-    arguments = parser.parse_args()
+def main() -> int:
+    asked = rows_parser(__doc__).parse_args()
     references = References(models.build_model)
     with ExitStack() as stack:
         stack.enter_context(without_kernels())
@@ -114,13 +108,8 @@ def main() -> None:
             (chunked_logprob, "_use_triton", lambda _device: True),
         ):
             stack.enter_context(mock.patch.object(owner, name, answer))
-        out = stack.enter_context(arguments.out.open("w", encoding="utf-8"))
-        for line in arguments.rows.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if arguments.only in row["id"]:
-                out.write(json.dumps(traced(row), separators=(",", ":")) + "\n")
-                out.flush()
+        return trace_all(asked)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +53,49 @@ def target(metric: str, reading: str, size_bytes: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def rows_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that scripts over files of rows share."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("rows", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", default="", help="rows whose id contains this")
-    arguments = parser.parse_args()
+    return parser
+
+
+def asked_rows(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of the file that are asked for."""
+    for line in asked.rows.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if asked.only in row["id"]:
+            yield row
+
+
+def in_one_line(done: dict[str, Any]) -> str:
+    """A traced row as a line of a file."""
+    return json.dumps(done, separators=(",", ":")) + "\n"
+
+
+def trace_all(asked: argparse.Namespace) -> int:
+    """Traces the rows that are asked for in this process."""
     torch.manual_seed(0)
-    with arguments.out.open("w", encoding="utf-8") as out:
-        for line in arguments.rows.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if arguments.only in row["id"]:
-                done = traced(row)
-                out.write(json.dumps(done, separators=(",", ":")) + "\n")
-                out.flush()
-                if "complaint" in done:
-                    print(row["id"], done["complaint"], file=sys.stderr)
+    with asked.out.open("w", encoding="utf-8") as out:
+        for row in asked_rows(asked):
+            done = traced(row)
+            out.write(in_one_line(done))
+            out.flush()
+            if "complaint" in done:
+                print(row["id"], done["complaint"], file=sys.stderr)
     return 0
 
 
+def trace_with(install: Callable[[Path], None], description: str | None) -> int:
+    """Traces rows with packages of kernels that `install` makes importable."""
+    parser = rows_parser(description)
+    parser.add_argument("--packages", type=Path, required=True)
+    asked = parser.parse_args()
+    install(asked.packages)
+    return trace_all(asked)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(trace_all(rows_parser(__doc__).parse_args()))

@@ -1,8 +1,9 @@
 """How near the estimates are to steps with Liger's kernels, as traced.
 
 Rows of `tests/fixtures/traces_of_liger.jsonl` are four blocks of published widths, each kernel
-alone and all of them, in three precisions, checkpointed and under LoRA. Traced with
-`measure/trace_liger.py`, Liger-Kernel 0.8.5 and transformers 5.23.
+alone and all of them, in three precisions, checkpointed and under LoRA; two blocks in those named
+"short", of few tokens and 128,256 words. Traced with `measure/trace_liger.py`, Liger-Kernel 0.8.5
+and transformers 5.23.
 """
 
 from __future__ import annotations

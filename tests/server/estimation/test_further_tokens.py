@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sizewright_server.estimation.estimator import PreparedWorkload, prepare
 from sizewright_server.estimation.gpu_peaks import gpu_columns
 from sizewright_server.estimation.layout import MegatronSettings
+from sizewright_server.estimation.megatron_further import further_dims
+from sizewright_server.estimation.parallel import ParallelColumns
 from sizewright_server.estimation.pipeline import Position, stage_counts
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload
@@ -170,6 +173,14 @@ def test_each_depth_keeps_the_fp32_logits_of_its_own_loss() -> None:
     logits = 4096 * LLAMA["vocab_size"] * 4
     beside = grown - 9 * int((states[1] - states[0])[0])
     assert beside == pytest.approx(logits, rel=0.1)
+
+
+def test_a_projections_parts_are_gathered_where_ranks_share_it() -> None:
+    layouts = [replace(ALONE, tp=tp) for tp in (1, 2, 4)]
+    dims = further_dims(np.array([128_256] * 3), 2048, ParallelColumns.of(layouts))
+
+    assert dims["HT"].tolist() == [2048, 1024, 512]
+    assert dims["HP"].tolist() == [0, 1024, 512]
 
 
 def test_full_recomputation_keeps_what_a_further_layer_is_given_alone() -> None:

@@ -96,6 +96,29 @@ def test_what_is_kept_changes_no_answer(
     assert told == again == [world.told(*one, kept=False) for one in asked]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"allow_unknown_network": True},
+        {"headroom": 0.4},
+        {"max_nodes": 1},
+        {"min_nodes": 2},
+        {"min_gpus": 5},
+        {"max_gpus": 2},
+    ],
+    ids=str,
+)
+def test_what_shapes_a_search_has_a_search_of_its_own(world: World, other: dict[str, Any]) -> None:
+    world.kept.clear()
+    asked = Constraints(providers=("lambda", "runpod"), max_nodes=2)
+    before = world.told(asked, 60, kept=True)
+    after = world.told(replace(asked, **other), 60, kept=True)
+
+    assert after == world.told(replace(asked, **other), 60, kept=False)
+    assert before == world.told(asked, 60, kept=False)
+    assert len(world.kept) == 2
+
+
 def test_an_age_no_price_has_tells_nothing_apart_and_one_that_some_have_does(world: World) -> None:
     world.index.eligible.clear()
     for days in (2000.0, 3000.0, None):

@@ -167,6 +167,18 @@ def test_experts_that_are_not_shared_out_are_gathered_whole_though_few_of_them_r
     assert found == pytest.approx(3 * 46.70e9 * 2 * 7 / 8 / LINKS, rel=0.01)
 
 
+def test_experts_are_split_by_the_ranks_of_a_layer_as_well_where_they_are_shared_out() -> None:
+    layout = Layout(dp=8, tp=2, ep=8, zero=3, sharding="fsdp2")
+    # One gathering of half of what all have, and of a sixteenth of the experts; four a node.
+    gathered = (1.60e9 / 2 + 45.10e9 / 16) * 2 * 7 / 8 / (4 * NETWORK)
+
+    twice, once = (
+        traffic(each, preset=MIXTRAL).micro_batch()
+        for each in (layout, replace(layout, keep_gathered=True))
+    )
+    assert twice - once == pytest.approx(gathered, rel=0.01)
+
+
 def test_experts_on_other_nodes_are_reached_over_one_gpu_s_share_of_the_network() -> None:
     within = traffic(Layout(dp=8, ep=8), preset=MIXTRAL).micro_batch()
     across = traffic(Layout(dp=16, ep=16), preset=MIXTRAL).micro_batch()
@@ -191,6 +203,12 @@ def test_a_hybrid_shard_gathers_inside_its_node_and_reduces_across() -> None:
     assert found.micro_batch() == pytest.approx(3 * 8.03e9 * 2 * 7 / 8 / LINKS, rel=0.01)
     # A shard's gradients between two nodes: an eighth, twice a half of it, over one GPU's share.
     assert found.gradients() == pytest.approx(8.03e9 * 2 / 8 / NETWORK, rel=0.01)
+
+
+def test_ranks_of_a_ring_are_replicas_as_well() -> None:
+    ring = replace(FSDP, dp=4, cp=4, shard_size=8)
+
+    assert traffic(ring).gradients() == traffic(replace(FSDP, shard_size=8)).gradients() > 0
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import cache
-from importlib import resources
 from typing import Any
+
+from sizewright_server.estimation.data_files import data_of
 
 #: Methods whose rank means something, and those that count virtual tokens.
 PROMPT_METHODS = ("prompt-tuning", "prefix-tuning", "p-tuning")
@@ -32,8 +32,7 @@ class UnknownTarget(KeyError):
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/adapters.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.estimation", "adapters")
     return table
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib import resources
 from typing import Any
+
+from sizewright_server.estimation.data_files import data_of
 
 
 @cache
@@ -41,6 +41,5 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/cuda.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.estimation", "cuda")
     return table

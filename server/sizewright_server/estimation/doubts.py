@@ -5,13 +5,12 @@ The shares are data (`data/doubts.json`), each with its source.
 
 from __future__ import annotations
 
-import json
 from functools import cache, lru_cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.generic import generic_shares
 from sizewright_server.estimation.modeling import loss_kernel
 from sizewright_server.estimation.profile import Column
@@ -28,8 +27,7 @@ NARROW = ("fp8", "mxfp8", "nvfp4")
 
 @cache
 def _table() -> dict[str, tuple[float, float]]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/doubts.json")
-    table = json.loads(text.read_text(encoding="utf-8"))
+    table = data_of("sizewright_server.estimation", "doubts")
     return {
         name: (float(entry["low"]), float(entry["high"]))
         for name, entry in table.items()

@@ -8,14 +8,13 @@ tokens for heads and back. Symbols are those of `transformer.py`; c context-para
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.layout import ContextMethod, Layout
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.ops import FP32
@@ -79,8 +78,9 @@ def _without_capacity(layout: Layout) -> Imbalance:
 
 @cache
 def _met() -> dict[str, float]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/sharding.json")
-    entry: dict[str, float] = json.loads(text.read_text(encoding="utf-8"))["expert_imbalance"]
+    entry: dict[str, float] = data_of("sizewright_server.estimation", "sharding")[
+        "expert_imbalance"
+    ]
     return entry
 
 

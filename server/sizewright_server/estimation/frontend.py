@@ -6,14 +6,13 @@ What differs between families is data (`data/families.json`); this module only r
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import replace
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.config_reader import ConfigReader
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.generic import generic_family
 from sizewright_server.estimation.presets import find_preset
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
@@ -27,8 +26,7 @@ __all__ = ["families", "model_type_of", "read_architecture", "takes_images"]
 @cache
 def families() -> dict[str, dict[str, Any]]:
     """Every family by model_type."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/families.json")
-    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = data_of("sizewright_server.estimation", "families")
     return {name: entry for name, entry in table.items() if not name.startswith("_")}
 
 

@@ -6,11 +6,11 @@ before each half, rotary positions, experts where they are stated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
+
+from sizewright_server.estimation.data_files import data_of
 
 #: Names of each size, the usual one first.
 NAMES = {
@@ -57,6 +57,5 @@ def _stated(config: Mapping[str, Any], names: tuple[str, ...]) -> str:
 @cache
 def generic_shares() -> tuple[float, float]:
     """How much less and more than its estimate a generic model may take, as shares."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/generic.json")
-    entry = json.loads(text.read_text(encoding="utf-8"))["generic-block"]
+    entry = data_of("sizewright_server.estimation", "generic")["generic-block"]
     return float(entry["low"]), float(entry["high"])

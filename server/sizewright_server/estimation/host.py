@@ -5,12 +5,11 @@ Symbols: R ranks on the node, W loader workers per rank, p batches each prepares
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.host_data import batch_bytes, dataset_parts, loader_parts
 from sizewright_server.estimation.host_states import HostStates
 from sizewright_server.estimation.memory import ByteRange, Confidence, Part, total_of
@@ -40,8 +39,7 @@ class HostParts:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/host.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.estimation", "host")
     return table
 
 

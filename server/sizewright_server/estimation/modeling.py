@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture, Style
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.techniques import Kernel, Kernels, LossKernel, TrainingLoop
 from sizewright_server.estimation.workload import Inference, Training
 
@@ -36,8 +35,7 @@ class ModelingCode:
 @cache
 def modeling_code(name: str) -> ModelingCode:
     """A library's modelling code. Raises KeyError for a name that is not known."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/modeling_codes.json")
-    entry = json.loads(text.read_text(encoding="utf-8"))[name]
+    entry = data_of("sizewright_server.estimation", "modeling_codes")[name]
     return ModelingCode(
         style=entry["style"],
         loss=entry["loss"],

@@ -5,16 +5,15 @@ The figures are data (`data/optimizers.json`), each with its source; here are th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sizewright_server.estimation.architecture import Role
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.profile import Column, round_up
 
 StepKind: TypeAlias = Literal["foreach", "fused", "for-loop"]
@@ -82,8 +81,7 @@ class OptimizerKind:
 @cache
 def optimizers() -> dict[str, OptimizerKind]:
     """Every optimizer by name."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/optimizers.json")
-    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = data_of("sizewright_server.estimation", "optimizers")
     return {name: _kind(entry) for name, entry in table.items() if not name.startswith("_")}
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange, Confidence, Part
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ class PartText:
 
 @cache
 def _texts() -> dict[str, PartText]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/parts.json")
-    table = json.loads(text.read_text(encoding="utf-8"))
+    table = data_of("sizewright_server.estimation", "parts")
     return {name: PartText(**entry) for name, entry in table.items() if not name.startswith("_")}
 
 

@@ -8,14 +8,13 @@ random lengths show it, and agree with published peaks (`data/reserved.json`).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.fsdp import FsdpWorkingSet
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.modeling import training_loop
@@ -41,8 +40,7 @@ class Reserved:
 @cache
 def reserved_shares() -> dict[str, tuple[float, float, float]]:
     """Low, best and high share by kind of run."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/reserved.json")
-    table = json.loads(text.read_text(encoding="utf-8"))
+    table = data_of("sizewright_server.estimation", "reserved")
     return {
         name: (float(entry["low"]), float(entry["value"]), float(entry["high"]))
         for name, entry in table.items()

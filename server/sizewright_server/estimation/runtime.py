@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any, Literal, TypeAlias
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange, Part
 
 MIB = 2**20
@@ -92,8 +91,7 @@ def device_overhead(
 
 @cache
 def _tables() -> dict[str, list[dict[str, Any]]]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/runtime.json")
-    table: dict[str, list[dict[str, Any]]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, list[dict[str, Any]]] = data_of("sizewright_server.estimation", "runtime")
     return table
 
 

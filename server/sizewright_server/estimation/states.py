@@ -7,13 +7,12 @@ Sources: ZeRO (arXiv 1910.02054) for what each stage shards; torch.optim and FSD
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 
 import numpy as np
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.layout import MegatronSettings
 from sizewright_server.estimation.lowering import Segment
 from sizewright_server.estimation.ops import FP32, Types
@@ -27,8 +26,7 @@ HALF = 2
 
 @cache
 def _buffers() -> dict[str, dict[str, int]]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/sharding.json")
-    table: dict[str, dict[str, int]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, int]] = data_of("sizewright_server.estimation", "sharding")
     return table
 
 

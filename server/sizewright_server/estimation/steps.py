@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange, PoolEstimate
 
 #: The step of parts that no other step names.
@@ -25,8 +24,7 @@ class Step:
 
 @cache
 def _table() -> dict[str, tuple[str, frozenset[str]]]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/steps.json")
-    table = json.loads(text.read_text(encoding="utf-8"))
+    table = data_of("sizewright_server.estimation", "steps")
     return {
         name: (entry["question"], frozenset(entry["parts"]))
         for name, entry in table.items()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sizewright_server.estimation.data_files import data_of
 
 #: Bytes of an fp32 scale, of a scale that is quantised itself, and bits of a byte.
 FP32_SCALE, BYTE_SCALE, BYTE = 4, 1, 8
@@ -55,8 +55,7 @@ class WeightFormat:
 
 @cache
 def _table() -> dict[str, dict[str, Any]]:
-    text = resources.files("sizewright_server.estimation").joinpath("data/weight_formats.json")
-    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = data_of("sizewright_server.estimation", "weight_formats")
     return {name: entry for name, entry in table.items() if not name.startswith("_")}
 
 

@@ -7,13 +7,12 @@ them, so that they take no gradients and no optimizer states.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from sizewright_server.estimation.architecture import Architecture
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.serving.config import Settings
 from sizewright_server.estimation.serving.encoders import encoder_of
@@ -45,8 +44,7 @@ def is_lowered(model_type: str | None, training: bool) -> bool:
 @cache
 def wrappers() -> dict[str, Wrapper]:
     """Every wrapper by model_type."""
-    text = resources.files("sizewright_server.estimation").joinpath("data/wrappers.json")
-    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = data_of("sizewright_server.estimation", "wrappers")
     return {name: Wrapper(**entry) for name, entry in table.items() if not name.startswith("_")}
 
 

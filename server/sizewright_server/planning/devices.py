@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
 from sizewright_catalog.values import Device
 from sizewright_server.estimation.classical.cpu_network import CpuWorkload
 from sizewright_server.estimation.cuda import cuda_lacks
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.runtime import DeviceOverhead, KernelLoading, device_overhead
@@ -22,8 +21,7 @@ from sizewright_server.estimation.workload import Training, Workload
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.planning").joinpath("data/frameworks.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.planning", "frameworks")
     return table
 
 

@@ -5,13 +5,12 @@ The shares of the peaks that a job reaches, with their sources: `data/throughput
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from sizewright_catalog.speeds import Speed
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.planning.hours import NEVER
 from sizewright_server.planning.kinds import NodeKind
 
@@ -28,8 +27,7 @@ WHOLE_NODE = 8
 @cache
 def bands() -> dict[str, Any]:
     """Shares and speeds with their bands: `data/throughput.json`."""
-    text = resources.files("sizewright_server.planning").joinpath("data/throughput.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.planning", "throughput")
     return table
 
 

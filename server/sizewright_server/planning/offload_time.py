@@ -7,12 +7,11 @@ ZeRO-Infinity). Nothing of it is overlapped with the passes, as DeepSpeed does b
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.host_states import state_width
 from sizewright_server.estimation.optimizers import FP32, optimizers
 from sizewright_server.estimation.workload import Layout
@@ -24,8 +23,7 @@ HALF_BYTES = 2
 @cache
 def disks() -> dict[str, Any]:
     """Bands of what stands in for memory: `data/disks.json`."""
-    text = resources.files("sizewright_server.planning").joinpath("data/disks.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.planning", "disks")
     return table
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.estimator import PreparedWorkload
 from sizewright_server.estimation.workload import Inference, Training
 from sizewright_server.planning.throughput import FROZEN_PASSES, HALF, PASSES
@@ -19,8 +18,7 @@ ENDS = ("high", "value", "low")
 @cache
 def processors() -> dict[str, Any]:
     """Bands of `data/processors.json`."""
-    text = resources.files("sizewright_server.planning").joinpath("data/processors.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.planning", "processors")
     return table
 
 

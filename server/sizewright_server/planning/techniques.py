@@ -7,13 +7,12 @@ fields it changes. It yields nothing where it does not apply. Its figures are da
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.changes import Change, Rule
 from sizewright_server.planning.checkpoint_techniques import CHECKPOINTS
@@ -81,8 +80,7 @@ class Applied:
 @cache
 def figures() -> dict[str, Figures]:
     """Every technique, mildest first."""
-    text = resources.files("sizewright_server.planning").joinpath("data/techniques.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.planning", "techniques")
     return {
         name: Figures(
             _titles(entry["title"]),

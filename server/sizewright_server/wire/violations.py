@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from pydantic import ValidationError
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.problems import Violation
 
 
@@ -24,8 +23,7 @@ class RequestInvalid(ValueError):
 
 @cache
 def _not_built() -> dict[str, list[str]]:
-    text = resources.files("sizewright_server").joinpath("data/not_built.json")
-    table: dict[str, list[str]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, list[str]] = data_of("sizewright_server", "not_built")
     return table
 
 

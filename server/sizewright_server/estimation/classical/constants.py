@@ -5,11 +5,10 @@ An entry is {value, low, high, unit, source, applies_to}; units are MiB, bytes a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange, Part
 
 MIB = 2**20
@@ -41,9 +40,8 @@ class Constant:
 
 @cache
 def _table(name: str) -> dict[str, Constant]:
-    text = resources.files("sizewright_server.estimation.classical").joinpath(f"data/{name}.json")
     made = {}
-    for key, entry in json.loads(text.read_text(encoding="utf-8")).items():
+    for key, entry in data_of("sizewright_server.estimation.classical", name).items():
         if key.startswith("_"):
             continue
         constant = Constant(**entry)

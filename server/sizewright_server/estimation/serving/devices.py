@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange
 from sizewright_server.estimation.serving.run import ANY_DEVICE, ServingDevice
 
@@ -31,8 +30,7 @@ HOPPER = 9
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath("data/devices.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.estimation.serving", "devices")
     return table
 
 

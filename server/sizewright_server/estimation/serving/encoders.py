@@ -6,11 +6,10 @@ class's own default.
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.serving.config import Settings
 from sizewright_server.estimation.serving.model import Encoder, Tensor
 
@@ -20,8 +19,7 @@ Parts = list[tuple[int, int, int]]
 @cache
 def _defaults() -> dict[str, dict[str, int]]:
     """Keys a tower's configuration may leave out, by tower."""
-    text = resources.files("sizewright_server.estimation.serving").joinpath("data/encoders.json")
-    table: dict[str, dict[str, int]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, int]] = data_of("sizewright_server.estimation.serving", "encoders")
     return table
 
 

@@ -6,12 +6,11 @@ A switch of an entry is true, false, or the configuration's own key.
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.estimation.serving.config import Settings
 
@@ -63,8 +62,7 @@ class Family:
 
 @cache
 def _table() -> dict[str, dict[str, Any]]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath("data/families.json")
-    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = data_of("sizewright_server.estimation.serving", "families")
     return {name: entry for name, entry in table.items() if not name.startswith("_")}
 
 

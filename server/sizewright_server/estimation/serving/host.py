@@ -6,11 +6,10 @@ of the estimate says how many there are.
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib import resources
 from typing import Any, TypeAlias
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.host import SHARD_BYTES
 from sizewright_server.estimation.memory import ByteRange, Part, Phase
 from sizewright_server.estimation.serving.run import POOLED, ServingRun
@@ -26,8 +25,7 @@ HostPhase: TypeAlias = tuple[str, tuple[Part, ...], tuple[Part, ...]]
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath("data/host.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.estimation.serving", "host")
     return table
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.serving.model import Tensor
 
 #: Bytes of an element of the plain types.
@@ -52,11 +51,8 @@ class Scheme:
 
 @cache
 def _table() -> dict[str, Scheme]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath(
-        "data/quantisation.json"
-    )
     made: dict[str, Scheme] = {}
-    for name, entry in json.loads(text.read_text(encoding="utf-8")).items():
+    for name, entry in data_of("sizewright_server.estimation.serving", "quantisation").items():
         if name.startswith("_"):
             continue
         others = entry.pop("other_names")

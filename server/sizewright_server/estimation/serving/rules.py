@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange
 
 Version = tuple[int, ...]
@@ -96,8 +95,7 @@ def rules_of(engine: str, version: Version | None) -> Rules:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath("data/engines.json")
-    table: dict[str, Any] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, Any] = data_of("sizewright_server.estimation.serving", "engines")
     return table
 
 

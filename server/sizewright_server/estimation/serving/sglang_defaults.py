@@ -6,11 +6,10 @@ Source: sglang/srt/server_args.py of 0.4.6, 0.5.2, 0.5.4 and 0.5.9; the numbers 
 
 from __future__ import annotations
 
-import json
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.serving.model import Encoder
 from sizewright_server.estimation.serving.rules import Version, parse_version
 from sizewright_server.estimation.serving.stages import Setup
@@ -28,10 +27,9 @@ MOST_HEAD_LAYERS = 2
 
 @cache
 def _table() -> list[dict[str, Any]]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath(
-        "data/sglang_defaults.json"
-    )
-    table: list[dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))["versions"]
+    table: list[dict[str, Any]] = data_of(
+        "sizewright_server.estimation.serving", "sglang_defaults"
+    )["versions"]
     return table
 
 

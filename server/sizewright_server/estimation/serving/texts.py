@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.memory import ByteRange, Part
 
 
 @cache
 def _table() -> dict[str, dict[str, Any]]:
-    text = resources.files("sizewright_server.estimation.serving").joinpath("data/parts.json")
-    table: dict[str, dict[str, Any]] = json.loads(text.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, Any]] = data_of("sizewright_server.estimation.serving", "parts")
     return table
 
 

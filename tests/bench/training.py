@@ -1,4 +1,4 @@
-"""Single estimates of training: dense models and mixtures of 32 to 126 layers, layouts of all.
+"""Single estimates of training: dense models, mixtures and hybrids of 32 to 126 layers.
 
 Each call prepares a workload the process has not seen and estimates it, with or without the replay
 of the allocator. What is reported is the slowest of all layouts.
@@ -26,7 +26,8 @@ BUDGET_MS, REPLAYED_BUDGET_MS = 2.0, 20.0
 CALLS = 15
 FSDP2 = Layout(dp=64, zero=3, sharding="fsdp2")
 THREE_D = Layout(dp=8, zero=1, tp=8, pp=18, sharding="megatron", sequence_parallel=True)
-#: Model and layout: 32, 80 and 126 layers; 32, 48 and 61 layers of experts.
+#: Model and layout: 32, 80 and 126 layers; 32, 48 and 61 layers of experts; then models whose
+#: layers alternate: by window, between recurrence and attention, and with experts in some.
 ASKED = (
     ("meta-llama/Meta-Llama-3-8B", Layout()),
     ("meta-llama/Llama-3.1-70B", FSDP2),
@@ -34,6 +35,10 @@ ASKED = (
     ("mistralai/Mixtral-8x7B-v0.1", FSDP2),
     ("Qwen/Qwen3-30B-A3B", FSDP2),
     ("deepseek-ai/DeepSeek-V3", FSDP2),
+    ("google/gemma-3-27b-it", FSDP2),
+    ("Qwen/Qwen3-Next-80B-A3B-Instruct", FSDP2),
+    ("nvidia/Nemotron-H-56B-Base-8K", FSDP2),
+    ("ai21labs/AI21-Jamba-1.5-Large", FSDP2),
 )
 CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "full")
 

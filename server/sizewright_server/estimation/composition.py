@@ -34,7 +34,7 @@ class Passed:
         self.group = group
         self._stages = group.all_stages
         self._segments = {segment.name: segment for segment in group.segments}
-        self._left: list[dict[str, int]] = []
+        self._left: dict[tuple[int, int], dict[str, int]] = {}
 
     def composed(self, peak: PhasePeak) -> Composition:
         """The parts at a phase's peak, resident bytes aside."""
@@ -57,11 +57,13 @@ class Passed:
         return Composition(_positive(held), stage.segment, before, count)
 
     def _left_by(self, number: int) -> dict[str, int]:
-        """What a stage's pass leaves; phases follow each other, so that it is asked for again."""
-        while len(self._left) <= number:
-            stage = self._stages[len(self._left)]
-            self._left.append(self._parts(stage, stage.events))
-        return self._left[number]
+        """What a stage's pass leaves: phases follow each other, and blocks of one kind are alike,
+        so that it is asked for again."""
+        stage = self._stages[number]
+        kind = (id(stage.events), id(stage.sizes))
+        if kind not in self._left:
+            self._left[kind] = self._parts(stage, stage.events)
+        return self._left[kind]
 
     def _at_peak(self, stage: Stage) -> dict[str, int]:
         events, column = stage.events, self.group.shown

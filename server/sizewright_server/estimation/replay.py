@@ -115,8 +115,9 @@ def replayed_reserved_bytes(group: TrainingGroup | InferenceGroup, allocated_byt
     """Bytes the allocator holds at the end of a run of the group's column that is shown.
 
     Each CUDA stream has blocks of its own; what FSDP gathers is requested on another stream. Of a
-    deep model as many blocks are replayed as `MOST_EVENTS` allows, what a block leaves free being
-    taken by the next one: the slack is then added to `allocated_bytes`, the whole model's peak.
+    deep model as many blocks are replayed as `replay_counts.py` allows, what a block leaves free
+    being taken by the next one: the slack is then added to `allocated_bytes`, the whole model's
+    peak.
     """
     streams = {stream: CachingAllocator() for stream in (0, *OTHER_STREAMS)}
     live: dict[Handle, tuple[int, int]] = {}

@@ -20,20 +20,20 @@ from sizewright_server.estimation.profile import (
     round_up,
     storage_bytes,
 )
+from sizewright_server.estimation.replay_counts import replayed_counts
 from sizewright_server.estimation.tape import Parameter
 from sizewright_server.estimation.timeline import Stage
 from sizewright_server.estimation.training import TrainingGroup
 from sizewright_server.estimation.workload import Training
 
 if TYPE_CHECKING:
+    from sizewright_server.estimation.architecture import Sizes
     from sizewright_server.estimation.inference import InferenceGroup
 
 Handle: TypeAlias = tuple[int, int, int]
 Request: TypeAlias = tuple[Handle, int]
 
 RELEASE = -1
-#: Events of one step that are replayed at most: under 20 ms for two steps of a deep model.
-MOST_EVENTS = 6500
 #: Segment numbers of handles that belong to no block.
 PARAMETERS, STATES, TEMPORARIES, SHARED, INPUTS = -1, -2, -3, -4, -6
 
@@ -46,9 +46,10 @@ class Expansion:
         self.index = {segment.name: i for i, segment in enumerate(group.segments)}
         self._names: dict[str, int] = {}
         whole = [c if isinstance(c, int) else int(c[0]) for c in group.counts]
-        self._counts = _replayed_counts(group, whole)
-        #: Fewer blocks are replayed than the rank has.
+        self._counts = replayed_counts(group, whole)
+        #: Fewer blocks are replayed than the rank has, and of these runs none.
         self.cut = self._counts != whole
+        self._left_out = {i for i, n in enumerate(whole) if n and not self._counts[i]}
         #: The weights are there: only from now on are live bytes compared with the schedule's.
         self.running = False
 
@@ -150,6 +151,8 @@ class Expansion:
                 yield from self._closing()
                 continue
             number = self.index[stage.segment]
+            if number in self._left_out:
+                continue
             segment = self.group.segments[number]
             storages = stage.events.storages
             changes = np.where(stage.events.signs > 0, stage.sizes[storages, 0], RELEASE).tolist()
@@ -209,18 +212,27 @@ class Expansion:
         """Handles of what crosses the borders of one instance, in its neighbours' names."""
         program, shared = segment.program, {}
         if program.input_storages:
-            before = (number, instance - 1) if instance else (number - 1, self._last(number - 1))
+            run = self._beside(number, -1)
+            before = (number, instance - 1) if instance else (run, self._last(run))
             other = self.group.segments[before[0]].program
             shared[program.input_storages[0]] = (*before, other.output_storages[0])
         final = number == last and instance == self._last(number)
         if program.output_grads and not final:
-            after = (number, instance + 1) if instance < self._last(number) else (number + 1, 0)
+            within = instance < self._last(number)
+            after = (number, instance + 1) if within else (self._beside(number, 1), 0)
             # A segment without inputs begins another stack: nothing flows back across its border.
             grads = self.group.segments[after[0]].program.input_grads
             grad = grads[0] if grads else None
             if grad is not None:
                 shared[program.output_grads[0]] = (*after, grad)
         return shared
+
+    def _beside(self, number: int, step: int) -> int:
+        """The segment before (-1) or after (1) another, of those that are replayed."""
+        number += step
+        while number in self._left_out:
+            number += step
+        return number
 
     def _count(self, number: int) -> int:
         """Instances of a segment that are replayed, of those on the rank."""
@@ -237,14 +249,18 @@ class Expansion:
         """Every parameter tensor in the order of the model, a tied head's table once; with
         `trained` only those that train."""
         sizes: list[int] = []
+        one_of: dict[tuple[int, Sizes], list[int]] = {}
         for number, segment in enumerate(self.group.segments):
-            dims = self.group.dims_of.of(segment.sizes)
-            one = [
-                int(round_up(_stored_bytes(parameter, dims))[0])
-                for parameter in segment.program.parameters
-                if parameter.trained or not trained
-            ]
-            sizes += one * self._count(number)
+            # Blocks of one kind, however they alternate, have the same tensors.
+            kind = (id(segment.program), segment.sizes)
+            if kind not in one_of:
+                dims = self.group.dims_of.of(segment.sizes)
+                one_of[kind] = [
+                    int(round_up(_stored_bytes(parameter, dims))[0])
+                    for parameter in segment.program.parameters
+                    if parameter.trained or not trained
+                ]
+            sizes += one_of[kind] * self._count(number)
         tied = self._tied_bytes()
         if tied in sizes:
             del sizes[len(sizes) - 1 - sizes[::-1].index(tied)]
@@ -281,16 +297,3 @@ def _stored_bytes(parameter: Parameter, dims: dict[str, Column]) -> Column:
     if parameter.stored is not None:
         return parameter.stored.stored_bytes(count)
     return count * parameter.itemsize
-
-
-def _replayed_counts(group: TrainingGroup | InferenceGroup, counts: list[int]) -> list[int]:
-    """Instances of each segment, the blocks cut down to what `MOST_EVENTS` allows."""
-    events: int = 0
-    # The first of several micro-batches makes gradients that another one adds to.
-    passes = 1 + (isinstance(group, TrainingGroup) and group.adding)
-    for stage in group.all_stages:
-        events += passes * int(stage.count[0]) * len(stage.events.signs)
-    if events <= MOST_EVENTS:
-        return counts
-    share = MOST_EVENTS / events
-    return [max(1, round(n * share)) if n > 1 else n for n in counts]

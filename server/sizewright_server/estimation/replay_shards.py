@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sizewright_server.estimation.architecture import Sizes
 from sizewright_server.estimation.fsdp import FlatFsdpWorkingSet, FsdpWorkingSet
 from sizewright_server.estimation.parallel import ALWAYS
 from sizewright_server.estimation.replay_events import (
@@ -248,10 +249,15 @@ class ShardedExpansion(Expansion):
         """What the rank's weights are made of, unit by unit; FSDP1's root comes last."""
         flat = self.fsdp and not self.copies_out
         units, root = [], Unit([], [], [])
+        kinds: dict[tuple[int, Sizes], Unit] = {}
         for number, segment in enumerate(self.training.segments):
-            tensors = unit_of(self.training, number)
-            if flat:
-                tensors.kept[:] = [rounded(sum(tensors.kept))]
+            # Blocks of one kind, however they alternate, have the same tensors.
+            kind = (id(segment.program), segment.sizes)
+            if kind not in kinds:
+                kinds[kind] = unit_of(self.training, number)
+                if flat:
+                    kinds[kind].kept[:] = [rounded(sum(kinds[kind].kept))]
+            tensors = kinds[kind]
             alone = segment.repeats or not flat
             for _ in range(self._count(number)):
                 if alone:

@@ -174,3 +174,11 @@ def test_a_release_that_is_not_known_is_refused_with_those_that_are(
     for call in calls:
         with pytest.raises(InvalidRequestError, match=r"no known release of CUDA.*12\.6, 12\.8"):
             call()
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000 + ".1", "2." + "9" * 5000])
+def test_a_version_that_is_a_flood_of_digits_is_refused(engine: SizingClient, digits: str) -> None:
+    request = example("llama3-8b-sft")
+    request.workload.versions["torch"] = digits
+    with pytest.raises(InvalidRequestError, match="is no version such as"):
+        engine.recommend(request)

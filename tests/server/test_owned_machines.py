@@ -162,3 +162,48 @@ def test_a_stated_cost_beside_another_computed_one_is_refused(client: SizingClie
     machine.ownership.hosting_per_month_nanos_usd = 100 * DOLLAR
     wrong = wrong_fields(client, machine)
     assert "give one of them" in wrong["machines.0.cost_per_hour_nanos_usd"]
+
+
+def described(**figures: object) -> pb.Machine:
+    """A machine whose GPUs the device table does not know."""
+    machine = pb.Machine(name="machines/own", vcpus=64, cost_per_hour_nanos_usd=DOLLAR)
+    machine.cpu_architecture = "x86_64"
+    machine.host_memory.nominal_bytes = machine.host_memory.usable_bytes = 512 * GIB
+    known = {"device": "Prototype", "count": 8, "driver_total_bytes": 96 * GIB}
+    machine.accelerators.MergeFrom(
+        pb.Accelerators(**{**known, "compute_capability": "9.0", **figures})  # type: ignore[arg-type]
+    )
+    return machine
+
+
+def test_a_device_that_is_not_known_ranks_as_its_owner_describes_it(rank: Rank) -> None:
+    plans = rank(described()).recommendations
+    assert any(plan.machine.accelerators.device == "Prototype" for plan in plans)
+
+
+@pytest.mark.parametrize("capability", ["", "nan", "inf", "1e400", "-1", "8_9", "sm_90"])
+def test_a_compute_capability_that_is_none_is_refused(
+    client: SizingClient, capability: str
+) -> None:
+    wrong = wrong_fields(client, described(compute_capability=capability))
+    assert wrong == {
+        "machines.0.accelerators.device": "'Prototype' is not in the device table; "
+        "give its compute_capability, such as '8.9'"
+    }
+
+
+def test_every_wrong_figure_of_a_described_device_is_named_at_once(client: SizingClient) -> None:
+    wrong = wrong_fields(
+        client,
+        described(
+            device="P" * 1000,
+            driver_total_bytes=0,
+            nominal_bytes=-1,
+            link_gb_per_second=float("nan"),
+        ),
+    )
+    where = "machines.0.accelerators"
+    assert wrong.keys() == {
+        f"{where}.{field}"
+        for field in ("device", "driver_total_bytes", "nominal_bytes", "link_gb_per_second")
+    }

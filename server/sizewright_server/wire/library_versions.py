@@ -11,7 +11,7 @@ from sizewright_server.estimation.runtime import KernelLoading
 
 #: First versions that load CUDA kernels as they are used (PyTorch sets CUDA_MODULE_LOADING itself).
 FIRST_LAZY = {"cuda": (11, 7), "torch": (1, 13)}
-_VERSION = re.compile(r"\d+(\.\d+)+([.+a-z]\S*)?", re.ASCII)
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9})+([.+a-z]\S*)?", re.ASCII)
 #: What a PyTorch wheel was built for, in its local version: "2.4.0+cu121" (pytorch.org's index).
 _BUILD = re.compile(r"\+(cu\d{2,3}|cpu|rocm|xpu)", re.ASCII)
 

@@ -21,8 +21,9 @@ from sizewright_catalog.owned.ownership import cost_per_hour_nanos_usd
 from sizewright_catalog.values import MBPS_OF_GBPS, Device, Machine, Network, Overhead
 from sizewright_server.estimation.problems import Violation
 from sizewright_server.wire import models
+from sizewright_server.wire.described_devices import described_device
 from sizewright_server.wire.ownership import NO_LIFETIME, read_ownership
-from sizewright_server.wire.violations import echoed, from_pydantic
+from sizewright_server.wire.violations import from_pydantic
 
 
 def read_machine(message: pb.Machine, path: str, problems: list[Violation]) -> Machine | None:
@@ -78,7 +79,7 @@ def _also(message: pb.Machine, path: str, found: list[Violation]) -> None:
     """What is wrong beside wrong numbers, so that everything is named at once."""
     given = message.accelerators
     if given.device and find_device(given.device) is None:
-        _described(given, f"{path}.accelerators", found)
+        described_device(given, f"{path}.accelerators", found)
     owned = message.ownership
     if owned.purchase_price_nanos_usd > 0 and not owned.lifetime_years:
         found.append(Violation(f"{path}.ownership.lifetime_years", NO_LIFETIME))
@@ -211,7 +212,7 @@ def _devices(
     if not given.device and model and model.machine.device:
         device: Device | None = model.machine.device
     else:
-        device = find_device(given.device) or _described(given, where, found)
+        device = find_device(given.device) or described_device(given, where, found)
     if device is None:
         return None
     unified = message.unified_memory or bool(model and model.machine.unified_memory)
@@ -257,29 +258,3 @@ def _left(device: Device, section: models.MachineDevicesSection, total: int) -> 
         kept = device.driver_total_bytes - known
         return max(0, total - int(kept * section.slice))
     return total - gpu_reserve_bytes(total) if device.vendor == "nvidia" else total
-
-
-def _described(given: pb.Accelerators, where: str, found: list[Violation]) -> Device | None:
-    """A device that the table does not know, as its owner describes it."""
-    try:
-        float(given.compute_capability)
-    except ValueError:
-        words = (
-            f"{echoed(given.device)} is not in the device table; "
-            "give its compute_capability, such as '8.9'"
-        )
-        found.append(Violation(f"{where}.device", words))
-        return None
-    if given.driver_total_bytes <= 0:
-        found.append(Violation(f"{where}.driver_total_bytes", "must be above 0 with devices"))
-        return None
-    return Device(
-        name=given.device,
-        vendor="nvidia",
-        architecture="",
-        nominal_bytes=given.nominal_bytes or given.driver_total_bytes,
-        driver_total_bytes=given.driver_total_bytes,
-        compute_capability=given.compute_capability,
-        link_gb_per_second=given.link_gb_per_second,
-        evidence="stated by its owner",
-    )

@@ -266,3 +266,16 @@ def test_a_job_that_costs_more_than_the_contract_holds_costs_the_most_it_holds(
     assert {plan.cost_per_job_nanos_usd for plan in plans} == {2**63 - 1}
     # More hours on a plan that takes longer, all the same.
     assert min(plan.job_hours.best_hours for plan in plans) > 10**6
+
+
+def test_a_stated_layout_for_more_gpus_says_how_many_nodes_have_them(client: SizingClient) -> None:
+    request = sizing_service_pb2.CheckFitRequest(
+        workload=example("llama3-8b-sft").workload,
+        instance_type="providers/aws/instanceTypes/p5.48xlarge",
+    )
+    request.workload.training.parallelism.explicit.dp = 16
+
+    answer = client.check_fit(request)
+
+    assert answer.verdict == plan_pb2.VERDICT_NO
+    assert "takes 16 GPUs, and 8 were given: 2 nodes have so many" in answer.reasons[0]

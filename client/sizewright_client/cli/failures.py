@@ -84,6 +84,8 @@ def _tell_call(error: SizingError) -> ExitCode:
         for violation in error.violations:
             say(f"sizewright: {violation.field}: {violation.description}")
     else:
-        kind = error.code.lower().replace("_", " ")
-        say(f"sizewright: {kind}: {error.message}" if error.message else f"sizewright: {kind}")
+        kind, message = error.code.lower().replace("_", " "), error.message
+        if message.lower() == kind:  # gRPC's own words for a deadline of this side
+            message = "no answer in time; --timeout waits longer"
+        say(f"sizewright: {kind}: {message}" if message else f"sizewright: {kind}")
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.UNEXPECTED)

@@ -61,13 +61,17 @@ class ConfigSizes(ConfigValues):
 
     def decoder_sizes(self, encoder: Sizes) -> Sizes:
         """The decoder's numbers where they have keys of their own."""
+        width = encoder.heads * encoder.head_dim
         heads = self._optional("decoder_heads") or encoder.heads
+        if width % heads and not self.problems:
+            key = self.keys["decoder_heads"]
+            self.problems.append(f"the width of {width} is not a multiple of {key} {heads}")
         return replace(
             encoder,
             layers=self._optional("decoder_layers") or encoder.layers,
             heads=heads,
             kv_heads=heads,
-            head_dim=encoder.heads * encoder.head_dim // heads,
+            head_dim=width // heads,
             ffn=self._optional("decoder_ffn") or encoder.ffn,
             position_rows=self._position_rows("decoder_positions") or encoder.position_rows,
         )

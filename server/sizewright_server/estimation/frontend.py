@@ -80,6 +80,8 @@ def _read(
     sizes = reader.sizes()
     style = reader.style(sizes)
     head = reader.head(source)
+    if family.get("stacks") == "encoder-decoder":
+        reader.decoder_sizes(sizes)  # so that what is wrong with them is named with the rest
     reader.refuse_if_wrong()
     try:
         runs = read_runs(reader, style, sizes)

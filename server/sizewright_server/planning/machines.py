@@ -28,6 +28,7 @@ from sizewright_server.planning.plan import (
 )
 from sizewright_server.planning.search import Search
 from sizewright_server.planning.variants import Variant
+from sizewright_server.planning.words import stated_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,17 @@ def check_nodes(
             return Check(search.choice(picks, 0), "")
     if not on_gpu:
         return Check(None, "it runs on the CPUs of one node")
-    gpus = " or ".join(str(kind.per_node * n) for n in nodes)
-    return Check(None, f"the workload has no layout for {gpus} GPUs on nodes of {kind.per_node}")
+    return Check(None, _no_layout(prepared, kind.per_node, nodes))
+
+
+def _no_layout(prepared: Prepared, per_node: int, nodes: Sequence[int]) -> str:
+    gpus = " or ".join(str(per_node * n) for n in nodes)
+    stated = stated_layout(prepared.workload)
+    if stated is None or stated.gpus in (per_node * n for n in nodes):
+        return f"the workload has no layout for {gpus} GPUs on nodes of {per_node}"
+    text = f"the layout that is stated takes {stated.gpus} GPUs, and {gpus} were given"
+    wanted, rest = divmod(stated.gpus, per_node)
+    return text if rest else f"{text}: {wanted} nodes have so many"
 
 
 def replayed(choice: Choice, target: InstanceType | Machine, headroom: float) -> Choice:

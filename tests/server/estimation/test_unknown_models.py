@@ -81,3 +81,21 @@ def test_a_generic_block_needs_the_sizes_of_one() -> None:
     words = refusal({"model_type": "llama9", "hidden_size": 64}, generic=True)
 
     assert "num_hidden_layers" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"decoder_layers": -3, "decoder_ffn_dim": "wide", "encoder_layers": 1.5},
+            ["encoder_layers must be", "decoder_layers must be", "decoder_ffn_dim must be"],
+        ),
+        ({"decoder_attention_heads": 7}, ["is not a multiple of decoder_attention_heads 7"]),
+    ],
+)
+def test_wrong_sizes_of_a_decoder_are_named_with_the_encoders(
+    changes: dict[str, Any], said: list[str]
+) -> None:
+    words = refusal({**find_preset("facebook/bart-base").config, **changes})
+
+    assert all(part in words for part in said), words

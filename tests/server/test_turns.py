@@ -60,13 +60,17 @@ def _look_around(seen: list[str], left: int) -> None:
         asyncio.get_running_loop().call_soon(_look_around, seen, left - 1)
 
 
-def test_questions_that_take_next_to_nothing_follow_each_other() -> None:
+def test_questions_that_take_next_to_nothing_follow_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # However busy the machine is, three of them take less.
+    monkeypatch.setattr("sizewright_server.turns.SLICE_SECONDS", PATIENCE_SECONDS)
     seen: list[str] = []
 
     async def ask() -> None:
         turns = Turns(1, 1)
         asked = [turns.short(partial(_note, seen, name)) for name in ("one", "two", "three")]
-        asyncio.get_running_loop().call_soon(_look_around, seen, 0)
+        asyncio.get_running_loop().call_soon(_look_around, seen, 4)
         await asyncio.gather(*asked)
 
     asyncio.run(ask())

@@ -78,6 +78,26 @@ def test_questions_that_take_next_to_nothing_follow_each_other(
     assert seen.index("one") + 2 == seen.index("three")
 
 
+def test_questions_that_have_waited_follow_each_other_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    length = "sizewright_server.turns.SLICE_SECONDS"
+    monkeypatch.setattr(length, 0.0)
+    seen: list[str] = []
+
+    def first() -> bytes:
+        monkeypatch.setattr(length, PATIENCE_SECONDS)
+        return _note(seen, "one")
+
+    async def ask() -> None:
+        turns = Turns(1, 1)
+        asked = [turns.short(first), *(turns.short(partial(_note, seen, n)) for n in ("two", "3"))]
+        asyncio.get_running_loop().call_soon(_look_around, seen, 4)
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert "others" in seen[seen.index("one") : seen.index("two")]
+    assert seen.index("two") + 1 == seen.index("3")
+
+
 def _note(seen: list[str], name: str) -> bytes:
     seen.append(name)
     return name.encode()

@@ -1,7 +1,7 @@
 """How near the estimates are to steps of layers with sizes of their own, some without a half.
 
-The rows were traced under fake CUDA as those of `traces.jsonl`, from Llama of transformers 5.23
-with each decoder layer rebuilt from its own attention, MLP and norms as `block_configs` says.
+The rows were traced with `measure/trace_block_configs.py`: Llama of transformers 5.23 whose decoder
+layers have the attention, MLP and norms that `block_configs` says.
 """
 
 from __future__ import annotations

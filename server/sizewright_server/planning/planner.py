@@ -39,6 +39,7 @@ from sizewright_server.planning.reach import Reach
 from sizewright_server.planning.search import Search
 from sizewright_server.planning.searching import (
     FIRST_RUN,
+    MOST_KEPT_NODES,
     KeptSearches,
     kept_search,
     kept_standing,
@@ -117,7 +118,8 @@ class Planning:
         self._variants: dict[tuple[Applied, ...], Variant | None] = {(): self.base}
         self._features: dict[tuple[str, ...], Mask] = {}
         own = question.machines or question.combinations or question.hours
-        self._kept = None if own else question.kept
+        large = question.constraints.max_nodes > MOST_KEPT_NODES
+        self._kept = None if own or large else question.kept
         self._hourly = question.constraints.max_cost_per_hour_nanos_usd
         self.search = self._searched()
         self.standing = self._stood()

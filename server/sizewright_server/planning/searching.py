@@ -21,6 +21,8 @@ from sizewright_server.planning.variants import Variant
 FIRST_RUN = 4
 #: Searches kept of one workload: each for other limits on memory, nodes or GPUs.
 MOST_KEPT = 8
+#: One over more nodes is not kept: a number of nodes takes 30 to 50 KB (measured).
+MOST_KEPT_NODES = 16
 #: Kept of each search: who stands where among those that names and ages leave.
 MOST_STANDINGS = 16
 #: Searches by what shapes them.

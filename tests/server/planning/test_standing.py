@@ -18,7 +18,7 @@ from sizewright_server.planning import eligibility, ranking
 from sizewright_server.planning.index import KEPT_CONDITIONS, OfferIndex
 from sizewright_server.planning.plan import Constraints
 from sizewright_server.planning.planner import Question, recommend
-from sizewright_server.planning.searching import KeptSearches
+from sizewright_server.planning.searching import MOST_KEPT_NODES, KeptSearches
 from sizewright_server.wire.plans import recommend_response
 from sizewright_server.wire.requests import read_recommend
 
@@ -148,3 +148,12 @@ def test_what_is_kept_stays_bounded_whatever_numbers_are_asked_for(
         other = replace(workload, host=host)
         eligibility.competing(world.index, found, other, (), disk=False)
     assert len(found.competitors) == KEPT_CONDITIONS
+
+
+def test_a_search_over_many_nodes_is_not_kept(world: World) -> None:
+    world.kept.clear()
+    world.told(Constraints(max_nodes=MOST_KEPT_NODES + 1), 10, kept=True)
+    assert not world.kept
+
+    world.told(Constraints(max_nodes=MOST_KEPT_NODES), 10, kept=True)
+    assert len(world.kept) == 1

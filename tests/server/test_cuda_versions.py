@@ -182,3 +182,15 @@ def test_a_version_that_is_a_flood_of_digits_is_refused(engine: SizingClient, di
     request.workload.versions["torch"] = digits
     with pytest.raises(InvalidRequestError, match="is no version such as"):
         engine.recommend(request)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("pytorch", "torch"), ("CUDA", "cuda"), ("cudatoolkit", "cuda")]
+)
+def test_another_name_of_a_library_that_is_read_is_refused(
+    engine: SizingClient, name: str, meant: str
+) -> None:
+    request = example("llama3-8b-sft")
+    request.workload.versions[name] = "12.4"
+    with pytest.raises(InvalidRequestError, match=f"is not read; say '{meant}'"):
+        engine.recommend(request)

@@ -137,6 +137,11 @@ WRONG: list[tuple[Change, str, str]] = [
         "'mars-north-1' is not known; ",
     ),
     (
+        lambda request: request.constraints.devices.append("a100"),
+        "constraints.devices.0",
+        "did you mean 'A100-40GB-PCIe', 'A100-40GB-SXM', 'A100-80GB-PCIe' or 'A100-80GB-SXM'?",
+    ),
+    (
         lambda request: request.constraints.devices.append("H100-80GB-SX"),
         "constraints.devices.0",
         "did you mean",

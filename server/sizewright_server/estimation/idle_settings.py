@@ -27,6 +27,13 @@ def _of_absent_layers(model: Architecture, run: Training | Inference) -> Iterato
     if stated is not None and not model.recurrent:
         field = "training.kernels" if training else "inference"
         yield f"{field}.recurrence", f"{model.model_type} has no recurrent layers"
+    if run.attention.startswith("flash"):
+        field = f"{'training' if training else 'inference'}.attention"
+        blocks = [layers.style for layers in model.runs if layers.role == "block"]
+        if all(style.mixer != "attention" for style in blocks):
+            yield field, f"{model.model_type} has no attention"
+        elif all(style.eager_only and not style.takes_flash for style in blocks):
+            yield field, f"transformers has eager attention alone for {model.model_type}"
 
 
 def _of_layout(layout: Layout) -> Iterator[tuple[str, str]]:

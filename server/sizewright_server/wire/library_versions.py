@@ -11,6 +11,8 @@ from sizewright_server.estimation.runtime import KernelLoading
 
 #: First versions that load CUDA kernels as they are used (PyTorch sets CUDA_MODULE_LOADING itself).
 FIRST_LAZY = {"cuda": (11, 7), "torch": (1, 13)}
+#: Other names of the two libraries that are read.
+_ALIASES = {"pytorch": "torch", "cudatoolkit": "cuda", "cuda-toolkit": "cuda"}
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9})+([.+a-z]\S*)?", re.ASCII)
 #: What a PyTorch wheel was built for, in its local version: "2.4.0+cu121" (pytorch.org's index).
 _BUILD = re.compile(r"\+(cu\d{2,3}|cpu|rocm|xpu)", re.ASCII)
@@ -34,6 +36,10 @@ def cuda_release(versions: Mapping[str, str]) -> str:
 
 def wrong_versions(versions: Mapping[str, str], path: str) -> Iterator[Violation]:
     """Versions that are none, releases of CUDA that are not known, and two that do not agree."""
+    for name in versions:
+        meant = _ALIASES.get(name.lower(), name.lower())
+        if meant in FIRST_LAZY and name != meant:
+            yield Violation(f"{path}[{name[:40]}]", f"is not read; say {meant!r}")
     wrong = {name for name in FIRST_LAZY if not _VERSION.fullmatch(versions.get(name, "0.0"))}
     for library in sorted(wrong):
         words = f"{versions[library][:40]!r} is no version such as '12.4'"
@@ -42,7 +48,7 @@ def wrong_versions(versions: Mapping[str, str], path: str) -> Iterator[Violation
     stated = "" if "cuda" in wrong else release_of(versions.get("cuda", ""))
     built = _cuda_of(build)
     if build == "rocm":
-        words = "is of ROCm, which is not built yet; without it AMD's GPUs are sized as they are"
+        words = "is of ROCm, which is not built; without it AMD's GPUs are sized as they are"
         yield Violation(f"{path}[torch]", words)
     for library, release in (("cuda", stated), ("torch", built)):
         if release and release not in releases():

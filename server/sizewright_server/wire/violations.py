@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from sizewright_server.estimation.data_files import data_of
 from sizewright_server.estimation.problems import Violation
 
+#: A beginning of so many letters means the names that go on from it, where they are so few.
+SHORTEST_BEGINNING, MOST_BEGUN = 3, 6
+
 
 class RequestInvalid(ValueError):
     """A request with wrong fields, all of them."""
@@ -39,10 +42,18 @@ def one_of(kind: str, value: str, allowed: Iterable[str]) -> str:
         return f"{echoed(value)} is not built yet; use {quoted(choices)}"
     if not value:
         return f"is required: {quoted(choices)}"
-    cased = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(value[:60].lower(), cased, n=1)
-    hint = f"did you mean {cased[near[0]]!r}? " if near else ""
+    near = _near(value[:60].lower(), choices)
+    hint = f"did you mean {quoted(near)}? " if near else ""
     return f"{echoed(value)} is not known; {hint}use {quoted(choices)}"
+
+
+def _near(value: str, choices: list[str]) -> list[str]:
+    """The few choices that begin with a value, such as H100-SXM with h100, or else the closest."""
+    begun = [choice for choice in choices if choice.lower().startswith(value)]
+    if len(value) >= SHORTEST_BEGINNING and 0 < len(begun) <= MOST_BEGUN:
+        return begun
+    cased = {choice.lower(): choice for choice in choices}
+    return [cased[name] for name in difflib.get_close_matches(value, cased, n=1)]
 
 
 def quoted(choices: list[str], most: int = 12) -> str:

@@ -139,8 +139,33 @@ def test_settings_that_change_nothing_are_named_with_the_reason() -> None:
     assert notices(ZERO3) == []
 
 
-def test_kernels_of_layers_that_a_model_has_none_of_are_said_to_change_nothing() -> None:
-    made = estimate(Layout(), kernels=Kernels(recurrence="fused"))
-    said = [n.message for n in made.notices if n.code == "setting-changes-no-figure"]
+@pytest.mark.parametrize(
+    ("preset", "changes", "said"),
+    [
+        (
+            "meta-llama/Llama-3.2-1B",
+            {"kernels": Kernels(recurrence="fused")},
+            ["training.kernels.recurrence changes no figure: llama has no recurrent layers."],
+        ),
+        (
+            "tiiuae/falcon-mamba-7b",
+            {"attention": "flash-attention-2"},
+            ["training.attention changes no figure: falcon_mamba has no attention."],
+        ),
+        (
+            "microsoft/deberta-v3-base",
+            {"attention": "flash-attention-2"},
+            [
+                "training.attention changes no figure: transformers has eager attention alone for"
+                " deberta-v2."
+            ],
+        ),
+        ("ai21labs/Jamba-v0.1", {"attention": "flash-attention-2"}, []),
+    ],
+)
+def test_kernels_that_a_model_does_not_run_are_said_to_change_nothing(
+    preset: str, changes: dict[str, Any], said: list[str]
+) -> None:
+    made = estimate(Layout(), find_preset(preset).config, **changes)
 
-    assert said == ["training.kernels.recurrence changes no figure: llama has no recurrent layers."]
+    assert [n.message for n in made.notices if n.code == "setting-changes-no-figure"] == said

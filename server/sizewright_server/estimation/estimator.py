@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from sizewright_server.estimation.gpu_peaks import gpu_columns
 from sizewright_server.estimation.host import host_bounds, host_phases
 from sizewright_server.estimation.host_states import HostStates, host_states
 from sizewright_server.estimation.inference import InferenceGroup
+from sizewright_server.estimation.kept import keep
 from sizewright_server.estimation.layout import structure
 from sizewright_server.estimation.layout_checks import check_layout
 from sizewright_server.estimation.layouts import layouts_of_run, legal_sizes
@@ -56,7 +56,7 @@ class PreparedWorkload:
         self.model = architecture
         self.legal = legal_sizes(architecture, workload.run)
         self._known: tuple[dict[Layout, int], LayoutColumns | None] = {}, None
-        self._estimates: dict[tuple[Layout, int, int, bool], MemoryEstimate] = {}
+        self._estimates: dict[tuple[Layout, int, DeviceOverhead, bool], MemoryEstimate] = {}
         self._alone: dict[Layout, tuple[TrainingGroup | InferenceGroup, GpuColumns]] = {}
         first = self._single = self.group([Layout()])
         run = workload.run
@@ -152,14 +152,13 @@ class PreparedWorkload:
 
         `replay` runs the caching allocator's replay for the reserved reading's best value.
         """
-        key = (layout, ranks_per_node, id(overhead), replay)
-        if key not in self._estimates:
-            _make_room(self._estimates)
+        key = (layout, ranks_per_node, overhead, replay)
+        made = self._estimates.get(key)
+        if made is None:
             group, columns = self._scheduled([layout])
-            self._estimates[key] = explain(
-                self, layout, ranks_per_node, overhead, columns, group, replay=replay
-            )
-        return self._estimates[key]
+            made = explain(self, layout, ranks_per_node, overhead, columns, group, replay=replay)
+            keep(self._estimates, key, made, KEPT_PER_WORKLOAD)
+        return made
 
     def _scheduled(
         self, layouts: Sequence[Layout]
@@ -170,8 +169,7 @@ class PreparedWorkload:
             return kept
         made = self._fullest(layouts)
         if len(layouts) == 1:
-            _make_room(self._alone)
-            self._alone[layouts[0]] = made
+            keep(self._alone, layouts[0], made, KEPT_PER_WORKLOAD)
         return made
 
     def _fullest(
@@ -237,12 +235,6 @@ class PreparedWorkload:
                 made[key] = host_bounds(host_phases(self.workload, states))
             columns.append(made[key])
         return np.array(columns, dtype=np.int64).reshape(len(layouts), 6).T
-
-
-def _make_room(kept: dict[Any, Any]) -> None:
-    """Forgets the oldest of what is kept of one workload."""
-    if len(kept) >= KEPT_PER_WORKLOAD:
-        kept.pop(next(iter(kept)), None)
 
 
 def prepare(workload: Workload) -> PreparedWorkload:

@@ -17,12 +17,12 @@ from sizewright_catalog.values import (
     TERMS,
     Machine,
 )
+from sizewright_server.estimation.kept import keep
 from sizewright_server.estimation.preparation import AnyWorkload
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.conditions import NodeConditions, conditions_of
 from sizewright_server.planning.devices import lacks
 from sizewright_server.planning.index import KEPT_CONDITIONS, OfferIndex
-from sizewright_server.planning.kept import keep
 from sizewright_server.planning.plan import Constraints, Rejection
 
 SPOT = TERMS.index("spot")

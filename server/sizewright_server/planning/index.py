@@ -11,9 +11,9 @@ import numpy as np
 
 from sizewright_catalog.catalog import Catalog, Ints
 from sizewright_catalog.values import AVAILABILITIES, PRICE_KINDS, Offer
+from sizewright_server.estimation.kept import keep
 from sizewright_server.planning.conditions import NodeConditions
 from sizewright_server.planning.devices import unsupported_reason
-from sizewright_server.planning.kept import keep
 from sizewright_server.planning.kinds import KindColumns, NodeKind, host_kind
 from sizewright_server.planning.plan import Rejection
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from sizewright_server.estimation.kept import keep
 from sizewright_server.estimation.workload import Layout
 from sizewright_server.planning.competitors import Competitors
 from sizewright_server.planning.devices import loading_of
 from sizewright_server.planning.hours import Hours
-from sizewright_server.planning.kept import keep
 from sizewright_server.planning.kinds import KindColumns
 from sizewright_server.planning.picks import Mask
 from sizewright_server.planning.plan import Constraints

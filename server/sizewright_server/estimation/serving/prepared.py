@@ -9,6 +9,7 @@ from itertools import compress
 import numpy as np
 
 from sizewright_server.estimation.columns import LayoutColumns
+from sizewright_server.estimation.kept import keep
 from sizewright_server.estimation.memory import (
     ByteRange,
     GpuReadings,
@@ -49,6 +50,9 @@ from sizewright_server.estimation.serving.view import ServingView
 from sizewright_server.estimation.workload import Layout
 
 BOUNDS = ("low_bytes", "best_bytes", "high_bytes")
+
+#: Sizes kept of a workload, by layout and class of GPU.
+KEPT = 1024
 
 
 class PreparedServing:
@@ -100,9 +104,11 @@ class PreparedServing:
     def columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         """The least each layout needs: bytes per GPU and per node."""
         key = tuple(layouts)
-        if key not in self._columns:
-            self._columns[key] = self._make_columns(key)
-        return self._columns[key]
+        made = self._columns.get(key)
+        if made is None:
+            made = self._make_columns(key)
+            keep(self._columns, key, made, KEPT)
+        return made
 
     def _make_columns(self, layouts: Sequence[Layout]) -> LayoutColumns:
         count = len(layouts)
@@ -125,20 +131,24 @@ class PreparedServing:
     def reserved_on(self, layouts: Sequence[Layout], device: ServingDevice) -> tuple[Column, ...]:
         """Low, best and high of the least each layout needs on GPUs of a class (`device_class`)."""
         key = (tuple(layouts), device)
-        if key not in self._reserved:
+        made = self._reserved.get(key)
+        if made is None:
             sizes = [self._least(layout, device) for layout in layouts]
-            self._reserved[key] = tuple(
+            made = tuple(
                 np.array([getattr(size, bound) for size in sizes], dtype=np.int64)
                 for bound in BOUNDS
             )
-        return self._reserved[key]
+            keep(self._reserved, key, made, KEPT)
+        return made
 
     def _least(self, layout: Layout, device: ServingDevice) -> ByteRange:
         """`least_reserved`, once for all GPUs that differ in nothing the layout uses."""
         key = (layout, device if layout.tp > 1 else alone(device))
-        if key not in self._sizes:
-            self._sizes[key] = self.least_reserved(*key)
-        return self._sizes[key]
+        made = self._sizes.get(key)
+        if made is None:
+            made = self.least_reserved(*key)
+            keep(self._sizes, key, made, KEPT)
+        return made
 
     def least_reserved(self, layout: Layout, device: ServingDevice = ANY_DEVICE) -> ByteRange:
         """The least a GPU of a class needs beside its context and library workspaces.

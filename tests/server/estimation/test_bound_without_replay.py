@@ -2,8 +2,8 @@
 
 Recommend does not replay the allocator: its bound has to be enough for what a replay would find,
 so that what fits there fits when it is checked, too. The questions are drawn alike in every run:
-of 3,000 drawn otherwise one, adapters on a mixture under FSDP1, took 0.5 percent more than its
-bound, and every replayed interval lay within the one that is not replayed.
+of 6,000 drawn otherwise one, 72 billion fp32 parameters over two tensor-parallel ranks, took 0.2
+percent more than its bound, and every replayed interval lay within the one that is not replayed.
 """
 
 from __future__ import annotations

@@ -38,20 +38,30 @@ KRONECKER_PARTS = ("small", "large", "large 2")
 #: Widths that linear layers read and give.
 WIDTHS = ("H", "A", "K", "F", "F2", "QKV", "VL", "FX", "FX2", "FS", "FS2", "VA", "QR", "LR")
 LATENT_WIDTHS = ("QW", "KVB", "KVA")
+RECURRENT_WIDTHS = ("MI", "MI2", "MX", "MP", "LH", "LV", "LBA", "LQKV", "LQKVZ")
+#: Of queries with their gate, and of an indexer.
+FURTHER_WIDTHS = ("A2", "IQ", "ID", "IH")
 
 
 def adapter_columns(adapter: Adapter | None, dims: Mapping[str, Column]) -> dict[str, Column]:
     """Sizes of a run's own layers that only an adapter's tensors have."""
     method = None if adapter is None else adapter.method
     if method == "oft":
-        return {f"{width}/2": dims[width] // 2 for width in WIDTHS if width in dims}
+        return {
+            f"{width}/2": dims[width] // 2
+            for width in (*WIDTHS, *RECURRENT_WIDTHS)
+            if width in dims
+        }
     if adapter is None or method != "lokr":
         return {}
     made: dict[str, Column] = {}
-    outer = [width for width in (*WIDTHS, *LATENT_WIDTHS) if width in dims]
-    for width in outer:
-        for inner in outer:
-            parts = _kronecker(dims[width], dims[inner], adapter.rank)
+    named = (*WIDTHS, *LATENT_WIDTHS, *RECURRENT_WIDTHS, *FURTHER_WIDTHS)
+    inner_widths = [width for width in named if width in dims]
+    # The gate of a shared expert is one number wide.
+    outer = {width: dims[width] for width in inner_widths} | {"1": np.ones_like(dims["H"])}
+    for width, given in outer.items():
+        for inner in inner_widths:
+            parts = _kronecker(given, dims[inner], adapter.rank)
             names = [f"{width} x {inner}, {part}" for part in KRONECKER_PARTS]
             made |= dict(zip(names, parts, strict=True))
     return made

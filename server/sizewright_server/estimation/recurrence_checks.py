@@ -12,6 +12,9 @@ from sizewright_server.estimation.workload import Inference, Training
 #: Where PEFT refuses a LoRA on the last projection (tuners_utils.py), and which methods those are.
 WITHOUT_OUT_PROJECTION = ("mamba", "falcon_mamba", "nemotron_h")
 LOW_RANK = ("lora", "rslora", "dora", "lora-fa", "adalora")
+#: Methods that are two matrices of a rank, whatever reads the layer's weight.
+PAIRED = ("lora", "rslora")
+NAMES = {"mixer-out": "out_proj", "x-proj": "x_proj", "dt-proj": "dt_proj"}
 
 
 def has_mamba(architecture: Architecture) -> bool:
@@ -52,9 +55,30 @@ def _kernels(architecture: Architecture, run: Training) -> Iterator[tuple[str, s
         )
 
 
+def _read_by_weight(architecture: Architecture, run: Training) -> frozenset[str]:
+    """Linear layers that a scan calls not as layers, but by their weights."""
+    if not has_mamba(architecture):
+        return frozenset()
+    scans = any(layers.style.mixer == "mamba" for layers in architecture.runs)
+    kernels = {"mixer-out", *(("x-proj",) if scans else ())}
+    return frozenset({"dt-proj"} if scans else ()) | (
+        frozenset() if run.kernels.recurrence == "eager" else frozenset(kernels)
+    )
+
+
 def _adapter(architecture: Architecture, run: Training) -> Iterator[tuple[str, str]]:
     adapter = run.adapter
-    if adapter is None or architecture.model_type not in WITHOUT_OUT_PROJECTION:
+    if adapter is None:
+        return
+    read = _read_by_weight(architecture, run) & adapter.targets
+    if read and adapter.method not in PAIRED:
+        names = ", ".join(sorted(NAMES[one] for one in read))
+        yield (
+            "adapter.targets",
+            f"{architecture.model_type}'s layers read the weights of {names} themselves, beside "
+            f"which {adapter.method} is not described; leave them out, or use lora or rslora",
+        )
+    if architecture.model_type not in WITHOUT_OUT_PROJECTION:
         return
     scans = any(run.style.mixer == "mamba" for run in architecture.runs if run.role == "block")
     if adapter.method in LOW_RANK and "mixer-out" in adapter.targets:

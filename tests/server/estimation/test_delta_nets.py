@@ -205,3 +205,18 @@ def test_the_projections_can_be_adapted_by_their_own_names() -> None:
     run = Training("bf16", Optimizer("adamw"), 1, 512, adapter=Adapter("lora", 8, targets))
 
     assert prepared(NEXT, run).trainable_parameter_count == 36 * 8 * (2048 + 12_288 + 2048 + 64)
+
+
+@pytest.mark.parametrize("method", ["loha", "lokr", "boft", "oft", "dora", "vera", "ia3"])
+@pytest.mark.parametrize("name", [NEXT, "Qwen/Qwen3.5-9B", "zai-org/GLM-5"])
+def test_any_adapter_is_put_on_the_linear_layers_of_a_block(name: str, method: Any) -> None:
+    """Gated queries, joined projections, an indexer's, and the one number of a shared gate."""
+    joined = ("in_proj_qkv", "in_proj_qkvz", "in_proj_ba")
+    targets = (*joined, "q_proj", "o_proj", "q_b_proj", "wq_b", "shared_expert_gate")
+    run = Training("bf16", Optimizer("adamw"), 1, 512, kernels=EAGER, layout=Layout())
+    adapter = Adapter(method, 8, adapter_targets(targets, method))
+    made = prepare(Workload(ModelSource(find_preset(name).config), replace(run, adapter=adapter)))
+
+    gpu = made.estimate(Layout(), 1, device_overhead(None, None)).pool("gpu").gpu
+    assert gpu is not None
+    assert gpu.allocated.best_bytes > 0

@@ -182,6 +182,20 @@ def test_a_lora_on_out_proj_is_refused_where_peft_refuses_it() -> None:
     assert prepared(JAMBA, training(adapter=adapter)).trainable_parameter_count > 0
 
 
+@pytest.mark.parametrize("method", ["loha", "lokr", "boft", "oft", "dora", "vera", "ia3"])
+@pytest.mark.parametrize("model", [MAMBA, JAMBA, "nvidia/Nemotron-H-56B-Base-8K"])
+def test_any_adapter_is_put_on_a_layer_that_is_called_as_one(model: str, method: Any) -> None:
+    adapter = Adapter(method, 8, frozenset({"in-proj"}))
+
+    assert prepared(model, training(adapter=adapter)).trainable_parameter_count > 0
+
+
+def test_adapters_other_than_lora_are_refused_on_layers_read_by_their_weights() -> None:
+    adapter = Adapter("vera", 8, frozenset({"in-proj", "x-proj", "dt-proj"}))
+
+    assert "the weights of dt_proj, x_proj themselves" in refusal(JAMBA, training(adapter=adapter))
+
+
 def test_a_lora_trains_the_layers_it_is_put_on() -> None:
     """2 x 8 numbers a channel between them: 768 + 3072 for in_proj, 1536 + 80 for x_proj."""
     adapter = Adapter("lora", 8, frozenset({"in-proj", "x-proj"}))

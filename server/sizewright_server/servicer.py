@@ -22,6 +22,7 @@ from sizewright_server import failures
 from sizewright_server.engines import home_sizing
 from sizewright_server.estimation.problems import UnsupportedWorkload, Violation
 from sizewright_server.failures import CallFailed
+from sizewright_server.long_calls import is_a_long_check, is_a_study
 from sizewright_server.planning.plan import PoolFit, worst
 from sizewright_server.service import Checked, Sizing
 from sizewright_server.wire import catalog as wire_catalog
@@ -44,9 +45,6 @@ log = logging.getLogger("sizewright.calls")
 SIZING = "sizewright.v1.SizingService"
 CATALOG = "sizewright.v1.CatalogService"
 MAX_BATCH = 256
-#: Beyond so many nodes a search or a check takes longer than health checks may wait: 0.1 s on 100
-#: nodes, 2 s on 1,024 (measured with DeepSeek-V3 in full training).
-MANY_NODES = 64
 #: Largest answer. A batch stops growing there, whatever the memory.
 MAX_ANSWER_BYTES = 16 * 2**20
 
@@ -257,25 +255,14 @@ def _method(service: str, name: str, module: Any, answer: Any, **more: Any) -> t
     return f"/{service}/{name}", Method(getattr(module, f"{name}Request"), answer, **more)
 
 
-def _is_a_study(request: sizing_service_pb2.RecommendRequest) -> bool:
-    """Whether changes of the workload are searched as well, or very many nodes."""
-    changes = request.advise or len(request.techniques) > 0
-    return changes or request.constraints.max_nodes > MANY_NODES
-
-
-def _is_a_long_check(request: sizing_service_pb2.CheckFitRequest) -> bool:
-    """Whether changes of the workload are tried as well, or very many nodes."""
-    return request.advise or request.node_count > MANY_NODES
-
-
 METHODS: dict[str, Method] = dict(
     [
         _method(SIZING, "Estimate", sizing_service_pb2, _estimate),
-        _method(SIZING, "Recommend", sizing_service_pb2, _recommend, takes_long=_is_a_study),
+        _method(SIZING, "Recommend", sizing_service_pb2, _recommend, takes_long=is_a_study),
         _method(
             SIZING, "BatchRecommend", sizing_service_pb2, _batch, takes_long=lambda request: True
         ),
-        _method(SIZING, "CheckFit", sizing_service_pb2, _check, takes_long=_is_a_long_check),
+        _method(SIZING, "CheckFit", sizing_service_pb2, _check, takes_long=is_a_long_check),
         _method(CATALOG, "GetCatalogStatus", catalog_service_pb2, _status),
         _method(CATALOG, "ListInstanceTypes", catalog_service_pb2, _types),
         _method(CATALOG, "GetInstanceType", catalog_service_pb2, _type),

@@ -26,8 +26,9 @@ from sizewright.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from sizewright.v1.sizing_service_pb2_grpc import SizingServiceStub
 from sizewright_catalog.home import Home
 from sizewright_catalog.locks import commit_lock
+from sizewright_server.long_calls import MANY_NODES
 from sizewright_server.service import Sizing
-from sizewright_server.servicer import MANY_NODES, dispatch
+from sizewright_server.servicer import dispatch
 from sizewright_server.turns import SLICE_SECONDS, Turns, Work
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sizewright_server.estimation.architecture import Architecture
 from sizewright_server.estimation.columns import GpuColumns, LayoutColumns
+from sizewright_server.estimation.communicators import communicators
 from sizewright_server.estimation.explain import explain
 from sizewright_server.estimation.frontend import model_type_of, read_architecture
 from sizewright_server.estimation.gpu_peaks import gpu_columns
@@ -276,20 +277,6 @@ def _check_stated_layout(architecture: Architecture, run: Training | Inference) 
     if run.layout is not None:
         kind = "training" if isinstance(run, Training) else "inference"
         check_layout(architecture, run.layout, f"workload.{kind}.parallelism.explicit", run)
-
-
-def communicators(layout: Layout, run: Training | Inference) -> int:
-    """NCCL communicators a rank takes part in: one for each parallel dimension above 1.
-
-    Replicas that infer do not speak with each other. A group of data- and context-parallel ranks
-    reduces gradients; hybrid sharding has one of shards and one of replicas.
-    """
-    if not isinstance(run, Training):
-        return int(layout.tp > 1)
-    sizes = (layout.dp * layout.cp, layout.tp, layout.pp, layout.ep)
-    exchanged = int(layout.cp > 1 and layout.dp > 1)
-    hybrid = int(1 < layout.shard_ranks < layout.dp * layout.cp)
-    return sum(size > 1 for size in sizes) + exchanged + hybrid
 
 
 def _groups(layouts: Sequence[Layout]) -> list[list[int]]:

@@ -20,12 +20,11 @@ from sizewright_server.estimation.serving.rules import parse_version
 from sizewright_server.estimation.serving.run import POOLED, Adapters, ServingRun
 from sizewright_server.estimation.workload import Layout, ModelSource
 from sizewright_server.wire.models import MAX_BATCH, MAX_TOKENS, Count, Section, Tokens
+from sizewright_server.wire.stored_files import file_type, stored_bytes
 from sizewright_server.wire.violations import from_pydantic, one_of
 
 ENGINES = ("vllm", "sglang", "transformers", "pytorch")
 MAX_BYTES = 2**50
-#: Plain types of safetensors headers.
-FILE_TYPES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "f8-e4m3": "fp8", "f8_e4m3": "fp8"}
 
 Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
 Limit = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
@@ -134,7 +133,7 @@ class ServingReader:
             found = scheme_of_config(stated) if isinstance(stated, dict) else None
             if found is not None:
                 return found.name
-            stored = _file_type(model)
+            stored = file_type(model)
             if stored:
                 return stored
         try:
@@ -285,20 +284,3 @@ def _run(
         stored_bytes=stored_bytes(model),
         layout=layout,
     )
-
-
-def stored_bytes(model: pb.Model) -> int | None:
-    """Bytes that weight files hold; None where the model is not described by files."""
-    if model.WhichOneof("source") != "safetensors" or not model.safetensors.tensors:
-        return None
-    return sum(tensor.stored_bytes for tensor in model.safetensors.tensors)
-
-
-def _file_type(model: pb.Model) -> str:
-    """The type most bytes of the files are in; empty when there are none."""
-    sizes: dict[str, int] = {}
-    if model.WhichOneof("source") == "safetensors":
-        for tensor in model.safetensors.tensors:
-            kind = FILE_TYPES.get(tensor.dtype.lower(), "")
-            sizes[kind] = sizes.get(kind, 0) + tensor.stored_bytes
-    return max(sizes, key=lambda kind: sizes[kind]) if sizes else ""

@@ -105,3 +105,10 @@ def phase_of(name: str, each: tuple[Part, ...], node: tuple[Part, ...], ranks: i
     for part in parts:
         total = total + part.size
     return Phase(name, total, tuple(p for p in parts if p.size.high_bytes))
+
+
+def highest(made: tuple[HostPhase, ...], bound: str) -> tuple[int, int]:
+    """The largest per-rank and per-node sums of the phases."""
+    each = max(sum(getattr(p.size, bound) for p in phase[1]) for phase in made)
+    node = max(sum(getattr(p.size, bound) for p in phase[2]) for phase in made)
+    return each, node

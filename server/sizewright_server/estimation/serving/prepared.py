@@ -120,7 +120,7 @@ class PreparedServing:
             made = self._host_phases(layout)
             for row, bound in enumerate(BOUNDS):
                 gpu[row, i] = getattr(size, bound)
-                rank[row, i], node[row, i] = _highest(made, bound)
+                rank[row, i], node[row, i] = host.highest(made, bound)
         # Communicators are in the figures of engines with a pool, and apart from modules' own.
         apart = self.workload.run.engine not in POOLED
         talks = np.array([int(apart and layout.tp > 1) for layout in layouts], dtype=np.int64)
@@ -211,7 +211,7 @@ class PreparedServing:
         cache = pooled.needed_bytes(engine, stage)
         allocated = stage.weights + stage.activations + ByteRange(cache, cache, cache)
         device_use = self.least_reserved(setup.layout, like) + overhead.total(0, 1)
-        seen = pooled.view(pooled.engine_of(setup, device), _version_words(self.workload))
+        seen = pooled.view(pooled.engine_of(setup, device), self.workload.run.version_words)
         made = self._balanced(pooled.phases(engine), device_use)
         reserved = ByteRange(*(max(getattr(allocated, b), getattr(size, b)) for b in BOUNDS))
         return PoolEstimate(
@@ -243,7 +243,7 @@ class PreparedServing:
         allocated, reserved = modules.allocated(engine, stage), modules.reserved(engine, stage)
         beside = modules.beside_workspaces(engine, stage)
         context = overhead.total(int(setup.layout.tp > 1), setup.layout.tp)
-        seen = modules.view(setup, device, _version_words(self.workload), context)
+        seen = modules.view(setup, device, self.workload.run.version_words, context)
         runtime = overhead.parts(int(setup.layout.tp > 1), setup.layout.tp)
         found = modules.stage_phases(engine, stage)
         highest = max(found, key=lambda phase: phase.total.best_bytes)
@@ -279,13 +279,6 @@ class PreparedServing:
         return PoolEstimate("host", "one node", tuple(made), worst.name, peak)
 
 
-def _highest(made: tuple[host.HostPhase, ...], bound: str) -> tuple[int, int]:
-    """The largest per-rank and per-node sums of the phases."""
-    each = max(sum(getattr(p.size, bound) for p in phase[1]) for phase in made)
-    node = max(sum(getattr(p.size, bound) for p in phase[2]) for phase in made)
-    return each, node
-
-
 def _model(workload: ServingWorkload) -> ServedModel:
     field = "preset" if workload.model.preset else "hf_config"
     return read_served_model(workload.model.config, f"workload.model.{field}")
@@ -303,8 +296,3 @@ def _scheme(workload: ServingWorkload, model: ServedModel) -> Scheme:
 
 def _scope(layout: Layout, stage: int) -> str:
     return "every rank" if layout.pp == 1 else f"each rank of stage {stage + 1} of {layout.pp}"
-
-
-def _version_words(workload: ServingWorkload) -> str:
-    version = workload.run.version
-    return ".".join(map(str, version)) if version else ""

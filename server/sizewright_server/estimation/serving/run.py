@@ -76,6 +76,11 @@ class ServingRun:
         """Tokens of one sequence at its end."""
         return self.input_tokens + self.new_tokens
 
+    @property
+    def version_words(self) -> str:
+        """The engine's version as it is written, such as "0.11.0"; empty where none is stated."""
+        return ".".join(map(str, self.version)) if self.version else ""
+
 
 @dataclass(frozen=True, slots=True)
 class ServingWorkload:
